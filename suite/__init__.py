@@ -1,0 +1,2 @@
+"""softmax-suite."""
+__version__ = "0.1.0"
