@@ -1,2 +1,22 @@
-"""softmax-suite."""
+"""softmax-suite tells the truth about softmax and attention kernels: against certified references, by proved bounds.
+
+    from suite import judge
+    judge("softmax", x, y).raise_if_failed()
+
+Importing this package does not import torch.
+"""
+
+from suite.judge import Judgement, JudgementError, judge
+from suite.numerics import BEST_PRACTICE, CONTRACT, Numerics, Semantics
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "BEST_PRACTICE",
+    "CONTRACT",
+    "Judgement",
+    "JudgementError",
+    "Numerics",
+    "Semantics",
+    "judge",
+]

@@ -179,5 +179,5 @@ def get_format(name: str) -> Format:
 
 
 def compute_format(format: Format) -> Format:
-    """The arithmetic that best practice uses inside for tensors of `format`: float64 for float64, else float32."""
-    return float64 if format is float64 else float32
+    """The arithmetic that best practice uses inside for tensors of `format`: float32, or the format itself from float64 on."""
+    return format if format.precision >= float64.precision else float32

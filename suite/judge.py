@@ -1,0 +1,441 @@
+"""The verdict: is this output what the op's definition allows, and if not, where, by how much, and what fits?
+
+    from suite import judge
+    judge("softmax", x, y).raise_if_failed()
+
+Special values are compared by position first; then each finite entry by interval:
+    RN(max(0, p - b - r)) <= output <= RN(p + b + r)
+p = exact result, r = radius of the reference, b = the bound of the declared numerics, RN = one rounding to the output's
+format. NaN is never inside an interval. docs/verdict.md derives the bounds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suite.formats import Array, Format, two_sum
+from suite.numerics import BEST_PRACTICE, CONTRACT, Numerics, Semantics
+from suite.ops import Op, get_op
+from suite.ops.rows import (
+    FINITE,
+    NAN,
+    NAN_OR_NEGATIVE_INFINITY,
+    NEGATIVE_INFINITY,
+    POSITIVE_INFINITY,
+    SPECIAL_NAMES,
+    Allowed,
+)
+from suite.oracle import Oracle, Reference
+from suite.tensors import device_name, dtype_name, format_of, is_tensor, to_float64
+
+Mask = NDArray[np.bool_]
+TILES = (16, 32, 64, 128)
+
+FITTING = (
+    Numerics(exp_ulp=1.0, log_ulp=1.0),
+    BEST_PRACTICE,
+    Numerics(exp_ulp=16.0, log_ulp=16.0),
+    Numerics(shift="folded"),
+    Numerics(shift="lse"),
+    Numerics(shift="none"),
+    Numerics(probabilities="input"),
+    Numerics(probabilities="input", scores="input"),
+    Numerics(probabilities="bfloat16"),
+    Numerics(probabilities="bfloat16", scores="bfloat16"),
+    Numerics(accumulate="float16", probabilities="float16", scores="float16"),
+    Numerics(accumulate="bfloat16", probabilities="bfloat16", scores="bfloat16"),
+    Numerics(exp_ulp=2.0**13),
+)
+"""From tight to loose: the first that the errors satisfy is recorded as what the kernel's numerics look like."""
+
+
+class JudgementError(AssertionError):
+    """Raised by raise_if_failed(); its text is the judgement's message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worst:
+    """The entry that uses most of its bound.
+
+    index: in the output tensor. row, column: in its rows. got, expected (20 digits), lower, upper: as text, exact.
+    ratio: error before the output's rounding, in times of the bound. ulp: error in ulps of the output's format.
+    """
+
+    index: tuple[int, ...]
+    row: int
+    column: int
+    got: str
+    expected: str
+    lower: str
+    upper: str
+    ratio: float
+    ulp: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What judge() found. Counts are entries of the output; ratios are in times of the bound, before the output's rounding.
+
+    status: passed, unjudged, or the first of broken. broken: every status that holds, in order of precedence.
+    judged: share of entries with a meaningful bound. ratio: the largest. failed, entries, failed_rows: counts.
+    overflow: entries that are NaN or infinite where the definition is finite. row_status: the status of each row.
+    bias_ulp, bias_error_ulp: mean signed error of normal results and its standard error. max_ulp: the largest error.
+    inversions: neighbours in the order of x whose outputs are in the wrong order. saturated: exactly 1 where p < 1.
+    flushed: exactly 0 where the exact result rounds to something else. digest: of the output's values.
+    fits: the tightest numerics that all errors satisfy. tiles: per tile size, where in the tile the failures sit.
+    """
+
+    op: str
+    dtype: str
+    shape: tuple[int, ...]
+    status: str
+    broken: tuple[str, ...] = ()
+    judged: float = 0.0
+    ratio: float = 0.0
+    failed: int = 0
+    entries: int = 0
+    failed_rows: int = 0
+    overflow: int = 0
+    worst: Worst | None = None
+    bias_ulp: float | None = None
+    bias_error_ulp: float | None = None
+    max_ulp: float | None = None
+    inversions: int | None = None
+    saturated: int = 0
+    flushed: int = 0
+    digest: str = ""
+    fits: str | None = None
+    first_failing_column: int | None = None
+    tiles: Mapping[str, str] = field(default_factory=dict)
+    numerics: str = "best practice"
+    tier: str = ""
+    message: str = ""
+    row_status: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def passed(self) -> bool:
+        return self.status == "passed"
+
+    def raise_if_failed(self) -> None:
+        """Raises JudgementError (an AssertionError) with the whole message unless the status is passed."""
+        __tracebackhide__ = True
+        if not self.passed:
+            raise JudgementError(self.message)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def judge(
+    op: str,
+    inputs: Any,
+    output: Any,
+    *,
+    options: Mapping[str, Any] | None = None,
+    numerics: Numerics = BEST_PRACTICE,
+    semantics: Semantics = CONTRACT,
+    oracle: Oracle | None = None,
+) -> Judgement:
+    """Judges one output of one op. Needs tensors only: torch or numpy, any device, any strides.
+
+    op: softmax, log_softmax or logsumexp. inputs: the tensor x, or {"x": x}. output: what the kernel returned for it.
+    options: {"dim": -1}. numerics, semantics: what the kernel declares about itself; the default is best practice.
+
+    Raises TypeError or ValueError for misuse (unknown op or option, an input that is no tensor of a known format).
+    Whatever is wrong with the output is a status.
+    """
+    definition = get_op(op)
+    x = _single_input(definition, inputs)
+    format = format_of(x)
+    if format is None or x.ndim == 0:
+        raise ValueError(f"input x has dtype {dtype_name(x)} and shape {tuple(x.shape)}; expected a floating tensor with a dim")
+    resolved = definition.resolve_options(options, x.ndim)
+    shape = tuple(int(n) for n in x.shape)
+    wrong = check_output(definition, x, output, resolved)
+    if wrong is not None:
+        status, reason = wrong
+        return Judgement(
+            op=op, dtype=format.name, shape=shape, status=status, broken=(status,), numerics=str(numerics),
+            message=f"{op} {format.name} {list(shape)}: {status}: {reason}",
+        )  # fmt: skip
+    reference = (oracle or _default_oracle()).reference(
+        definition, {"x": to_float64(x)}, resolved, format, semantics=semantics
+    )
+    return judge_values(definition, reference, to_float64(output), shape, resolved, format, numerics)
+
+
+def check_output(op: Op, x: Any, output: Any, options: Mapping[str, Any]) -> tuple[str, str] | None:
+    """(status, reason) where the output is not a tensor of the right kind, device, shape and dtype; else None."""
+    if not is_tensor(output):
+        return "wrong_type", f"returned {_describe(output)}; expected one tensor"
+    if device_name(output) != device_name(x):
+        return "wrong_type", f"returned a tensor on {device_name(output)}; the input is on {device_name(x)}"
+    expected = op.output_shape(tuple(x.shape), options)
+    if tuple(output.shape) != expected:
+        return "wrong_shape", f"returned shape {list(output.shape)}; expected {list(expected)}"
+    if dtype_name(output) != dtype_name(x):
+        return "wrong_dtype", f"returned {dtype_name(output)}; expected {dtype_name(x)}"
+    return None
+
+
+def judge_values(
+    op: Op,
+    reference: Reference,
+    output: Array,
+    shape: tuple[int, ...],
+    options: Mapping[str, Any],
+    format: Format,
+    numerics: Numerics,
+) -> Judgement:
+    """Judges an output of the right shape and dtype, given as float64, against its reference. `shape` is the input's."""
+    y = op.output_rows(output, options)
+    allowed = op.bound(reference.facts, numerics, format)
+    lower, upper, inside = _inside(op, reference, allowed, format, y)
+    finite = reference.special == FINITE
+    judged = allowed.judged & finite | ~finite
+    escaped = finite & ~np.isfinite(y) & ~inside
+    inaccurate = finite & np.isfinite(y) & ~inside
+    unlawful = ~finite & ~inside
+    failed = ~inside
+
+    share = float(judged.mean()) if y.size else 1.0
+    broken = [
+        status
+        for status, holds in (
+            ("nonfinite", escaped.any()),
+            ("inaccurate", inaccurate.any()),
+            ("law_broken", unlawful.any()),
+            ("unjudged", share < 0.5),
+        )
+        if holds
+    ]
+    ratio = _ratio(reference, allowed, format, y, inside)
+    judgement = Judgement(
+        op=op.name,
+        dtype=format.name,
+        shape=shape,
+        status=broken[0] if broken else "passed",
+        broken=tuple(broken),
+        judged=share,
+        ratio=float(ratio.max()) if y.size else 0.0,
+        failed=int(failed.sum()),
+        entries=int(y.size),
+        failed_rows=int(failed.any(axis=1).sum()),
+        overflow=int(escaped.sum()),
+        worst=_worst(op, reference, format, y, ratio, lower, upper, shape, options) if y.size else None,
+        digest=hashlib.blake2b(np.ascontiguousarray(y).tobytes(), digest_size=8).hexdigest(),
+        fits=_fits(op, reference, format, y, numerics, failed),
+        first_failing_column=int(np.flatnonzero(failed.any(axis=0))[0]) if failed.any() else None,
+        tiles=_tiles(failed),
+        numerics=str(numerics),
+        tier=reference.tier,
+        row_status=_row_status(escaped, inaccurate, unlawful),
+        **_statistics(op, reference, format, y),
+    )
+    return replace(judgement, message=_message(judgement, reference, y, failed))
+
+
+def _inside(op: Op, reference: Reference, allowed: Allowed, format: Format, y: Array) -> tuple[Array, Array, Mask]:
+    """(lower, upper, inside): the interval of each entry and whether y is in it, special values by their own rule."""
+    hi, lo = reference.hi, reference.lo
+    with np.errstate(invalid="ignore", over="ignore"):
+        reach = np.nextafter(allowed.absolute + reference.radius, np.where(allowed.absolute > 0, np.inf, 0.0))
+        lower = np.maximum(format.round(*two_sum(hi, lo - reach)), op.lower_limit)
+        upper = format.round(*two_sum(hi, lo + reach))
+    lower = np.where(allowed.judged, lower, -np.inf)
+    upper = np.where(allowed.judged, upper, np.inf)
+    finite_range = np.isfinite(y) | (allowed.judged & np.isinf(upper)) | np.isinf(format.round(hi))
+    inside = (lower <= y) & (y <= upper) & finite_range
+    if allowed.flush_below is not None:
+        inside |= (y == 0) & (hi <= allowed.flush_below)
+    by_position = {
+        NAN: np.isnan(y),
+        POSITIVE_INFINITY: y == np.inf,
+        NEGATIVE_INFINITY: y == -np.inf,
+        NAN_OR_NEGATIVE_INFINITY: np.isnan(y) | (y == -np.inf),
+    }
+    for code, right in by_position.items():
+        inside = np.where(reference.special == code, right, inside)
+    return lower, upper, inside
+
+
+def _ratio(reference: Reference, allowed: Allowed, format: Format, y: Array, inside: Mask) -> Array:
+    """How much of the bound each entry uses: the distance from the exact value to what rounds to y, over b + r.
+
+    0 where y is the correctly rounded result, above 1 exactly where the entry fails, inf where nothing is allowed.
+    """
+    below, above = format.neighbours(y)
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        under = (reference.hi - y) - (above - y) / 2 + reference.lo
+        over = (y - reference.hi) - (y - below) / 2 - reference.lo
+        distance = np.maximum(np.maximum(under, over), 0.0)
+        share = distance / (allowed.absolute + reference.radius)
+    share = np.where(distance == 0, 0.0, share)
+    share = np.where(np.isnan(share), np.inf, share)
+    return np.where(inside, np.where(share > 1, 1.0, share), np.maximum(share, np.nextafter(1.0, 2.0)))
+
+
+def _worst(
+    op: Op,
+    reference: Reference,
+    format: Format,
+    y: Array,
+    ratio: Array,
+    lower: Array,
+    upper: Array,
+    shape: tuple[int, ...],
+    options: Mapping[str, Any],
+) -> Worst:
+    row, column = (int(i) for i in np.unravel_index(int(np.argmax(ratio)), ratio.shape))
+    finite = reference.special[row, column] == FINITE
+    hi, got = float(reference.hi[row, column]), float(y[row, column])
+    expected = _digits(hi, float(reference.lo[row, column])) if finite else SPECIAL_NAMES[reference.special[row, column]]
+    return Worst(
+        index=op.output_index(row, column, shape, options),
+        row=row,
+        column=column,
+        got=repr(got),
+        expected=expected,
+        lower=repr(float(lower[row, column])) if finite else expected,
+        upper=repr(float(upper[row, column])) if finite else expected,
+        ratio=float(ratio[row, column]),
+        ulp=abs(got - hi) / float(format.ulp(hi)) if finite else float("nan"),
+    )
+
+
+def _digits(hi: float, lo: float) -> str:
+    """hi + lo to 20 significant digits."""
+    import mpmath
+
+    with mpmath.workprec(128):
+        return str(mpmath.nstr(mpmath.mpf(hi) + mpmath.mpf(lo), 20))
+
+
+def _statistics(op: Op, reference: Reference, format: Format, y: Array) -> dict[str, Any]:
+    """What is recorded and not judged."""
+    hi = reference.hi
+    finite = (reference.special == FINITE) & np.isfinite(y)
+    normal = finite & (np.abs(hi) >= format.smallest_normal)
+    with np.errstate(invalid="ignore", over="ignore"):
+        error = ((y - hi) - reference.lo)[normal] / format.ulp(hi[normal])
+    result: dict[str, Any] = {}
+    if error.size:
+        result["bias_ulp"] = float(error.mean())
+        result["bias_error_ulp"] = float(error.std() / np.sqrt(error.size))
+        result["max_ulp"] = float(np.abs(error).max())
+    if op.keeps_length:
+        result["flushed"] = int(np.count_nonzero(finite & (y == 0) & (format.round(hi) != 0)))
+        result["inversions"] = _inversions(reference, y)
+    if op.lower_limit == 0:
+        below_one = reference.facts.probability < 1
+        result["saturated"] = int(np.count_nonzero(finite & (y == 1) & below_one))
+    return result
+
+
+def _inversions(reference: Reference, y: Array) -> int:
+    facts = reference.facts
+    if y.shape != facts.x.shape:
+        return 0
+    x_sorted = np.take_along_axis(facts.x, facts.order, axis=1)
+    y_sorted = np.take_along_axis(y, facts.order, axis=1)
+    return int(np.count_nonzero((x_sorted[:, 1:] > x_sorted[:, :-1]) & (y_sorted[:, 1:] < y_sorted[:, :-1])))
+
+
+def _fits(op: Op, reference: Reference, format: Format, y: Array, declared: Numerics, failed: Mask) -> str | None:
+    """The tightest numerics of FITTING that every finite entry satisfies, None if none does."""
+    if (failed & ((reference.special != FINITE) | ~np.isfinite(y))).any():
+        return None
+    for numerics in FITTING:
+        if not failed.any() and numerics == BEST_PRACTICE and declared == BEST_PRACTICE:
+            return str(numerics)
+        allowed = op.bound(reference.facts, numerics, format)
+        if (
+            allowed.judged[reference.special == FINITE].mean() >= 0.5
+            and _inside(op, reference, allowed, format, y)[2].all()
+        ):
+            return str(numerics)
+    return None
+
+
+def _tiles(failed: Mask) -> dict[str, str]:
+    """For each tile size, where in the tile the failures sit, where that says more than chance would."""
+    columns = np.nonzero(failed)[1]
+    described = {}
+    for size in TILES:
+        if failed.shape[1] <= size or not len(columns):
+            continue
+        position, counts = np.unique(columns % size, return_counts=True)
+        top = int(np.argmax(counts))
+        share = counts[top] / len(columns)
+        if share >= max(0.5, 4.0 / size):
+            described[str(size)] = f"{share:.0%} of the failures at column = {position[top]} (mod {size})"
+    return described
+
+
+def _row_status(escaped: Mask, inaccurate: Mask, unlawful: Mask) -> tuple[str, ...]:
+    status = np.full(escaped.shape[0], "passed", dtype="U10")
+    for mask, name in ((unlawful, "law_broken"), (inaccurate, "inaccurate"), (escaped, "nonfinite")):
+        status[mask.any(axis=1)] = name
+    return tuple(status.tolist())
+
+
+def _message(judgement: Judgement, reference: Reference, y: Array, failed: Mask) -> str:
+    """The text of a judgement: where, got, expected, how bad, how many, where in the tile, what fits."""
+    head = f"{judgement.op} {judgement.dtype} {list(judgement.shape)}: {judgement.status}"
+    worst = judgement.worst
+    if worst is None or judgement.passed:
+        return f"{head}, {judgement.ratio:.3g} times of bound, {judgement.judged:.0%} of {judgement.entries} entries judged"
+    if judgement.status == "unjudged":
+        return (
+            f"{head}: only {judgement.judged:.0%} of {judgement.entries} entries have a meaningful bound with the declared "
+            f"numerics ({judgement.numerics}); nothing was proved"
+        )
+    lines = [
+        f"{head}; broken: {', '.join(judgement.broken)}",
+        f"  where     index {list(worst.index)}",
+        f"  got       {worst.got}",
+        f"  expected  {worst.expected}",
+        f"  allowed   [{worst.lower}, {worst.upper}]",
+        f"  how bad   {worst.ratio:.4g} times of bound, {worst.ulp:.4g} ulp; numerics: {judgement.numerics}",
+        f"  how many  {judgement.failed} of {judgement.entries} entries, in {judgement.failed_rows} of {y.shape[0]} rows"
+        + (f"; {judgement.overflow} are NaN or infinite where the definition is finite" if judgement.overflow else ""),
+    ]
+    if y.shape[1] > 1:
+        place = [f"first failing column {judgement.first_failing_column}", *judgement.tiles.values()]
+        lines.append(f"  in tile   {'; '.join(place)}")
+    if judgement.fits:
+        lines.append(f"  looks as  {judgement.fits}")
+    return "\n".join(lines)
+
+
+def _single_input(op: Op, inputs: Any) -> Any:
+    if isinstance(inputs, Mapping):
+        if set(inputs) != set(op.arguments):
+            raise ValueError(f"inputs has the keys {sorted(inputs)}; {op.name} takes {', '.join(op.arguments)}")
+        inputs = inputs["x"]
+    if not is_tensor(inputs):
+        raise TypeError(f"input x is {_describe(inputs)}; expected a torch tensor or numpy array")
+    return inputs
+
+
+def _describe(value: Any) -> str:
+    text = repr(value)
+    return f"a {type(value).__name__} ({text[:60]}{'...' if len(text) > 60 else ''})"
+
+
+_ORACLE: list[Oracle] = []
+
+
+def _default_oracle() -> Oracle:
+    """The oracle of plain judge() calls: shared in this process, costly references on disk."""
+    if not _ORACLE:
+        from suite.oracle.cache import default_folder
+
+        _ORACLE.append(Oracle(default_folder()))
+    return _ORACLE[0]

@@ -1,0 +1,36 @@
+"""The bound of logsumexp, an absolute one (docs/verdict.md, section 4):
+
+    u (3.25 max(|m|, |y|) + 8 ln s + 2) + (relative error of s),    m = max x, y = logsumexp(x)
+
+3.25 admits the base-2 form (m log2 e + log2 s) ln 2 with a rounded constant on either side. Near y = 0 the result has
+no relative accuracy in any kernel, so ulps are shown and never judged.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from suite.formats import Format
+from suite.numerics import Numerics
+from suite.ops.rows import Allowed, RowFacts, total_error, underflow_scale
+
+
+def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
+    """The allowed absolute error of each row's logsumexp, [rows, 1], before rounding to the format `target`."""
+    u = numerics.arithmetic(target).unit_roundoff
+    log_error = 2 * numerics.log_ulp
+    y = np.abs(facts.log_sum_exp)
+    total = total_error(facts, numerics, target)
+    rounding = u * (3.25 * np.maximum(np.abs(facts.maximum), y) + log_error * facts.log_total + 2)
+    if numerics.shift == "none":
+        rounding = rounding + u * log_error * y
+    stored = numerics.format_of("probabilities", target)
+    if stored is not None:
+        rounding = rounding + stored.unit_roundoff * facts.log_total
+
+    eta, scale = underflow_scale(facts, numerics, target)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = total + eta * facts.visible * scale
+        absolute = rounding + total / (1 - np.minimum(total, 0.5)) + eta
+        meaningful = (total < 0.5) & (rounding < 0.5 * np.maximum(1.0, y))
+    return Allowed(np.where(meaningful, absolute, np.inf))

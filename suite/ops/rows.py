@@ -1,0 +1,147 @@
+"""The logits of a row-wise op: their layout as rows, their facts, and the quantities that every bound is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suite.formats import Array, Format
+from suite.numerics import Numerics
+
+FINITE, NAN, POSITIVE_INFINITY, NEGATIVE_INFINITY, NAN_OR_NEGATIVE_INFINITY = range(5)
+SPECIAL_NAMES = ("finite", "NaN", "inf", "-inf", "NaN or -inf")
+
+
+@dataclass(frozen=True)
+class RowFacts:
+    """Facts of rows of logits x [rows, n], each with a finite largest entry: the ingredients of the bounds.
+
+    All are float64 of shape [rows, 1], or [rows, n] where noted; -inf logits have probability 0 and an infinite gap.
+    """
+
+    x: Array  # [rows, n]
+    maximum: Array
+    gap: Array  # [rows, n]: D_i = max x - x_i
+    exponential: Array  # [rows, n]: e^-D_i
+    total: Array  # s = sum_j e^-D_j, between 1 and n
+
+    @classmethod
+    def of(cls, x: Array) -> RowFacts:
+        """Facts of x [rows, n], float64 without NaN or +inf, at least one finite entry a row."""
+        with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+            maximum = x.max(axis=1, keepdims=True)
+            gap = maximum - x
+            exponential = np.exp(-gap)
+            total = exponential.sum(axis=1, keepdims=True)
+        return cls(x, maximum, gap, exponential, total)
+
+    @cached_property
+    def probability(self) -> Array:
+        """[rows, n]: p_i = e^-D_i / s."""
+        return self.exponential / self.total
+
+    @cached_property
+    def log_total(self) -> Array:
+        return np.log(self.total)
+
+    @cached_property
+    def log_sum_exp(self) -> Array:
+        return self.maximum + self.log_total
+
+    @cached_property
+    def mean_gap(self) -> Array:
+        """Dbar = sum_j p_j D_j, at most ln n."""
+        finite_gap = np.where(self.exponential > 0, self.gap, 0.0)
+        return np.einsum("ij,ij->i", self.exponential, finite_gap)[:, None] / self.total
+
+    @cached_property
+    def mean_magnitude(self) -> Array:
+        """sum_j p_j |x_j|: the argument error of an exponential without shift."""
+        finite = np.where(self.exponential > 0, np.abs(self.x), 0.0)
+        return np.einsum("ij,ij->i", self.exponential, finite)[:, None] / self.total
+
+    @cached_property
+    def top_mass(self) -> Array:
+        """q = sum of the p_j with D_j = 0: exp(0) = 1 is exact in every exp."""
+        return np.count_nonzero(self.gap == 0, axis=1)[:, None] / self.total
+
+    @cached_property
+    def rescales(self) -> Array:
+        """rho = sum_j p_j #{distinct x > x_j}: the rescales that term j can meet in any order of traversal."""
+        ascending = np.sort(self.x, axis=1)
+        exponential = np.exp(ascending - self.maximum)
+        larger = np.zeros(ascending.shape)
+        steps = ascending[:, 1:] != ascending[:, :-1]
+        larger[:, :-1] = np.cumsum(steps[:, ::-1], axis=1)[:, ::-1]
+        return np.einsum("ij,ij->i", exponential, larger)[:, None] / self.total
+
+    @cached_property
+    def visible(self) -> Array:
+        """The number of entries that are not -inf."""
+        return np.count_nonzero(self.x > -np.inf, axis=1)[:, None].astype(np.float64)
+
+    @cached_property
+    def order(self) -> NDArray[np.intp]:
+        """[rows, n]: a stable permutation that sorts each row."""
+        return np.argsort(self.x, axis=1, kind="stable")
+
+    def summation(self, unit_roundoff: float) -> Array:
+        """sigma: rounding errors of a sum of the e^-D_j in any order, in units of u s.
+
+        An addition loses at most u times its result and at most its smaller operand, so zeros and absorbed terms cost
+        nothing: sigma = min(n - 1, sum_j min(1, p_j / u)).
+        """
+        lost = np.minimum(self.exponential, unit_roundoff * self.total).sum(axis=1, keepdims=True)
+        return np.minimum(np.maximum(self.visible - 1, 0.0), lost / (unit_roundoff * self.total))
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What a bound allows, element by element, in the shape of the reference.
+
+    absolute: float64, the largest allowed |output - exact| before the output's own rounding; inf = not judged.
+    flush_below: an exact 0 is accepted where the exact result is at most this (a device that flushes subnormals); or None.
+    """
+
+    absolute: Array
+    flush_below: Array | None = None
+
+    @property
+    def judged(self) -> NDArray[np.bool_]:
+        return np.isfinite(self.absolute)
+
+
+def total_error(facts: RowFacts, numerics: Numerics, target: Format) -> Array:
+    """Relative error of s = sum_j e^-D_j in a kernel with these numerics, first order, [rows, 1] (docs/verdict.md, 2)."""
+    arithmetic = numerics.arithmetic(target)
+    u = arithmetic.unit_roundoff
+    exp_error = 2 * numerics.exp_ulp
+    if numerics.shift == "none":
+        per_term = 2.25 * facts.mean_magnitude + exp_error
+        rescales = np.zeros_like(facts.total)
+    else:
+        per_term = 2.25 * facts.mean_gap + exp_error * (1 - facts.top_mass)
+        rescales = (exp_error + 1) * facts.rescales
+    error = u * (per_term + facts.summation(u) + rescales)
+    if numerics.shift == "folded":
+        error = error + 2 * u * np.abs(facts.maximum)
+    stored = numerics.format_of("probabilities", target)
+    if stored is not None:
+        error = error + 2 * stored.unit_roundoff
+    scores = numerics.format_of("scores", target)
+    if scores is not None:
+        error = error + scores.unit_roundoff * facts.mean_gap
+    return error
+
+
+def underflow_scale(facts: RowFacts, numerics: Numerics, target: Format) -> tuple[float, Array]:
+    """(eta, scale): an exponential rounded to a subnormal is wrong by eta/2, which scale = e^-y (1 if shifted) magnifies."""
+    formats = [numerics.arithmetic(target), numerics.format_of("probabilities", target)]
+    eta = max(f.smallest_subnormal for f in formats if f is not None)
+    if numerics.shift != "none":
+        return eta, np.ones_like(facts.total)
+    with np.errstate(over="ignore"):
+        return eta, np.exp(-facts.log_sum_exp)

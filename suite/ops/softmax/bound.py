@@ -1,0 +1,50 @@
+"""The bound of softmax: relative error U_i u, with (docs/verdict.md, section 2)
+
+    U_i = 2.25 (D_i + Dbar) + 6 ([D_i > 0] + 1 - q) + sigma + 7 rho + 9 ln s + 3
+
+for every algorithm whose error depends on x only through max x - x. Declared numerics add their own terms.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from suite.formats import Format, compute_format
+from suite.numerics import Numerics
+from suite.ops.rows import Allowed, RowFacts, total_error, underflow_scale
+
+
+def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
+    """The allowed absolute error of each entry of softmax, [rows, n], before rounding to the format `target`."""
+    u = numerics.arithmetic(target).unit_roundoff
+    exp_error, log_error = 2 * numerics.exp_ulp, 2 * numerics.log_ulp
+    p, y = facts.probability, facts.log_sum_exp
+    gap = np.where(np.isfinite(facts.gap), facts.gap, 0.0)
+
+    if numerics.shift == "none":
+        own = 2.25 * np.abs(np.where(np.isfinite(facts.x), facts.x, 0.0)) + exp_error
+    else:
+        own = 2.25 * gap + exp_error * (gap > 0)
+    relative = total_error(facts, numerics, target) + u * (own + (log_error + 1) * facts.log_total + 3)
+    if numerics.shift == "lse":
+        relative = relative + u * (2 * np.abs(y) + np.abs(facts.log_total + gap))
+    if numerics.shift == "folded":
+        relative = relative + 2 * u * np.abs(facts.maximum)
+    stored = numerics.format_of("probabilities", target)
+    if stored is not None:
+        relative = relative + stored.unit_roundoff
+    scores = numerics.format_of("scores", target)
+    if scores is not None:
+        relative = relative + scores.unit_roundoff * gap
+
+    eta, scale = underflow_scale(facts, numerics, target)
+    with np.errstate(over="ignore", invalid="ignore"):
+        tail = eta * ((1 + facts.visible * p) * scale + 1)
+        absolute = p * relative / (1 - np.minimum(relative, 0.5)) + tail
+        # A first-order bound says nothing from one half on, except that a result which even exp(2 U u) cannot lift out
+        # of the underflow is 0: the far tail of a row with a large negative sentinel stays judged.
+        gone = -facts.gap - facts.log_total + 2 * relative < np.log(eta) - 1
+        absolute = np.where(relative < 0.5, absolute, np.where(gone, tail, np.inf))
+    absolute = np.where(facts.x > -np.inf, absolute, 0.0)
+    flush_below = np.where(relative < 0.5, compute_format(target).smallest_normal * (1 + relative), 0.0)
+    return Allowed(absolute, flush_below)

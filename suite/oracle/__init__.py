@@ -1,0 +1,111 @@
+"""The oracle: the exact value of an op on given inputs, as hi + lo with a certified radius.
+
+Tiers, cheapest first; a row moves up only where the radius is too large for a certain verdict:
+    float64  numpy in double precision; its radius is the op's own bound at u = 2^-53, with an accuracy of exp and log
+             that is measured at start-up (libm.py)
+    arb      ball arithmetic of python-flint, rigorous, with as many bits as it takes
+    mpmath   the definition of truth, used where python-flint is missing
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suite.floating_point import subnormals_kept
+from suite.formats import Array, Format, float64
+from suite.numerics import BEST_PRACTICE, CONTRACT, Semantics
+from suite.ops import Op
+from suite.ops.rows import FINITE, RowFacts
+from suite.oracle import cache, libm, tiers
+
+REFERENCE_VERSION = 1
+"""Raised when a definition or a tier changes its values, so that stored references of before are not read again."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The exact output of an op on the rows of its input.
+
+    hi + lo: float64 [rows, k], the value as an unevaluated sum; radius: |exact - (hi + lo)| is at most this.
+    special: int8 [rows, k], which kind of value each entry is (suite.ops.rows); hi, lo and radius hold for FINITE only.
+    tier: the highest tier that was needed. facts: the ingredients of the bound.
+    """
+
+    hi: Array
+    lo: Array
+    radius: Array
+    special: NDArray[np.int8]
+    tier: str
+    facts: RowFacts
+
+
+class Oracle:
+    """Computes references, remembers the last ones in memory and the costly ones on disk.
+
+    folder: where costly references are kept, shared safely between processes; None keeps them in memory only.
+    """
+
+    def __init__(self, folder: Path | None = None, *, remembered: int = 16) -> None:
+        self._folder = folder
+        self._remembered = remembered
+        self._memory: OrderedDict[str, Reference] = OrderedDict()
+
+    def reference(
+        self,
+        op: Op,
+        inputs: Mapping[str, Array],
+        options: Mapping[str, Any],
+        target: Format,
+        *,
+        semantics: Semantics = CONTRACT,
+    ) -> Reference:
+        """The reference of `op` on float64 `inputs`, certain enough to judge an output of format `target`."""
+        x = op.rows(inputs["x"], options)
+        key = _content_key(op, x, target, semantics)
+        if key in self._memory:
+            self._memory.move_to_end(key)
+            return self._memory[key]
+        with subnormals_kept():
+            reference = self._compute(op, x, target, semantics, key)
+        self._memory[key] = reference
+        if len(self._memory) > self._remembered:
+            self._memory.popitem(last=False)
+        return reference
+
+    def _compute(self, op: Op, x: Array, target: Format, semantics: Semantics, key: str) -> Reference:
+        special = op.special(x, semantics)
+        rows, n = x.shape
+        ordinary = np.isfinite(x.max(axis=1, initial=-np.inf))
+        facts = RowFacts.of(np.where(ordinary[:, None], x, 0.0) if n else np.zeros((rows, 1)))
+        hi, lo, radius = (np.zeros(special.shape) for _ in range(3))
+        tier = "float64"
+        pending = np.flatnonzero(ordinary)
+        if len(pending):
+            allowed = op.bound(facts, BEST_PRACTICE, target).absolute
+            if target is not float64 and libm.is_accurate():
+                hi[pending], radius[pending] = tiers.float64(op, facts, pending)
+                pending = pending[~tiers.sufficient(hi, radius, allowed, target, special == FINITE)[pending]]
+            if len(pending):
+                stored = cache.load(self._folder, key)
+                if stored is None:
+                    stored = tiers.certified(op, x, facts, pending, allowed, target, special == FINITE)
+                    cache.save(self._folder, key, stored)
+                hi[pending], lo[pending], radius[pending] = stored.hi, stored.lo, stored.radius
+                tier = stored.tier
+        return Reference(hi, lo, radius, special, tier, facts)
+
+
+def _content_key(op: Op, x: Array, target: Format, semantics: Semantics) -> str:
+    """A name for the reference that depends on nothing but what it is a function of."""
+    digest = hashlib.blake2b(digest_size=20)
+    digest.update(f"{REFERENCE_VERSION}|{op.name}|{target.name}|{semantics}|{x.shape}|{tiers.best()}|".encode())
+    digest.update(np.ascontiguousarray(x).tobytes())
+    return digest.hexdigest()

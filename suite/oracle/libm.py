@@ -1,0 +1,84 @@
+"""How accurate numpy's float64 exp and log are on this machine: the one assumption of the float64 tier, measured.
+
+The tier is proved for an error of at most ASSUMED_ULP ulps. Public tables put the worst libraries at 1.5 ulp (exp) and
+0.95 ulp (log) (Gladman, Innocente, Mather and Zimmermann, hal-03141101); vectorised code may differ, so it is measured
+on POINTS points against the certified tier and the result travels with every run.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from suite.formats import float64
+from suite.ops.arithmetic import Mpmath
+
+ASSUMED_ULP = 4.0
+POINTS = 100_000
+POINTS_WITHOUT_FLINT = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Largest error of exp on [-745, 0] and log on [1, 2^20] in ulps, over `points` points each, against `against`."""
+
+    exp_ulp: float
+    log_ulp: float
+    points: int
+    against: str
+
+
+def measure(points: int | None = None) -> Accuracy:
+    """Measures exp and log on equally spaced points, evaluated in one vector call each as the tier does."""
+    from suite.oracle.tiers import best
+
+    against = best()
+    count = points or (POINTS if against == "arb" else POINTS_WITHOUT_FLINT)
+    gaps = -np.linspace(0.0, 745.0, count)
+    sums = 2.0 ** np.linspace(0.0, 20.0, count)
+    return Accuracy(_largest_ulp("exp", gaps), _largest_ulp("log", sums), count, against)
+
+
+def _largest_ulp(name: str, points: np.ndarray) -> float:
+    from suite.oracle.tiers import best
+
+    with np.errstate(under="ignore"):
+        computed = getattr(np, name)(points)
+    ulps = float64.ulp(computed)
+    if best() == "arb":
+        from flint import arb, ctx
+
+        function = getattr(arb, name)
+        with ctx.workprec(128):
+            error = [float((function(arb(x)) - y).abs_upper()) for x, y in zip(points.tolist(), computed.tolist(), strict=True)]
+        return float(np.max(np.asarray(error) / ulps))
+    import mpmath
+
+    with Mpmath.precision(128):
+        function = getattr(mpmath, name)
+        error = [float(abs(function(mpmath.mpf(x)) - y)) for x, y in zip(points.tolist(), computed.tolist(), strict=True)]
+    return float(np.max(np.asarray(error) / ulps))
+
+
+@functools.cache
+def accuracy() -> Accuracy:
+    """The measurement of this machine: from the disk where the same numpy was measured on the same CPU, else made now."""
+    from suite.environment import numpy_identity
+    from suite.oracle import cache
+
+    path = cache.default_folder() / f"libm-{numpy_identity()}.json"
+    try:
+        stored = Accuracy(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        stored = measure()
+        cache.write_atomically(path, json.dumps(asdict(stored)).encode())
+    return stored
+
+
+def is_accurate() -> bool:
+    """Whether the float64 tier's assumption holds here; where it does not, every row goes to the certified tier."""
+    measured = accuracy()
+    return measured.exp_ulp <= ASSUMED_ULP and measured.log_ulp <= ASSUMED_ULP

@@ -1,0 +1,110 @@
+"""The tiers of the oracle: how a definition's rows get a value and a certified radius."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suite.formats import Array, Format
+from suite.formats import float64 as float64_format
+from suite.numerics import Numerics
+from suite.ops import Op
+from suite.ops.arithmetic import Arb, Float64, Mpmath
+from suite.ops.rows import RowFacts
+from suite.oracle.libm import ASSUMED_ULP
+
+Mask = NDArray[np.bool_]
+FIRST_BITS, LAST_BITS = 128, 8192
+TINY = 5e-324
+
+
+class Certified(NamedTuple):
+    """Rows of a certified tier: hi + lo within radius of the exact value."""
+
+    hi: Array
+    lo: Array
+    radius: Array
+    tier: str
+
+
+def best() -> str:
+    """The certified tier of this installation: arb where python-flint is installed, else mpmath."""
+    return "arb" if importlib.util.find_spec("flint") else "mpmath"
+
+
+def sufficient(hi: Array, radius: Array, allowed: Array, target: Format, finite: Mask) -> Mask:
+    """[rows]: whether the radius is small enough everywhere in the row for a verdict that does not depend on it.
+
+    Small enough is 2^-10 ulp of the output; where no double-double can be that close (results near 0 of a logarithm,
+    subnormal results), 2^-6 of what the bound allows; and never asked to be below the smallest float64.
+    """
+    needed = np.maximum(np.maximum(target.ulp(hi) * 2.0**-10, allowed * 2.0**-6), TINY)
+    return np.asarray(np.all((radius <= needed) | ~finite, axis=1))
+
+
+def float64(op: Op, facts: RowFacts, rows: NDArray[np.intp]) -> tuple[Array, Array]:
+    """(hi, radius) of these rows in double precision: the radius is the op's own bound at u = 2^-53."""
+    chosen = facts if len(rows) == len(facts.x) else RowFacts.of(facts.x[rows])
+    numerics = Numerics(exp_ulp=ASSUMED_ULP, log_ulp=ASSUMED_ULP)
+    hi = op.define(Float64(), chosen.x)
+    return hi, op.bound(chosen, numerics, float64_format).absolute
+
+
+def certified(
+    op: Op, x: Array, facts: RowFacts, rows: NDArray[np.intp], allowed: Array, target: Format, finite: Mask
+) -> Certified:
+    """These rows by Arb, or by mpmath where python-flint is missing, with as many bits as the verdict needs.
+
+    Raises ArithmeticError where even LAST_BITS bits leave a radius that is too large, which no input known does.
+    """
+    evaluate = arb if best() == "arb" else mpmath
+    shape = (len(rows), finite.shape[1])
+    result = Certified(np.zeros(shape), np.zeros(shape), np.zeros(shape), best())
+    pending, bits = np.arange(len(rows)), FIRST_BITS
+    while len(pending) and bits <= LAST_BITS:
+        chosen = rows[pending]
+        result.hi[pending], result.lo[pending], result.radius[pending] = evaluate(op, x[chosen], bits)
+        enough = sufficient(result.hi[pending], result.radius[pending], allowed[chosen], target, finite[chosen])
+        pending, bits = pending[~enough], 2 * bits
+    if len(pending):
+        raise ArithmeticError(f"{op.name}: {LAST_BITS} bits do not certify row {rows[pending[0]]} of the input")
+    return result
+
+
+def arb(op: Op, x: Array, bits: int) -> tuple[Array, Array, Array]:
+    """(hi, lo, radius) of the rows x by ball arithmetic with `bits` bits: rigorous."""
+    arithmetic = Arb()
+    with arithmetic.precision(bits):
+        value = op.define(arithmetic, x)
+        hi = _to_float(value, _middle)
+        rest = value - arithmetic.lift(hi)
+        lo = _to_float(rest, _middle)
+        radius = _to_float(rest - arithmetic.lift(lo), _largest_magnitude)
+    return hi, lo, np.nextafter(radius, np.inf)
+
+
+def mpmath(op: Op, x: Array, bits: int) -> tuple[Array, Array, Array]:
+    """(hi, lo, radius) of the rows x by mpmath; the radius is the op's own bound at u = 2^-bits."""
+    arithmetic = Mpmath()
+    with arithmetic.precision(bits):
+        value = op.define(arithmetic, x)
+        hi = _to_float(value, float)
+        lo = _to_float(value - arithmetic.lift(hi), float)
+    working = Format(name=f"{bits} bits", precision=bits, emin=-(2**40), emax=2**40, largest=np.inf, bits=bits)
+    radius = op.bound(RowFacts.of(x), Numerics(exp_ulp=ASSUMED_ULP, log_ulp=ASSUMED_ULP), working).absolute
+    return hi, lo, np.nextafter(radius + 2.0**-52 * np.abs(lo), np.inf)
+
+
+def _middle(ball: Any) -> float:
+    return float(ball.mid())
+
+
+def _largest_magnitude(ball: Any) -> float:
+    return float(ball.abs_upper())
+
+
+def _to_float(values: Any, convert: Any) -> Array:
+    return np.asarray(np.frompyfunc(convert, 1, 1)(values), dtype=np.float64)

@@ -1,0 +1,58 @@
+"""Tensors of any library as float64 numpy arrays, exactly, and back. torch is imported only where a torch tensor is made."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suite.formats import FORMATS, Array, Format
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether the value is a torch tensor or a numpy array."""
+    torch = sys.modules.get("torch")
+    return isinstance(value, np.ndarray) or (torch is not None and isinstance(value, torch.Tensor))
+
+
+def dtype_name(tensor: Any) -> str:
+    """The name of a tensor's dtype: "float32", "bfloat16", "int64", ..."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def device_name(tensor: Any) -> str:
+    return str(tensor.device) if hasattr(tensor, "device") else "cpu"
+
+
+def format_of(tensor: Any) -> Format | None:
+    """The tensor's format, or None where its dtype is not one of ours."""
+    return FORMATS.get(dtype_name(tensor))
+
+
+def to_float64(tensor: Any) -> Array:
+    """The tensor's values, exactly, as a float64 numpy array of its shape; never a view of the tensor's memory."""
+    if isinstance(tensor, np.ndarray):
+        return np.array(tensor, dtype=np.float64)
+    torch = sys.modules["torch"]
+    with torch.no_grad():
+        return np.array(tensor.detach().to(device="cpu", dtype=torch.float64).resolve_neg().numpy(), dtype=np.float64)
+
+
+def to_torch(values: Array, format: Format, device: str = "cpu") -> Any:
+    """A contiguous torch tensor of `format` with these values, which must be numbers of the format (NaN, inf allowed)."""
+    import torch
+
+    exact = np.ascontiguousarray(values)
+    assert bool(np.all(format.contains(exact) | ~np.isfinite(exact))), f"values that {format.name} cannot hold"
+    return torch.from_numpy(exact.copy()).to(device=device, dtype=getattr(torch, format.name))
+
+
+def bits(tensor: Any) -> NDArray[np.uint8]:
+    """A copy of the tensor's bytes in logical order: equal exactly when every bit is equal, NaN payloads included."""
+    if isinstance(tensor, np.ndarray):
+        return np.frombuffer(tensor.tobytes(), dtype=np.uint8)
+    torch = sys.modules["torch"]
+    flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    return np.array(flat.cpu().numpy(), dtype=np.uint8)
