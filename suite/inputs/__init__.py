@@ -1,0 +1,69 @@
+"""Input families: named, seeded, documented generators of logits, the same bits on every machine.
+
+A family is one function (rows, n, format, draw) -> float64 [rows, n]; build() rounds its values to the format. Register it
+with @family; its docstring's first sentence is what `softmax-suite list inputs` shows.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from suite.formats import Array, Format
+from suite.inputs.draws import Draw
+
+Generator = Callable[[int, int, Format, Draw], Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A named generator of rows of logits. fixed_shape: (rows, n) of a family of captured data, else None."""
+
+    name: str
+    generate: Generator
+    fixed_shape: tuple[int, int] | None = None
+
+    @property
+    def summary(self) -> str:
+        return (self.generate.__doc__ or "").strip().split("\n")[0]
+
+
+_FAMILIES: dict[str, Family] = {}
+
+
+def family(generate: Generator, *, fixed_shape: tuple[int, int] | None = None) -> Generator:
+    """Registers a generator under its function's name. Raises ValueError for a name that is taken or without a docstring."""
+    name = generate.__name__
+    if name in _FAMILIES:
+        raise ValueError(f"input family {name!r} exists already")
+    if not generate.__doc__:
+        raise ValueError(f"input family {name!r} needs a docstring that says what it is hard for")
+    _FAMILIES[name] = Family(name, generate, fixed_shape)
+    return generate
+
+
+def all_families() -> dict[str, Family]:
+    """All families by name."""
+    for module in ("families", "captured"):
+        importlib.import_module(f"suite.inputs.{module}")
+    return dict(_FAMILIES)
+
+
+def get_family(name: str) -> Family:
+    """The family of that name. Raises ValueError with the valid names."""
+    known = all_families()
+    if name not in known:
+        raise ValueError(f"unknown input family {name!r}; expected one of {', '.join(sorted(known))}")
+    return known[name]
+
+
+def build(name: str, rows: int, n: int, format: Format, seed: int) -> Array:
+    """The family's rows for this seed, float64 [rows, n], every finite value a number of `format`."""
+    draw = Draw(f"{name}|{rows}x{n}|{seed}")
+    values = get_family(name).generate(rows, n, format, draw)
+    finite = np.isfinite(values)
+    clipped = np.clip(np.where(finite, values, 0.0), -format.largest, format.largest)
+    return np.where(finite, format.round(clipped), values)

@@ -1,0 +1,294 @@
+"""Kernels: what is under test, how it declares itself, and the three ways to name one.
+
+    @kernel("softmax")                              a decorator on a plain function softmax(x, dim=-1)
+    --kernel my.py:f, my.py or my_package.mod:f     a function in a file or module, decorated or not
+    entry point group "softmax_suite.kernels"       for packages; the entry's name is the kernel's
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suite.formats import FORMATS, Format
+from suite.numerics import BEST_PRACTICE, CONTRACT, Numerics, Semantics
+from suite.ops import get_op
+from suite.ops.rows import RowFacts
+
+ENTRY_POINTS = "softmax_suite.kernels"
+ATTRIBUTE = "__softmax_suite_kernels__"
+ADAPTERS = ("torch", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """Where a kernel declares that it is not meant to work: [rows] masks; a row in neither may go either way.
+
+    works: rows on which it must pass. fails: rows on which theory says that it must fail. why: the theory, in one clause.
+    """
+
+    works: NDArray[np.bool_]
+    fails: NDArray[np.bool_]
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Kernel:
+    """One implementation under test.
+
+    id: how reports and commands name it. call: the function of torch tensors (of numpy arrays with adapter "numpy").
+    dtypes, devices: what it supports; None = everything the op has. requires: packages that must be installed.
+    domain: (facts, format) -> Domain, or None. version: a hash of its source, or its package's version.
+    outside: not one of this suite's own. reason: why it is unsupported everywhere, if it is.
+    """
+
+    id: str
+    op: str
+    call: Callable[..., Any]
+    numerics: Numerics = BEST_PRACTICE
+    semantics: Semantics = CONTRACT
+    version: str = ""
+    dtypes: tuple[str, ...] | None = None
+    devices: tuple[str, ...] | None = None
+    requires: tuple[str, ...] = ()
+    adapter: str = "torch"
+    domain: Callable[[RowFacts, Format], Domain] | None = None
+    outside: bool = False
+    parameters: frozenset[str] | None = field(default=None)
+
+    def supports(self, options: Mapping[str, Any], format: Format, device: str) -> str | None:
+        """None, or the reason why this call is unsupported; decided before any input exists."""
+        missing = [name for name in self.requires if importlib.util.find_spec(name) is None]
+        if missing:
+            return f"{missing[0]} is not installed: pip install 'softmax-suite[zoo]'"
+        if self.dtypes is not None and format.name not in self.dtypes:
+            return f"declares dtypes {', '.join(self.dtypes)}"
+        if self.devices is not None and device.split(":")[0] not in self.devices:
+            return f"declares devices {', '.join(self.devices)}"
+        if self.adapter == "numpy" and format.name == "bfloat16":
+            return "numpy has no bfloat16"
+        if self.adapter == "numpy" and device != "cpu":
+            return "numpy runs on the CPU only"
+        if self.parameters is not None and "dim" not in self.parameters and options.get("dim", -1) != -1:
+            return "takes no argument dim"
+        return None
+
+    def __call__(self, x: Any, options: Mapping[str, Any]) -> Any:
+        """Calls the function as f(x, dim=...), without dim where it takes none."""
+        if self.parameters is not None and "dim" not in self.parameters:
+            return self.call(x)
+        return self.call(x, dim=options["dim"])
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def kernel(
+    op: str,
+    *,
+    name: str | None = None,
+    numerics: Numerics = BEST_PRACTICE,
+    semantics: Semantics = CONTRACT,
+    dtypes: tuple[str, ...] | None = None,
+    devices: tuple[str, ...] | None = None,
+    requires: tuple[str, ...] = (),
+    adapter: str = "torch",
+    domain: Callable[[RowFacts, Format], Domain] | None = None,
+) -> Callable[[F], F]:
+    """Declares that a plain function is a kernel of `op`; the function itself is returned unchanged.
+
+    Raises ValueError for an unknown op, dtype or adapter.
+    """
+    get_op(op)
+    for dtype in dtypes or ():
+        if dtype not in FORMATS:
+            raise ValueError(f"dtypes has {dtype!r}; expected some of {', '.join(FORMATS)}")
+    if adapter not in ADAPTERS:
+        raise ValueError(f"adapter={adapter!r} is not one of {', '.join(ADAPTERS)}")
+
+    def declare(function: F) -> F:
+        declared = Kernel(
+            id=name or function.__name__,
+            op=op,
+            call=function,
+            numerics=numerics,
+            semantics=semantics,
+            version=_source_version(function),
+            dtypes=dtypes,
+            devices=devices,
+            requires=requires,
+            adapter=adapter,
+            domain=domain,
+            parameters=_parameters(function),
+        )
+        setattr(function, ATTRIBUTE, {**getattr(function, ATTRIBUTE, {}), op: declared})
+        return function
+
+    return declare
+
+
+def own_kernels(op: str) -> dict[str, Kernel]:
+    """This suite's kernels of an op, by name: every module of suite/ops/<op>/kernels. Imports torch."""
+    package = importlib.import_module(f"suite.ops.{op}.kernels")
+    found: dict[str, Kernel] = {}
+    for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
+        found |= _declared_in(importlib.import_module(f"{package.__name__}.{module.name}"), op)
+    return found
+
+
+def kernel_names(op: str) -> list[str]:
+    """The names of this suite's kernels of an op, read from their sources: imports nothing."""
+    get_op(op)
+    names = []
+    for path in sorted((Path(__file__).parent / "ops" / op / "kernels").glob("[a-z]*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                for decorator in node.decorator_list:
+                    if isinstance(decorator, ast.Call) and getattr(decorator.func, "id", "") == "kernel":
+                        given = {k.arg: k.value for k in decorator.keywords}
+                        names.append(ast.literal_eval(given["name"]) if "name" in given else node.name)
+    return names
+
+
+def load_kernels(specification: str, op: str) -> list[Kernel]:
+    """The kernels of `op` that a --kernel argument names: NAME, FILE.py, FILE.py:FUNC, pkg.mod:FUNC or an entry point.
+
+    Raises ValueError, naming what is missing and what is there.
+    """
+    path, _, function = specification.partition(":")
+    if path.endswith(".py"):
+        return _from_module(_import_file(path), path, function, op, specification)
+    if function:
+        return _from_module(_import_module(path), path, function, op, specification)
+    known = own_kernels(op)
+    if specification in known:
+        return [known[specification]]
+    for entry in metadata.entry_points(group=ENTRY_POINTS):
+        if entry.name == specification:
+            return [_as_kernel(entry.load(), op, specification)]
+    raise ValueError(
+        f"unknown kernel {specification!r} of {op}; expected one of {', '.join(known)}, or FILE.py:FUNC, or pkg.mod:FUNC"
+    )
+
+
+def _from_module(module: Any, where: str, function: str, op: str, specification: str) -> list[Kernel]:
+    if function:
+        if not hasattr(module, function):
+            there = [n for n, v in vars(module).items() if inspect.isfunction(v) and not n.startswith("_")]
+            raise ValueError(f"{where} has no function {function!r}; it has: {', '.join(sorted(there)) or 'no functions'}")
+        return [_as_kernel(getattr(module, function), op, specification)]
+    declared = _declared_in(module, op)
+    if not declared:
+        raise ValueError(f"{where} declares no kernel of {op} with @kernel({op!r}); name a function: {where}:FUNC")
+    return [replace(k, id=f"{where}:{name}", outside=True) for name, k in declared.items()]
+
+
+def _as_kernel(value: Any, op: str, specification: str) -> Kernel:
+    if isinstance(value, Kernel):
+        return replace(value, id=specification, outside=True)
+    if not callable(value):
+        raise ValueError(f"{specification} is a {type(value).__name__}, not a function")
+    declared = getattr(value, ATTRIBUTE, {})
+    if op in declared:
+        return replace(declared[op], id=specification, outside=True)
+    if declared:
+        raise ValueError(f"{specification} is declared as a kernel of {', '.join(declared)}, not of {op}")
+    _check_signature(value, op, specification)
+    return Kernel(
+        id=specification, op=op, call=value, outside=True, version=_source_version(value), parameters=_parameters(value)
+    )
+
+
+def _check_signature(function: Callable[..., Any], op: str, specification: str) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # a builtin without a signature: the call itself will tell
+    for arguments in (((None,), {"dim": -1}), ((None,), {})):
+        try:
+            signature.bind(*arguments[0], **arguments[1])
+        except TypeError:
+            continue
+        return
+    raise ValueError(f"{specification}{signature} cannot be called as a kernel of {op}: expected f(x, dim=-1) or f(x)")
+
+
+def _parameters(function: Callable[..., Any]) -> frozenset[str] | None:
+    """The names a function can be called with by keyword, None where that cannot be known or is everything."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return frozenset(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+
+
+def _declared_in(module: Any, op: str) -> dict[str, Kernel]:
+    found = {}
+    for value in vars(module).values():
+        declared = getattr(value, ATTRIBUTE, None) if callable(value) else None
+        if isinstance(declared, dict) and op in declared:
+            found[declared[op].id] = declared[op]
+    return found
+
+
+def _import_file(path: str) -> Any:
+    file = Path(path)
+    if not file.is_file():
+        raise ValueError(f"kernel file {path!r} does not exist (looked in {Path.cwd()})")
+    name = f"_softmax_suite_kernel_{hashlib.blake2b(str(file.resolve()).encode(), digest_size=6).hexdigest()}"
+    if name in sys.modules:
+        return sys.modules[name]
+    specification = importlib.util.spec_from_file_location(name, file)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module
+    sys.path.insert(0, str(file.resolve().parent))
+    try:
+        specification.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise ValueError(f"kernel file {path!r} cannot be imported: {_one_line(error)}") from error
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def _import_module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"kernel module {name!r} cannot be imported: {_one_line(error)}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}{line}"
+
+
+def _source_version(function: Callable[..., Any]) -> str:
+    """A hash of the file that holds the function; empty where there is none."""
+    try:
+        file = inspect.getsourcefile(function)
+    except TypeError:
+        file = None
+    if file is None or not Path(file).is_file():
+        return ""
+    return hashlib.blake2b(Path(file).read_bytes(), digest_size=4).hexdigest()
+
+

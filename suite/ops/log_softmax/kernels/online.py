@@ -1,0 +1,14 @@
+"""Maximum and sum in one pass over the row (Milakov and Gimelshein, arXiv 1805.02867), then (x - m) - log d."""
+
+import torch
+
+from suite.kernels import kernel
+from suite.ops.online import online_normaliser
+from suite.ops.wide import wide
+
+
+@kernel("log_softmax")
+@wide
+def online(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
+    m, d = online_normaliser(x, dim)
+    return (x - m) - torch.log(d)

@@ -1,0 +1,13 @@
+"""(x_i - m) - log sum_j exp(x_j - m), m = max x: invariant under a common shift of the logits."""
+
+import torch
+
+from suite.kernels import kernel
+from suite.ops.wide import wide
+
+
+@kernel("log_softmax")
+@wide
+def shifted(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
+    z = x - x.amax(dim, keepdim=True)
+    return z - torch.log(torch.exp(z).sum(dim, keepdim=True))

@@ -1,0 +1,15 @@
+"""Maximum and sum in one pass over the row (Milakov and Gimelshein, arXiv 1805.02867), then m + log d."""
+
+import torch
+
+from suite.kernels import kernel
+from suite.ops.online import online_normaliser
+from suite.ops.wide import wide
+
+
+@kernel("logsumexp")
+@wide
+def online(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
+    m, d = online_normaliser(x, dim)
+    infinite = m == torch.inf
+    return torch.where(infinite, m, m + torch.log(d)).squeeze(dim)

@@ -1,0 +1,14 @@
+"""m + log sum_j exp(x_j - m), m = max x; a maximum of -inf or inf counts as 0, so that inf - inf never happens."""
+
+import torch
+
+from suite.kernels import kernel
+from suite.ops.wide import wide
+
+
+@kernel("logsumexp")
+@wide
+def shifted(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
+    m = x.amax(dim, keepdim=True)
+    m = m.masked_fill(m.isinf(), 0.0)
+    return m.squeeze(dim) + torch.log(torch.exp(x - m).sum(dim))

@@ -1,0 +1,22 @@
+"""The online normaliser of Milakov and Gimelshein (arXiv 1805.02867, algorithm 3, lines 1 to 6)."""
+
+from __future__ import annotations
+
+import torch
+
+
+def online_normaliser(x: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(m, d): the maximum of x along dim and d = sum exp(x - m), in one pass; both keep the dim at size 1.
+
+    m_j = max(m_{j-1}, x_j),    d_j = d_{j-1} exp(m_{j-1} - m_j) + exp(x_j - m_j)
+
+    Computes in x's dtype. While every entry so far is -inf, m_j - m_j would be NaN: m_j counts as 0 there.
+    """
+    m = torch.full_like(x.narrow(dim, 0, 1), -torch.inf)
+    d = torch.zeros_like(m)
+    for x_j in x.split(1, dim):
+        m_new = torch.maximum(m, x_j)
+        m_safe = m_new.masked_fill(m_new == -torch.inf, 0.0)
+        d = d * torch.exp(m - m_safe) + torch.exp(x_j - m_safe)
+        m = m_new
+    return m, d

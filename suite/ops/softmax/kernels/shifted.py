@@ -1,0 +1,13 @@
+"""exp(x_i - m) / sum_j exp(x_j - m), m = max x: nothing overflows, and only differences of logits are rounded."""
+
+import torch
+
+from suite.kernels import kernel
+from suite.ops.wide import wide
+
+
+@kernel("softmax")
+@wide
+def shifted(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
+    e = torch.exp(x - x.amax(dim, keepdim=True))
+    return e / e.sum(dim, keepdim=True)
