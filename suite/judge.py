@@ -184,6 +184,7 @@ def check_output(op: Op, x: Any, output: Any, options: Mapping[str, Any]) -> tup
     return None
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
 def judge_values(
     op: Op,
     reference: Reference,
@@ -244,10 +245,9 @@ def judge_values(
 def _inside(op: Op, reference: Reference, allowed: Allowed, format: Format, y: Array) -> tuple[Array, Array, Mask]:
     """(lower, upper, inside): the interval of each entry and whether y is in it, special values by their own rule."""
     hi, lo = reference.hi, reference.lo
-    with np.errstate(invalid="ignore", over="ignore"):
-        reach = np.nextafter(allowed.absolute + reference.radius, np.where(allowed.absolute > 0, np.inf, 0.0))
-        lower = np.maximum(format.round(*two_sum(hi, lo - reach)), op.lower_limit)
-        upper = format.round(*two_sum(hi, lo + reach))
+    reach = np.nextafter(allowed.absolute + reference.radius, np.where(allowed.absolute > 0, np.inf, 0.0))
+    lower = np.maximum(format.round(*two_sum(hi, lo - reach)), op.lower_limit)
+    upper = format.round(*two_sum(hi, lo + reach))
     lower = np.where(allowed.judged, lower, -np.inf)
     upper = np.where(allowed.judged, upper, np.inf)
     finite_range = np.isfinite(y) | (allowed.judged & np.isinf(upper)) | np.isinf(format.round(hi))
@@ -271,11 +271,10 @@ def _ratio(reference: Reference, allowed: Allowed, format: Format, y: Array, ins
     0 where y is the correctly rounded result, above 1 exactly where the entry fails, inf where nothing is allowed.
     """
     below, above = format.neighbours(y)
-    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        under = (reference.hi - y) - (above - y) / 2 + reference.lo
-        over = (y - reference.hi) - (y - below) / 2 - reference.lo
-        distance = np.maximum(np.maximum(under, over), 0.0)
-        share = distance / (allowed.absolute + reference.radius)
+    under = (reference.hi - y) - (above - y) / 2 + reference.lo
+    over = (y - reference.hi) - (y - below) / 2 - reference.lo
+    distance = np.maximum(np.maximum(under, over), 0.0)
+    share = distance / (allowed.absolute + reference.radius)
     share = np.where(distance == 0, 0.0, share)
     share = np.where(np.isnan(share), np.inf, share)
     return np.where(inside, np.where(share > 1, 1.0, share), np.maximum(share, np.nextafter(1.0, 2.0)))
@@ -322,8 +321,7 @@ def _statistics(op: Op, reference: Reference, format: Format, y: Array) -> dict[
     hi = reference.hi
     finite = (reference.special == FINITE) & np.isfinite(y)
     normal = finite & (np.abs(hi) >= format.smallest_normal)
-    with np.errstate(invalid="ignore", over="ignore"):
-        error = ((y - hi) - reference.lo)[normal] / format.ulp(hi[normal])
+    error = ((y - hi) - reference.lo)[normal] / format.ulp(hi[normal])
     result: dict[str, Any] = {}
     if error.size:
         result["bias_ulp"] = float(error.mean())
@@ -349,16 +347,14 @@ def _inversions(reference: Reference, y: Array) -> int:
 
 def _fits(op: Op, reference: Reference, format: Format, y: Array, declared: Numerics, failed: Mask) -> str | None:
     """The tightest numerics of FITTING that every finite entry satisfies, None if none does."""
-    if (failed & ((reference.special != FINITE) | ~np.isfinite(y))).any():
+    finite = reference.special == FINITE
+    if not finite.any() or (failed & ~(finite & np.isfinite(y))).any():
         return None
     for numerics in FITTING:
         if not failed.any() and numerics == BEST_PRACTICE and declared == BEST_PRACTICE:
             return str(numerics)
         allowed = op.bound(reference.facts, numerics, format)
-        if (
-            allowed.judged[reference.special == FINITE].mean() >= 0.5
-            and _inside(op, reference, allowed, format, y)[2].all()
-        ):
+        if allowed.judged[finite].mean() >= 0.5 and _inside(op, reference, allowed, format, y)[2].all():
             return str(numerics)
     return None
 

@@ -15,6 +15,7 @@ from suite.numerics import Numerics
 from suite.ops.rows import Allowed, RowFacts, total_error, underflow_scale
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
 def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
     """The allowed absolute error of each row's logsumexp, [rows, 1], before rounding to the format `target`."""
     u = numerics.arithmetic(target).unit_roundoff
@@ -29,8 +30,7 @@ def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
         rounding = rounding + stored.unit_roundoff * facts.log_total
 
     eta, scale = underflow_scale(facts, numerics, target)
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = total + eta * facts.visible * scale
-        absolute = rounding + total / (1 - np.minimum(total, 0.5)) + eta
-        meaningful = (total < 0.5) & (rounding < 0.5 * np.maximum(1.0, y))
+    total = total + eta * facts.visible * scale
+    absolute = rounding + total / (1 - np.minimum(total, 0.5)) + eta
+    meaningful = (total < 0.5) & (rounding < 0.5 * np.maximum(1.0, y))
     return Allowed(np.where(meaningful, absolute, np.inf))

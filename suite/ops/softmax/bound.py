@@ -14,6 +14,7 @@ from suite.numerics import Numerics
 from suite.ops.rows import Allowed, RowFacts, total_error, underflow_scale
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
 def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
     """The allowed absolute error of each entry of softmax, [rows, n], before rounding to the format `target`."""
     u = numerics.arithmetic(target).unit_roundoff
@@ -38,13 +39,12 @@ def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
         relative = relative + scores.unit_roundoff * gap
 
     eta, scale = underflow_scale(facts, numerics, target)
-    with np.errstate(over="ignore", invalid="ignore"):
-        tail = eta * ((1 + facts.visible * p) * scale + 1)
-        absolute = p * relative / (1 - np.minimum(relative, 0.5)) + tail
-        # A first-order bound says nothing from one half on, except that a result which even exp(2 U u) cannot lift out
-        # of the underflow is 0: the far tail of a row with a large negative sentinel stays judged.
-        gone = -facts.gap - facts.log_total + 2 * relative < np.log(eta) - 1
-        absolute = np.where(relative < 0.5, absolute, np.where(gone, tail, np.inf))
+    tail = eta * ((1 + facts.visible * p) * scale + 1)
+    absolute = p * relative / (1 - np.minimum(relative, 0.5)) + tail
+    # A first-order bound says nothing from one half on, except that a result which even exp(2 U u) cannot lift out
+    # of the underflow is 0: the far tail of a row with a large negative sentinel stays judged.
+    gone = -facts.gap - facts.log_total + 2 * relative < np.log(eta) - 1
+    absolute = np.where(relative < 0.5, absolute, np.where(gone, tail, np.inf))
     absolute = np.where(facts.x > -np.inf, absolute, 0.0)
     flush_below = np.where(relative < 0.5, compute_format(target).smallest_normal * (1 + relative), 0.0)
     return Allowed(absolute, flush_below)

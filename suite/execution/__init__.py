@@ -1,0 +1,284 @@
+"""The engine: evaluate(case, kernel) -> Record. pytest items, check, run and reproduce all call it."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from suite.case import Case
+from suite.execution.host import Host, InProcess, Outcome
+from suite.formats import Array, Format, get_format
+from suite.judge import Judgement, check_output, judge_values
+from suite.kernels import Kernel
+from suite.laws import Trial, get_law
+from suite.numerics import BEST_PRACTICE
+from suite.ops import Op, get_op
+from suite.oracle import Oracle, Reference
+from suite.records import Record, by_precedence
+from suite.store import Store
+from suite.tensors import to_float64, to_torch
+
+_TORCH = {"softmax": torch.softmax, "log_softmax": torch.log_softmax, "logsumexp": torch.logsumexp}
+
+
+def evaluate(
+    case: Case,
+    kernel: Kernel,
+    *,
+    dtype: str,
+    oracle: Oracle,
+    device: str = "cpu",
+    host: Host | None = None,
+    store: Store | None = None,
+    strict: bool = False,
+    env_id: str = "",
+    x: Array | None = None,
+) -> Record:
+    """Runs a kernel on a case and judges it: never raises for the kernel's fault, and the record is stored on return.
+
+    dtype: a format's name. strict: judge by best practice, whatever the kernel declares. x: inputs from a file, in place of
+    the case's own. Raises ValueError for misuse: an unknown dtype, a kernel of another op.
+    """
+    if kernel.op != case.op:
+        raise ValueError(f"kernel {kernel.id} is a kernel of {kernel.op}, case {case.id} is one of {case.op}")
+    format = get_format(dtype)
+    evaluation = _Evaluation(case, kernel, format, device, host or InProcess(), oracle, strict, x)
+    record = replace(evaluation.run(), env_id=env_id)
+    if store is not None:
+        store.append(record)
+    return record
+
+
+class _Evaluation:
+    """One evaluation: the steps in order, each of which may end it with a record."""
+
+    def __init__(
+        self,
+        case: Case,
+        kernel: Kernel,
+        format: Format,
+        device: str,
+        host: Host,
+        oracle: Oracle,
+        strict: bool,
+        x: Array | None,
+    ) -> None:
+        self.case, self.kernel, self.format, self.device = case, kernel, format, device
+        self.host, self.oracle, self.strict = host, oracle, strict
+        self.op: Op = get_op(case.op)
+        self.options = self.op.resolve_options(case.options, len(case.shape))
+        self.numerics = BEST_PRACTICE if strict else kernel.numerics
+        self._x = x
+
+    def run(self) -> Record:
+        reason = self.kernel.supports(self.options, self.format, self.device)
+        if reason is not None:
+            return self._record("unsupported", message=reason)
+        x = self._x if self._x is not None else self.case.inputs(self.format)["x"]
+        tensor = to_torch(x, self.format, self.device)
+        outcome = self.host.call(self.kernel, tensor, self.options)
+        if outcome.status == "unsupported" and not self._declines_benign_input(x):
+            outcome = replace(outcome, status="raised", message=f"{outcome.message} (only on this case's input)")
+        if outcome.status is not None:
+            return self._record(outcome.status, message=outcome.message, outcome=outcome)
+        wrong = check_output(self.op, tensor, outcome.value, self.options)
+        if wrong is not None:
+            return self._record(wrong[0], message=wrong[1], outcome=outcome)
+        return self._judged(x, tensor, outcome)
+
+    def _judged(self, x: Array, tensor: torch.Tensor, outcome: Outcome) -> Record:
+        y = to_float64(outcome.value)
+        reference = self._reference(x)
+        judgement = judge_values(self.op, reference, y, tuple(x.shape), self.options, self.format, self.numerics)
+        broken, notes = set(judgement.broken), [judgement.message]
+        known = ""
+        if self.kernel.domain is not None and not self.strict:
+            judgement, broken, notes, known = self._in_domain(x, judgement, reference, broken, notes)
+        if outcome.modified:
+            broken.add("law_broken")
+            notes.append("the kernel changed its input tensor")
+        if outcome.state_changes:
+            broken.add("law_broken")
+            notes.append(f"the kernel changed global state: {'; '.join(outcome.state_changes)} (put back)")
+        bitwise: dict[str, bool] = {}
+        if not broken and not known:
+            for name, finding in self._laws(x, y).items():
+                if finding.bitwise is not None:
+                    bitwise[name] = finding.bitwise
+                if not finding.held:
+                    broken.add("law_broken")
+                    notes.append(f"law {name} broken: {finding.note}")
+        statuses = by_precedence(broken)
+        status = statuses[0] if statuses else ("known_failure" if known else "passed")
+        message = "\n".join(note for note in notes if note) if statuses or known else judgement.message
+        return self._record(
+            status,
+            message=message,
+            broken=statuses or judgement.broken,
+            known=known if status == "known_failure" else "",
+            outcome=outcome,
+            judgement=judgement,
+            bitwise=bitwise,
+            torch_ratio=self._torch_ratio(x, tensor, reference, judgement),
+        )
+
+    def _in_domain(
+        self, x: Array, judgement: Judgement, reference: Reference, broken: set[str], notes: list[str]
+    ) -> tuple[Judgement, set[str], list[str], str]:
+        """Checks the declared domain both ways: failing outside it is a known failure, passing there breaks a law."""
+        assert self.kernel.domain is not None
+        domain = self.kernel.domain(reference.facts, self.format)
+        largest = self.op.rows(x, self.options).max(axis=1, initial=-np.inf)
+        ordinary = np.isfinite(largest)
+        failed = np.array([s != "passed" for s in judgement.row_status])
+        surprising = np.flatnonzero(ordinary & domain.fails & ~failed)
+        if len(surprising):
+            note = f"row {surprising[0]} passes although {domain.why} there: the declared domain is wrong"
+            return judgement, broken | {"law_broken"}, [*notes, note], ""
+        unexpected = failed & np.where(ordinary, domain.works, largest != np.inf)
+        if not failed.any() or unexpected.any():
+            return judgement, broken, notes, ""
+        rows = int(failed.sum())
+        known = f"outside its declared domain: {domain.why} ({rows} of {len(failed)} rows)"
+        return judgement, set(), [known, *notes], known
+
+    def _laws(self, x: Array, y: Array) -> dict[str, Any]:
+        trial = Trial(
+            x=x,
+            output=y,
+            dim=self.options["dim"] % x.ndim,
+            keeps_length=self.op.keeps_length,
+            call=self._call_again,
+            judge=self._judge_again,
+        )
+        findings = {}
+        for name in self.case.laws:
+            try:
+                findings[name] = get_law(name)(trial)
+            except _LawCallError as error:
+                from suite.laws import Finding
+
+                findings[name] = Finding(held=False, note=str(error))
+        return findings
+
+    def _call_again(self, x: Array) -> Array:
+        tensor = to_torch(x, self.format, self.device)
+        outcome = self.host.call(self.kernel, tensor, self.options)
+        if outcome.status is not None:
+            raise _LawCallError(f"{outcome.status}: {outcome.message}")
+        wrong = check_output(self.op, tensor, outcome.value, self.options)
+        if wrong is not None:
+            raise _LawCallError(f"{wrong[0]}: {wrong[1]}")
+        return to_float64(outcome.value)
+
+    def _judge_again(self, x: Array, y: Array) -> Judgement:
+        return judge_values(self.op, self._reference(x), y, tuple(x.shape), self.options, self.format, self.numerics)
+
+    def _reference(self, x: Array) -> Reference:
+        return self.oracle.reference(self.op, {"x": x}, self.options, self.format, semantics=self.kernel.semantics)
+
+    def _declines_benign_input(self, x: Array) -> bool:
+        benign = to_torch(np.zeros(x.shape), self.format, self.device)
+        return self.host.call(self.kernel, benign, self.options).status == "unsupported"
+
+    def _torch_ratio(
+        self, x: Array, tensor: torch.Tensor, reference: Reference, judgement: Judgement
+    ) -> float | None:
+        """The kernel's largest error in ulps over that of torch's own kernel on the same input; None where torch has none."""
+        if judgement.max_ulp is None:
+            return None
+        try:
+            output = _TORCH[self.op.name](tensor, self.options["dim"])
+        except (RuntimeError, IndexError):
+            return None
+        own = judge_values(
+            self.op, reference, to_float64(output), tuple(x.shape), self.options, self.format, BEST_PRACTICE
+        ).max_ulp
+        return judgement.max_ulp / own if own else None
+
+    def _record(
+        self,
+        status: str,
+        *,
+        message: str = "",
+        broken: tuple[str, ...] = (),
+        known: str = "",
+        outcome: Outcome | None = None,
+        judgement: Judgement | None = None,
+        bitwise: dict[str, bool] | None = None,
+        torch_ratio: float | None = None,
+    ) -> Record:
+        from suite import __version__
+
+        case, kernel = self.case, self.kernel
+        found: dict[str, Any] = {}
+        if judgement is not None:
+            worst = judgement.worst
+            found = {
+                "judged": judgement.judged,
+                "ratio": judgement.ratio,
+                "failed": judgement.failed,
+                "entries": judgement.entries,
+                "overflow": judgement.overflow,
+                "index": worst.index if worst else None,
+                "got": worst.got if worst else None,
+                "expected": worst.expected if worst else None,
+                "worst_ulp": worst.ulp if worst else None,
+                "max_ulp": judgement.max_ulp,
+                "bias_ulp": judgement.bias_ulp,
+                "bias_error_ulp": judgement.bias_error_ulp,
+                "inversions": judgement.inversions,
+                "saturated": judgement.saturated,
+                "flushed": judgement.flushed,
+                "tiles": dict(judgement.tiles),
+                "first_failing_column": judgement.first_failing_column,
+                "fits": judgement.fits,
+                "tier": judgement.tier,
+                "digest": judgement.digest,
+            }
+        return Record(
+            suite_version=__version__,
+            started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            kernel=kernel.id,
+            kernel_version=kernel.version,
+            outside=kernel.outside,
+            op=case.op,
+            case=case.id,
+            family=case.family,
+            shape=case.shape,
+            options=dict(case.options),
+            laws=case.laws,
+            profile=case.profile,
+            seed=case.seed,
+            dtype=self.format.name,
+            device=self.device,
+            strict=self.strict,
+            status=status,
+            broken=broken or ((status,) if status not in ("passed", "known_failure", "unsupported") else ()),
+            message=message,
+            known=known,
+            reproduce=self._command(),
+            bitwise=bitwise or {},
+            torch_ratio=torch_ratio,
+            numerics=str(self.numerics),
+            seconds=outcome.seconds if outcome else None,
+            warnings=outcome.warnings if outcome else (),
+            output=outcome.output if outcome else "",
+            **found,
+        )
+
+    def _command(self) -> str:
+        words = ["softmax-suite", "check", "--op", self.case.op, "--kernel", self.kernel.id, "--dtype", self.format.name]
+        words += ["--device", self.device] if self.device != "cpu" else []
+        words += ["--strict"] if self.strict else []
+        return shlex.join([*words, "--case", self.case.id])
+
+
+class _LawCallError(Exception):
+    """A further call that a law made did not return a tensor that can be judged."""

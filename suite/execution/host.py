@@ -1,0 +1,147 @@
+"""Hosts: where a kernel's code runs. A host turns a call into an Outcome, whatever the kernel does.
+
+In process, for now. Hosts in child processes answer with the same Outcome and add `crashed` and `timed_out`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from suite.execution.state import GlobalState, strict
+from suite.kernels import Kernel
+from suite.tensors import bits
+from suite.timing.clock import timed
+
+KEPT_CHARACTERS = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of one call.
+
+    status: None where the kernel returned, else raised, unsupported or out_of_memory, with the reason in message.
+    value: what it returned. seconds: wall clock of the call alone. modified: the input's bits are not what they were.
+    state_changes: global switches that it changed, put back since. warnings, output: what it warned of and printed.
+    """
+
+    status: str | None = None
+    message: str = ""
+    value: Any = None
+    seconds: float | None = None
+    modified: bool = False
+    state_changes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    output: str = ""
+
+
+class Host(Protocol):
+    """Where kernels run."""
+
+    def call(self, kernel: Kernel, x: torch.Tensor, options: Mapping[str, Any]) -> Outcome:
+        """Calls the kernel on x. Never raises for the kernel's fault; KeyboardInterrupt passes."""
+
+
+class InProcess:
+    """Calls kernels in this process: for this suite's own kernels, and for any that is trusted not to crash or hang."""
+
+    def call(self, kernel: Kernel, x: torch.Tensor, options: Mapping[str, Any]) -> Outcome:
+        before = bits(x)
+        outside = GlobalState.read()
+        state = strict()
+        state.write()
+        printed = _Tail()
+        caught: list[warnings.WarningMessage] = []
+        status: str | None = None
+        message, value, seconds = "", None, None
+        try:
+            with _recorded(printed) as caught:
+                value, seconds = _adapted_call(kernel, x, options)
+        except NotImplementedError as error:
+            status, message = "unsupported", _exception_text(error)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            status, message = "out_of_memory", _exception_text(error)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            out_of_memory = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+            status, message = "out_of_memory" if out_of_memory else "raised", _exception_text(error)
+        finally:
+            changes = state.changes(GlobalState.read())
+            outside.write()
+        return Outcome(
+            status=status,
+            message=message,
+            value=value,
+            seconds=seconds,
+            modified=not np.array_equal(before, bits(x)),
+            state_changes=tuple(changes),
+            warnings=tuple(dict.fromkeys(f"{w.category.__name__}: {str(w.message)[:200]}" for w in caught)),
+            output=printed.text(),
+        )
+
+
+def _adapted_call(kernel: Kernel, x: torch.Tensor, options: Mapping[str, Any]) -> tuple[Any, float]:
+    """(result as the kernel's contract has it, seconds). The numpy adapter's copies are outside the clock."""
+    if kernel.adapter == "torch":
+        return timed(lambda: kernel(x, options))
+    array = x.numpy()
+    value, seconds = timed(lambda: kernel(array, options))
+    if isinstance(value, np.ndarray | np.generic):
+        value = torch.from_numpy(np.array(value))
+    return value, seconds
+
+
+@contextlib.contextmanager
+def _recorded(printed: _Tail) -> Iterator[list[warnings.WarningMessage]]:
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+    ):
+        warnings.simplefilter("always")
+        yield caught
+
+
+class _Tail(io.TextIOBase):
+    """A stream that keeps the last KEPT_CHARACTERS of what is written to it."""
+
+    def __init__(self) -> None:
+        self._kept = ""
+        self._dropped = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        joined = self._kept + text[-KEPT_CHARACTERS:]
+        self._dropped += len(self._kept) + len(text) - len(joined[-KEPT_CHARACTERS:])
+        self._kept = joined[-KEPT_CHARACTERS:]
+        return len(text)
+
+    def text(self) -> str:
+        return f"[{self._dropped} characters before this] {self._kept}" if self._dropped else self._kept
+
+
+def _exception_text(error: BaseException) -> str:
+    """The exception and the kernel's own line that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = ""
+    for frame in reversed(frames):
+        if frame.filename != __file__ and not frame.filename.startswith(sys.prefix):
+            place = f" (at {frame.filename.rsplit('/', 1)[-1]}:{frame.lineno})"
+            break
+    try:
+        text = str(error)
+    except Exception:
+        text = "its message cannot be shown"
+    return f"{type(error).__name__}: {text[:500]}{place}"

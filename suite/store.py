@@ -1,0 +1,116 @@
+"""The run folder: env.json and one append-only records-<host>-<pid>.jsonl for each process that evaluated something.
+
+A line is flushed before append() returns, so killing everything loses at most the case in flight. Readers merge the files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from suite.records import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run folder holds: its environment, its records (the latest of each id) and notices about what was skipped."""
+
+    folder: Path
+    environment: dict[str, Any]
+    records: tuple[Record, ...]
+    notices: tuple[str, ...]
+
+
+class Store:
+    """Appends records to a run folder from this process."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        host = hashlib.blake2b(platform.node().encode(), digest_size=3).hexdigest()
+        self._path = folder / f"records-{host}-{os.getpid()}.jsonl"
+        self._stream: TextIO | None = None
+
+    def append(self, record: Record) -> None:
+        """Writes one record; it is with the operating system when this returns."""
+        if self._stream is None:
+            self._stream = self._path.open("a", encoding="utf-8")
+        self._stream.write(record.to_json() + "\n")
+        self._stream.flush()
+
+    def write_environment(self, environment: dict[str, Any]) -> None:
+        (self.folder / "env.json").write_text(json.dumps(environment, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+
+def read_run(folder: Path) -> Run:
+    """Reads a run folder. A torn or foreign line is skipped with a notice. Raises ValueError where there are no records."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder")
+    files = sorted(folder.glob("records-*.jsonl"))
+    if not files:
+        raise ValueError(f"{folder} holds no records (no records-*.jsonl)")
+    records: dict[str, Record] = {}
+    notices = []
+    for path in files:
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                record = Record.from_dict(json.loads(line))
+            except ValueError as error:
+                notices.append(f"{path.name}:{number} skipped: {str(error).splitlines()[0]}")
+                continue
+            records[record.id] = record
+    return Run(folder, _read_environment(folder, notices), tuple(records.values()), tuple(notices))
+
+
+def _read_environment(folder: Path, notices: list[str]) -> dict[str, Any]:
+    path = folder / "env.json"
+    try:
+        environment = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        notices.append(f"env.json cannot be read: {str(error).splitlines()[0]}")
+        return {}
+    if not isinstance(environment, dict):
+        notices.append("env.json is not a JSON object")
+        return {}
+    return environment
+
+
+def find_record(reference: str, runs_folder: Path) -> Record:
+    """The record that FILE:LINE names, or the one with this id in the newest run folder that has it.
+
+    Raises ValueError naming what was looked for and where.
+    """
+    path, _, line = reference.rpartition(":")
+    if path and line.isdigit():
+        file = Path(path)
+        if not file.is_file():
+            raise ValueError(f"record file {path!r} does not exist")
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        if not 1 <= int(line) <= len(lines):
+            raise ValueError(f"{path} has {len(lines)} lines; there is no line {line}")
+        try:
+            return Record.from_dict(json.loads(lines[int(line) - 1]))
+        except ValueError as error:
+            raise ValueError(f"{reference} is not a record: {error}") from None
+    folders = sorted((p for p in runs_folder.glob("*") if p.is_dir()), key=lambda p: p.stat().st_mtime, reverse=True)
+    for folder in [runs_folder, *folders]:
+        try:
+            run = read_run(folder)
+        except ValueError:
+            continue
+        for record in run.records:
+            if record.id == reference:
+                return record
+    raise ValueError(f"no record {reference!r} in {runs_folder} or the run folders in it; give a record id or FILE:LINE")
