@@ -54,7 +54,7 @@ class Format:
         value = np.asarray(value, dtype=np.float64)
         _, exponent = np.frexp(value)
         binade = np.where(value == 0, self.emin, np.maximum(exponent - 1, self.emin))
-        return np.ldexp(1.0, binade - self.precision + 1)
+        return np.asarray(np.ldexp(1.0, binade - self.precision + 1))
 
     def round(self, value: Array | float, error: Array | float = 0.0) -> Array:
         """The number of the format nearest to the real value + error, ties to even, rounded once.
@@ -161,13 +161,9 @@ float32 = Format(name="float32", precision=24, emin=-126, emax=127, largest=(2 -
 bfloat16 = Format(name="bfloat16", precision=8, emin=-126, emax=127, largest=(2 - 2.0**-7) * 2.0**127, bits=16)
 float16 = Format(name="float16", precision=11, emin=-14, emax=15, largest=65504.0, bits=16)
 float8_e5m2 = Format(name="float8_e5m2", precision=3, emin=-14, emax=15, largest=57344.0, bits=8)
-float8_e4m3fn = Format(
-    name="float8_e4m3fn", precision=4, emin=-6, emax=8, largest=448.0, bits=8, has_infinity=False
-)
+float8_e4m3fn = Format(name="float8_e4m3fn", precision=4, emin=-6, emax=8, largest=448.0, bits=8, has_infinity=False)
 
-FORMATS: dict[str, Format] = {
-    f.name: f for f in (float64, float32, bfloat16, float16, float8_e4m3fn, float8_e5m2)
-}
+FORMATS: dict[str, Format] = {f.name: f for f in (float64, float32, bfloat16, float16, float8_e4m3fn, float8_e5m2)}
 
 
 def get_format(name: str) -> Format:

@@ -164,9 +164,7 @@ def judge(
             op=op, dtype=format.name, shape=shape, status=status, broken=(status,), numerics=str(numerics),
             message=f"{op} {format.name} {list(shape)}: {status}: {reason}",
         )  # fmt: skip
-    reference = (oracle or _default_oracle()).reference(
-        definition, {"x": to_float64(x)}, resolved, format, semantics=semantics
-    )
+    reference = (oracle or _default_oracle()).reference(definition, {"x": to_float64(x)}, resolved, format, semantics=semantics)
     return judge_values(definition, reference, to_float64(output), shape, resolved, format, numerics)
 
 
@@ -268,7 +266,8 @@ def _inside(op: Op, reference: Reference, allowed: Allowed, format: Format, y: A
 def _ratio(reference: Reference, allowed: Allowed, format: Format, y: Array, inside: Mask) -> Array:
     """How much of the bound each entry uses: the distance from the exact value to what rounds to y, over b + r.
 
-    0 where y is the correctly rounded result, above 1 exactly where the entry fails, inf where nothing is allowed.
+    0 where y is the correctly rounded result, above 1 exactly where the entry fails, inf where nothing is allowed and
+    where a special value is wrong.
     """
     below, above = format.neighbours(y)
     under = (reference.hi - y) - (above - y) / 2 + reference.lo
@@ -276,8 +275,10 @@ def _ratio(reference: Reference, allowed: Allowed, format: Format, y: Array, ins
     distance = np.maximum(np.maximum(under, over), 0.0)
     share = distance / (allowed.absolute + reference.radius)
     share = np.where(distance == 0, 0.0, share)
-    share = np.where(np.isnan(share), np.inf, share)
-    return np.where(inside, np.where(share > 1, 1.0, share), np.maximum(share, np.nextafter(1.0, 2.0)))
+    special = (reference.special != FINITE) | ~np.isfinite(y)
+    passing = np.where(special, 0.0, np.minimum(share, 1.0))
+    failing = np.where(special, np.inf, np.maximum(share, np.nextafter(1.0, 2.0)))
+    return np.where(inside, passing, failing)
 
 
 def _worst(

@@ -1,8 +1,8 @@
 """Kernels: what is under test, how it declares itself, and the three ways to name one.
 
-    @kernel("softmax")                              a decorator on a plain function softmax(x, dim=-1)
-    --kernel my.py:f, my.py or my_package.mod:f     a function in a file or module, decorated or not
-    entry point group "softmax_suite.kernels"       for packages; the entry's name is the kernel's
+@kernel("softmax")                              a decorator on a plain function softmax(x, dim=-1)
+--kernel my.py:f, my.py or my_package.mod:f     a function in a file or module, decorated or not
+entry point group "softmax_suite.kernels"       for packages; the entry's name is the kernel's
 """
 
 from __future__ import annotations
@@ -198,12 +198,14 @@ def _from_module(module: Any, where: str, function: str, op: str, specification:
 
 def _as_kernel(value: Any, op: str, specification: str) -> Kernel:
     if isinstance(value, Kernel):
-        return replace(value, id=specification, outside=True)
+        named: Kernel = replace(value, id=specification, outside=True)
+        return named
     if not callable(value):
         raise ValueError(f"{specification} is a {type(value).__name__}, not a function")
     declared = getattr(value, ATTRIBUTE, {})
     if op in declared:
-        return replace(declared[op], id=specification, outside=True)
+        own: Kernel = declared[op]
+        return replace(own, id=specification, outside=True)
     if declared:
         raise ValueError(f"{specification} is declared as a kernel of {', '.join(declared)}, not of {op}")
     _check_signature(value, op, specification)
@@ -290,5 +292,3 @@ def _source_version(function: Callable[..., Any]) -> str:
     if file is None or not Path(file).is_file():
         return ""
     return hashlib.blake2b(Path(file).read_bytes(), digest_size=4).hexdigest()
-
-

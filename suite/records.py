@@ -30,7 +30,7 @@ STATUSES = (
     "unjudged",
     "passed",
 )
-"""In order of precedence: a record's status is the first that holds. known_failure stands outside: a failure that was declared."""
+"""In order of precedence: a record's status is the first that holds. known_failure stands outside: a declared failure."""
 
 PASSING = ("passed", "known_failure", "unsupported")
 """The statuses that a run may end with and still exit 0."""

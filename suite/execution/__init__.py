@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,14 +17,12 @@ from suite.formats import Array, Format, get_format
 from suite.judge import Judgement, check_output, judge_values
 from suite.kernels import Kernel
 from suite.laws import Trial, get_law
-from suite.numerics import BEST_PRACTICE
+from suite.numerics import BEST_PRACTICE, CONTRACT
 from suite.ops import Op, get_op
 from suite.oracle import Oracle, Reference
 from suite.records import Record, by_precedence
 from suite.store import Store
 from suite.tensors import to_float64, to_torch
-
-_TORCH = {"softmax": torch.softmax, "log_softmax": torch.log_softmax, "logsumexp": torch.logsumexp}
 
 
 def evaluate(
@@ -74,6 +72,7 @@ class _Evaluation:
         self.op: Op = get_op(case.op)
         self.options = self.op.resolve_options(case.options, len(case.shape))
         self.numerics = BEST_PRACTICE if strict else kernel.numerics
+        self.semantics = CONTRACT if strict else kernel.semantics
         self._x = x
 
     def run(self) -> Record:
@@ -96,16 +95,19 @@ class _Evaluation:
         y = to_float64(outcome.value)
         reference = self._reference(x)
         judgement = judge_values(self.op, reference, y, tuple(x.shape), self.options, self.format, self.numerics)
-        broken, notes = set(judgement.broken), [judgement.message]
+        broken = set(judgement.broken)
+        notes = [judgement.message if broken else f"{self.op.name} {self.format.name} {list(x.shape)}: law_broken"]
         known = ""
         if self.kernel.domain is not None and not self.strict:
             judgement, broken, notes, known = self._in_domain(x, judgement, reference, broken, notes)
         if outcome.modified:
             broken.add("law_broken")
-            notes.append("the kernel changed its input tensor")
+            notes.append("  law       input untouched: the kernel changed its input tensor")
         if outcome.state_changes:
             broken.add("law_broken")
-            notes.append(f"the kernel changed global state: {'; '.join(outcome.state_changes)} (put back)")
+            notes.append(
+                f"  law       global state untouched: the kernel changed {'; '.join(outcome.state_changes)} (put back)"
+            )
         bitwise: dict[str, bool] = {}
         if not broken and not known:
             for name, finding in self._laws(x, y).items():
@@ -113,10 +115,10 @@ class _Evaluation:
                     bitwise[name] = finding.bitwise
                 if not finding.held:
                     broken.add("law_broken")
-                    notes.append(f"law {name} broken: {finding.note}")
+                    notes.append(f"  law       {name}: {finding.note}")
         statuses = by_precedence(broken)
         status = statuses[0] if statuses else ("known_failure" if known else "passed")
-        message = "\n".join(note for note in notes if note) if statuses or known else judgement.message
+        message = "\n".join(notes) if statuses or known else judgement.message
         return self._record(
             status,
             message=message,
@@ -139,7 +141,7 @@ class _Evaluation:
         failed = np.array([s != "passed" for s in judgement.row_status])
         surprising = np.flatnonzero(ordinary & domain.fails & ~failed)
         if len(surprising):
-            note = f"row {surprising[0]} passes although {domain.why} there: the declared domain is wrong"
+            note = f"  law       domain: row {surprising[0]} passes although {domain.why} there; the declared domain is wrong"
             return judgement, broken | {"law_broken"}, [*notes, note], ""
         unexpected = failed & np.where(ordinary, domain.works, largest != np.inf)
         if not failed.any() or unexpected.any():
@@ -181,20 +183,19 @@ class _Evaluation:
         return judge_values(self.op, self._reference(x), y, tuple(x.shape), self.options, self.format, self.numerics)
 
     def _reference(self, x: Array) -> Reference:
-        return self.oracle.reference(self.op, {"x": x}, self.options, self.format, semantics=self.kernel.semantics)
+        return self.oracle.reference(self.op, {"x": x}, self.options, self.format, semantics=self.semantics)
 
     def _declines_benign_input(self, x: Array) -> bool:
         benign = to_torch(np.zeros(x.shape), self.format, self.device)
         return self.host.call(self.kernel, benign, self.options).status == "unsupported"
 
-    def _torch_ratio(
-        self, x: Array, tensor: torch.Tensor, reference: Reference, judgement: Judgement
-    ) -> float | None:
+    def _torch_ratio(self, x: Array, tensor: torch.Tensor, reference: Reference, judgement: Judgement) -> float | None:
         """The kernel's largest error in ulps over that of torch's own kernel on the same input; None where torch has none."""
         if judgement.max_ulp is None:
             return None
+        torch_kernel: Callable[..., torch.Tensor] = getattr(torch, self.op.name)
         try:
-            output = _TORCH[self.op.name](tensor, self.options["dim"])
+            output = torch_kernel(tensor, self.options["dim"])
         except (RuntimeError, IndexError):
             return None
         own = judge_values(
@@ -274,7 +275,16 @@ class _Evaluation:
         )
 
     def _command(self) -> str:
-        words = ["softmax-suite", "check", "--op", self.case.op, "--kernel", self.kernel.id, "--dtype", self.format.name]
+        words = [
+            "softmax-suite",
+            "check",
+            "--op",
+            self.case.op,
+            "--kernel",
+            self.kernel.id,
+            "--dtype",
+            self.format.name,
+        ]
         words += ["--device", self.device] if self.device != "cpu" else []
         words += ["--strict"] if self.strict else []
         return shlex.join([*words, "--case", self.case.id])

@@ -47,7 +47,7 @@ class GlobalState:
             keep_subnormals()
 
     def changes(self, after: GlobalState) -> list[str]:
-        """"name from before to after" for every switch that differs."""
+        """ "name from before to after" for every switch that differs."""
         pairs = ((f.name, getattr(self, f.name), getattr(after, f.name)) for f in fields(self))
         return [f"{name} from {before} to {now}" for name, before, now in pairs if before != now]
 

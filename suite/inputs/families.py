@@ -15,19 +15,19 @@ WIDE = tuple(FORMATS[name] for name in ("float16", "bfloat16", "float32", "float
 @family
 def normal_small(rows: int, n: int, format: Format, draw: Draw) -> Array:
     """Normal logits with deviation 1/8: nearly uniform rows, where every term of the sum counts."""
-    return draw.normal(rows, n) / 8
+    return np.asarray(draw.normal(rows, n) / 8)
 
 
 @family
 def normal(rows: int, n: int, format: Format, draw: Draw) -> Array:
     """Normal logits with deviation 1: what most tests use, and all that they use."""
-    return draw.normal(rows, n)
+    return np.asarray(draw.normal(rows, n))
 
 
 @family
 def normal_large(rows: int, n: int, format: Format, draw: Draw) -> Array:
     """Normal logits with deviation 16: gaps of 100 and results down to the subnormals in one row."""
-    return draw.normal(rows, n) * 16
+    return np.asarray(draw.normal(rows, n) * 16)
 
 
 @family
@@ -70,14 +70,14 @@ def saturation_edge(rows: int, n: int, format: Format, draw: Draw) -> Array:
 def very_negative(rows: int, n: int, format: Format, draw: Draw) -> Array:
     """Every logit far below zero, from -90 to -50000, so that exp without a shift gives a row of zeros."""
     offsets = np.array([-90.0, -110.0, -200.0, -750.0, -1000.0, -5000.0, -20000.0, -50000.0])
-    return draw.normal(rows, n) + offsets[np.arange(rows) % len(offsets)][:, None]
+    return np.asarray(draw.normal(rows, n) + offsets[np.arange(rows) % len(offsets)][:, None])
 
 
 @family
 def offset(rows: int, n: int, format: Format, draw: Draw) -> Array:
     """A large common offset up to 1e6: softmax does not change, but a kernel that rounds lse or max * log2(e) does."""
     offsets = np.array([30.0, 100.0, -300.0, 1000.0, 10000.0, -10000.0, 60000.0, 1e6])
-    return 4 * draw.normal(rows, n) + offsets[np.arange(rows) % len(offsets)][:, None]
+    return np.asarray(4 * draw.normal(rows, n) + offsets[np.arange(rows) % len(offsets)][:, None])
 
 
 @family
@@ -134,7 +134,7 @@ def ramps(rows: int, n: int, format: Format, draw: Draw) -> Array:
     heights = np.array([1.0, 10.0, 40.0, 110.0])
     x = np.arange(n) / max(n - 1, 1) * heights[(np.arange(rows) // 2) % 4][:, None]
     x[1::2] = x[1::2, ::-1]
-    return x + draw.uniform(rows, n) / 64
+    return np.asarray(x + draw.uniform(rows, n) / 64)
 
 
 @family

@@ -68,14 +68,12 @@ class Op:
         """An output of the right shape as the rows of the reference: [rows, n], or [rows, 1]."""
         return self.rows(output, options) if self.keeps_length else output.reshape(-1, 1)
 
-    def output_index(
-        self, row: int, column: int, shape: tuple[int, ...], options: Mapping[str, Any]
-    ) -> tuple[int, ...]:
+    def output_index(self, row: int, column: int, shape: tuple[int, ...], options: Mapping[str, Any]) -> tuple[int, ...]:
         """The index in the output tensor of an entry of its rows; `shape` is the input's."""
         dim = options["dim"] % len(shape)
         others = shape[:dim] + shape[dim + 1 :]
         index = tuple(int(i) for i in np.unravel_index(row, others)) if others else ()
-        return index[:dim] + (column,) + index[dim:] if self.keeps_length else index
+        return (*index[:dim], column, *index[dim:]) if self.keeps_length else index
 
 
 def get_op(name: str) -> Op:

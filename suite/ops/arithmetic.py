@@ -45,7 +45,7 @@ class Float64:
         return np.exp(values)
 
     def log(self, values: Array) -> Array:
-        return np.log(values)
+        return np.asarray(np.log(values))
 
     def row_sum(self, values: Array) -> Array:
         return np.asarray(values.sum(axis=1, keepdims=True))
@@ -56,7 +56,7 @@ class Float64:
 
     def shifted_exp(self, x: Array) -> Array:
         with np.errstate(over="ignore", under="ignore"):
-            return np.exp(x - x.max(axis=1, keepdims=True))
+            return np.asarray(np.exp(x - x.max(axis=1, keepdims=True)))
 
 
 class _ObjectArithmetic:

@@ -14,7 +14,7 @@ def online_normaliser(x: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Te
     """
     m = torch.full_like(x.narrow(dim, 0, 1), -torch.inf)
     d = torch.zeros_like(m)
-    for x_j in x.split(1, dim):
+    for x_j in torch.split(x, 1, dim):
         m_new = torch.maximum(m, x_j)
         m_safe = m_new.masked_fill(m_new == -torch.inf, 0.0)
         d = d * torch.exp(m - m_safe) + torch.exp(x_j - m_safe)

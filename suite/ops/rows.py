@@ -41,32 +41,32 @@ class RowFacts:
     @cached_property
     def probability(self) -> Array:
         """[rows, n]: p_i = e^-D_i / s."""
-        return self.exponential / self.total
+        return np.asarray(self.exponential / self.total)
 
     @cached_property
     def log_total(self) -> Array:
-        return np.log(self.total)
+        return np.asarray(np.log(self.total))
 
     @cached_property
     def log_sum_exp(self) -> Array:
-        return self.maximum + self.log_total
+        return np.asarray(self.maximum + self.log_total)
 
     @cached_property
     def mean_gap(self) -> Array:
         """Dbar = sum_j p_j D_j, at most ln n."""
         finite_gap = np.where(self.exponential > 0, self.gap, 0.0)
-        return np.einsum("ij,ij->i", self.exponential, finite_gap)[:, None] / self.total
+        return np.asarray(np.einsum("ij,ij->i", self.exponential, finite_gap)[:, None] / self.total)
 
     @cached_property
     def mean_magnitude(self) -> Array:
         """sum_j p_j |x_j|: the argument error of an exponential without shift."""
         finite = np.where(self.exponential > 0, np.abs(self.x), 0.0)
-        return np.einsum("ij,ij->i", self.exponential, finite)[:, None] / self.total
+        return np.asarray(np.einsum("ij,ij->i", self.exponential, finite)[:, None] / self.total)
 
     @cached_property
     def top_mass(self) -> Array:
         """q = sum of the p_j with D_j = 0: exp(0) = 1 is exact in every exp."""
-        return np.count_nonzero(self.gap == 0, axis=1)[:, None] / self.total
+        return np.asarray(np.count_nonzero(self.gap == 0, axis=1)[:, None] / self.total)
 
     @cached_property
     def rescales(self) -> Array:
@@ -76,12 +76,12 @@ class RowFacts:
         larger = np.zeros(ascending.shape)
         steps = ascending[:, 1:] != ascending[:, :-1]
         larger[:, :-1] = np.cumsum(steps[:, ::-1], axis=1)[:, ::-1]
-        return np.einsum("ij,ij->i", exponential, larger)[:, None] / self.total
+        return np.asarray(np.einsum("ij,ij->i", exponential, larger)[:, None] / self.total)
 
     @cached_property
     def visible(self) -> Array:
         """The number of entries that are not -inf."""
-        return np.count_nonzero(self.x > -np.inf, axis=1)[:, None].astype(np.float64)
+        return np.asarray(np.count_nonzero(self.x > -np.inf, axis=1)[:, None], dtype=np.float64)
 
     @cached_property
     def order(self) -> NDArray[np.intp]:
@@ -95,7 +95,7 @@ class RowFacts:
         nothing: sigma = min(n - 1, sum_j min(1, p_j / u)).
         """
         lost = np.minimum(self.exponential, unit_roundoff * self.total).sum(axis=1, keepdims=True)
-        return np.minimum(np.maximum(self.visible - 1, 0.0), lost / (unit_roundoff * self.total))
+        return np.asarray(np.minimum(np.maximum(self.visible - 1, 0.0), lost / (unit_roundoff * self.total)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,9 +72,7 @@ def forward(weights: dict[str, Tensor], token_ids: Tensor, mask: Tensor) -> tupl
         return linear(values, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
     def norm(name: str, values: Tensor) -> Tensor:
-        return layer_norm(
-            values, (HIDDEN_SIZE,), weights[f"{name}.weight"], weights[f"{name}.bias"], LAYER_NORM_EPSILON
-        )
+        return layer_norm(values, (HIDDEN_SIZE,), weights[f"{name}.weight"], weights[f"{name}.bias"], LAYER_NORM_EPSILON)
 
     def split_heads(values: Tensor) -> Tensor:
         """[batch, n, hidden] -> [batch, head, n, head_size]"""

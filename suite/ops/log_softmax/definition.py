@@ -1,6 +1,7 @@
 """log_softmax(x)_i = (x_i - m) - log sum_j exp(x_j - m), m = max x.
 
-Special values: -inf gives -inf; a row with NaN, or all -inf, gives a NaN row; a row with +inf gives NaN, or -inf anywhere but at the +inf.
+Special values: -inf gives -inf; a row with NaN, or all -inf, gives a NaN row; a row with +inf gives NaN, where -inf is as good
+anywhere but at the +inf.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """softmax(x)_i = exp(x_i - m) / sum_j exp(x_j - m), m = max x, which is exp(x_i) / sum_j exp(x_j) for every finite m.
 
-Special values: -inf gives exactly 0; a row with NaN or +inf, or all -inf, gives a NaN row (0 if empty_row = "zero" is declared).
+Special values: -inf gives exactly 0; a row with NaN or +inf, or all -inf, gives a NaN row (zeros for all -inf where
+empty_row = "zero" is declared).
 """
 
 from __future__ import annotations

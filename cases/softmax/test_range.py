@@ -1,0 +1,47 @@
+"""The ends of the range: overflow, underflow, saturation, offsets."""
+
+from suite.case import case
+
+ROW_OPS = ("softmax", "log_softmax", "logsumexp")
+BHH = "Blanchard, Higham and Higham, IMA J. Numer. Anal. 41(4), 2021, doi 10.1093/imanum/draa038"
+
+
+@case(*ROW_OPS, family="overflow_edge", source=BHH)
+def test_overflow_edge(evaluate):
+    """A row around ln Omega has a finite result: only differences of logits may enter exp."""
+    evaluate()
+
+
+@case(*ROW_OPS, family="underflow_edge", source=BHH)
+def test_underflow_edge(evaluate):
+    """Results pass gradually through the subnormal numbers into 0; a device that flushes may give 0 below the normal ones."""
+    evaluate()
+
+
+@case(*ROW_OPS, family="saturation_edge", source="suite/formats.py: saturation_in_format, saturation_rounded")
+def test_saturation_edge(evaluate):
+    """A probability rounds to exactly 1 where the closed threshold says so, and its competitors stay right."""
+    evaluate()
+
+
+@case(
+    *ROW_OPS,
+    family="very_negative",
+    laws=("repeat",),
+    source="iree-org/iree#24175; pytorch/pytorch#196678: lse below -88",
+)
+def test_very_negative(evaluate):
+    """A row far below zero is as good as any other: a sum of zeros, or a sentinel above the logits, shows."""
+    evaluate()
+
+
+@case(*ROW_OPS, family="offset", source="docs/verdict.md, section 5: what shift invariance costs")
+def test_offset(evaluate):
+    """A common offset changes nothing but the bits that it took from the inputs."""
+    evaluate()
+
+
+@case(*ROW_OPS, family="sentinels", source="flashinfer-ai/flashinfer#4401: a sentinel of -5e4 beaten by lower logits")
+def test_sentinels(evaluate):
+    """A large negative number masks like -inf, and a row that is all sentinel is an ordinary row."""
+    evaluate()

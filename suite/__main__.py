@@ -1,0 +1,5 @@
+"""python -m suite"""
+
+from suite.cli import main
+
+main()

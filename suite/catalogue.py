@@ -1,0 +1,79 @@
+"""What `softmax-suite list` shows. Only `cases` and `kernels` look at source files; nothing here imports torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from suite.case import CASE_ATTRIBUTE, PROFILES, CaseSpecification
+
+
+def ops() -> Iterator[str]:
+    from suite.ops import NAMES, get_op
+
+    for name in NAMES:
+        yield f"{name:<14}{get_op(name).summary}"
+
+
+def kernels() -> Iterator[str]:
+    from suite.kernels import kernel_names
+    from suite.ops import NAMES
+
+    for op in NAMES:
+        yield f"{op:<14}{', '.join(kernel_names(op))}"
+
+
+def inputs() -> Iterator[str]:
+    from suite.inputs import all_families
+
+    for name, family in all_families().items():
+        yield f"{name:<18}{family.summary}"
+
+
+def laws() -> Iterator[str]:
+    from suite.laws import all_laws
+
+    for name, statement in all_laws().items():
+        yield f"{name:<14}{statement}"
+
+
+def cases() -> Iterator[str]:
+    """Every case id, after the smallest profile that runs it."""
+    for specification in case_specifications():
+        seen = set()
+        for profile in PROFILES:
+            for case in specification.cases(profile):
+                if case.seed == 0 and case.id not in seen:
+                    seen.add(case.id)
+                    yield f"{case.profile:<10}{case.id}"
+
+
+def machines() -> Iterator[str]:
+    """The published runs: reports/<machine>/<run>/env.json."""
+    folder = Path(__file__).parent.parent / "reports"
+    for path in sorted(folder.glob("*/*/env.json")):
+        try:
+            environment = json.loads(path.read_text(encoding="utf-8"))
+            device = environment.get("gpu") or environment["cpu"]
+        except (OSError, ValueError, KeyError):
+            device = "its env.json cannot be read"
+        yield f"{path.parent.parent.name}/{path.parent.name}: {device}"
+
+
+def case_specifications() -> list[CaseSpecification]:
+    """All cases, in the order of their files."""
+    from suite.plugin import cases_folder
+
+    found = []
+    for path in sorted(cases_folder().rglob("test_*.py")):
+        specification = importlib.util.spec_from_file_location(f"_softmax_suite_cases_{path.parent.name}_{path.stem}", path)
+        assert specification is not None
+        assert specification.loader is not None
+        module = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(module)
+        for value in vars(module).values():
+            if isinstance(getattr(value, CASE_ATTRIBUTE, None), CaseSpecification):
+                found.append(getattr(value, CASE_ATTRIBUTE))
+    return found

@@ -1,0 +1,374 @@
+"""The command `softmax-suite`, also `python -m suite`.
+
+Exit codes: 0 passed, known_failure or unsupported; 1 any other status, or a known failure that passed; 2 misuse;
+3 nothing judged; 4 internal error; 130 interrupted, report written. Heavy imports happen inside the commands.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from suite import __version__
+from suite.ops import NAMES
+
+if TYPE_CHECKING:
+    from suite.records import Record
+    from suite.run import Result
+
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+PROFILES = ("smoke", "quick", "standard", "full")
+RUNS = Path("runs")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def misuse(text: str) -> NoReturn:
+    raise click.UsageError(text)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="softmax-suite")
+def cli() -> None:
+    """Tells the truth about softmax kernels, against certified references, by proved bounds.
+
+    \b
+    softmax-suite check --op softmax --kernel my.py:f    judge your kernel
+    softmax-suite run                                    run everything, write a report
+    softmax-suite judge --op softmax --tensors dump.npz  judge saved tensors
+    """
+
+
+def selection(function: F) -> F:
+    """The options that select what runs; shared by run and check."""
+    for option in reversed(
+        [
+            click.option("--op", "ops", multiple=True, type=click.Choice(NAMES), help="Only this op; may be repeated."),
+            click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Only this dtype; repeatable."),
+            click.option("--device", default="cpu", show_default=True, help="Device of the inputs: cpu, cuda, cuda:1, ..."),
+            click.option("--direction", type=click.Choice(["forward"]), default="forward", help="forward, for now."),
+            click.option("--case", "patterns", multiple=True, metavar="PATTERN", help="Only cases whose id matches."),
+            click.option("--strict", is_flag=True, help="Ignore what kernels declare; judge by best practice."),
+            click.option("--known-failures", "known", multiple=True, type=click.Path(path_type=Path), metavar="FILE"),
+            click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write records here."),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+@cli.command()
+@click.option("--kernel", "kernels", multiple=True, metavar="K", help="NAME, FILE.py:FUNC or pkg.mod:FUNC. Default: all own.")
+@click.option("--profile", type=click.Choice(PROFILES), default="smoke", show_default=True, help="How much to run.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Run folder. Default: runs/<time>."
+)
+@selection
+def run(kernels: tuple[str, ...], profile: str, out: Path | None, json_file: Path | None, **selected: Any) -> None:
+    """Runs the cases on kernels and writes records.csv, env.json and report.html."""
+    from suite.report import write_report
+
+    folder = out or RUNS / datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    if any(folder.glob("records-*.jsonl")):
+        misuse(f"--out {str(folder)!r} holds the records of another run; name a new folder")
+    result = _run(kernels, profile, out=folder, **selected)
+    _write_json(json_file, result)
+    if result.records:
+        page = write_report([folder])
+        _print_summary(result, verbose=False)
+        click.echo(f"report: {page}")
+    _finish(result)
+
+
+@cli.command()
+@click.option("--kernel", "kernels", multiple=True, required=True, metavar="K", help="NAME, FILE.py:FUNC or pkg.mod:FUNC.")
+@click.option("--profile", type=click.Choice(PROFILES), default="quick", show_default=True, help="How much to run.")
+@click.option(
+    "--input",
+    "input_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Judge on x of this .npz or .safetensors.",
+)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Also write a run folder.")
+@selection
+def check(
+    kernels: tuple[str, ...],
+    profile: str,
+    input_file: Path | None,
+    out: Path | None,
+    json_file: Path | None,
+    **selected: Any,
+) -> None:
+    """Judges a kernel: yours, by FILE.py:FUNC, or one of this suite's by name."""
+    if out is not None and any(out.glob("records-*.jsonl")):
+        misuse(f"--out {str(out)!r} holds the records of another run; name a new folder")
+    if input_file is not None:
+        result = _check_input(kernels, input_file, **selected)
+    else:
+        result = _run(kernels, profile, out=out, **selected)
+    _write_json(json_file, result)
+    if result.records:
+        _print_summary(result, verbose=True)
+        if out is not None and input_file is None:
+            from suite.report import write_report
+
+            click.echo(f"report: {write_report([out])}")
+    _finish(result)
+
+
+@cli.command()
+@click.option("--op", required=True, type=click.Choice(NAMES))
+@click.option(
+    "--tensors", required=True, type=click.Path(path_type=Path), metavar="FILE", help="x and y, .npz or .safetensors."
+)
+@click.option("--dim", default=-1, show_default=True, help="The reduced dim.")
+@click.option("--dtype", type=click.Choice(DTYPES), help="Format of raw bit patterns in an .npz.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE")
+def judge(op: str, tensors: Path, dim: int, dtype: str | None, json_file: Path | None) -> None:
+    """Judges saved tensors: x, the input, and y, what a kernel made of it. For C++, CUDA, JAX and other machines."""
+    from dataclasses import asdict
+
+    from suite.judge import judge as judge_tensors
+    from suite.records import _plain
+    from suite.saved_tensors import load, pick
+
+    try:
+        saved = load(tensors, dtype=dtype)
+        x, y = pick(saved, ("x", "input"), tensors), pick(saved, ("y", "output"), tensors)
+        judgement = judge_tensors(op, x, y, options={"dim": dim})
+    except (ValueError, TypeError) as error:
+        misuse(str(error))
+    click.echo(judgement.message)
+    if json_file is not None:
+        _write(json_file, json.dumps(_plain(asdict(judgement)), allow_nan=False, indent=1))
+    sys.exit(0 if judgement.passed else 1)
+
+
+@cli.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR...")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Default: report.html in the first folder.")
+def report(folders: tuple[Path, ...], out: Path | None) -> None:
+    """Writes records.csv and report.html from run folders."""
+    from suite.report import write_report
+
+    try:
+        click.echo(f"report: {write_report(list(folders), page=out)}")
+    except ValueError as error:
+        misuse(str(error))
+
+
+@cli.command()
+@click.argument("record", metavar="RECORD")
+@click.option("--runs", type=click.Path(path_type=Path), default=RUNS, show_default=True, help="Where run folders are.")
+def reproduce(record: str, runs: Path) -> None:
+    """Runs one recorded evaluation again: RECORD is a record id, or FILE:LINE of a records-*.jsonl."""
+    from suite.case import Case
+    from suite.execution import evaluate
+    from suite.kernels import load_kernels
+    from suite.oracle import Oracle
+    from suite.oracle.cache import default_folder
+    from suite.store import find_record
+
+    try:
+        recorded = find_record(record, runs)
+        case = Case.from_id(recorded.case, laws=recorded.laws)
+        kernel = load_kernels(recorded.kernel, recorded.op)[0]
+        again = evaluate(
+            case,
+            kernel,
+            dtype=recorded.dtype,
+            device=recorded.device,
+            oracle=Oracle(default_folder()),
+            strict=recorded.strict,
+        )
+    except ValueError as error:
+        misuse(str(error))
+    click.echo(again.message or f"{again.case} {again.dtype} {again.kernel}: {again.status}")
+    same = "the same output bits" if again.digest == recorded.digest else "other output bits"
+    if again.kernel_version != recorded.kernel_version:
+        same += f"; the kernel's source has changed ({recorded.kernel_version} then, {again.kernel_version} now)"
+    click.echo(f"recorded {recorded.status}, now {again.status}; {same}")
+    sys.exit(0 if again.status in ("passed", "known_failure", "unsupported") else 1)
+
+
+@cli.command("list")
+@click.argument("what", type=click.Choice(["ops", "kernels", "cases", "inputs", "laws", "machines"]))
+def list_command(what: str) -> None:
+    """Lists ops, kernels, cases, inputs, laws or machines."""
+    from suite import catalogue
+
+    for line in getattr(catalogue, what)():
+        click.echo(line)
+
+
+@cli.command()
+def doctor() -> None:
+    """Prints this machine's identity and checks that the judge can still tell right from wrong."""
+    from suite.doctor import examine
+
+    healthy = True
+    for line, good in examine():
+        healthy &= good
+        click.echo(line)
+    sys.exit(0 if healthy else 1)
+
+
+def _run(
+    kernels: Sequence[str],
+    profile: str,
+    *,
+    out: Path | None,
+    ops: tuple[str, ...],
+    dtypes: tuple[str, ...],
+    device: str,
+    direction: str,
+    patterns: tuple[str, ...],
+    strict: bool,
+    known: tuple[Path, ...],
+) -> Result:
+    from suite.run import MisuseError, run_cases
+
+    arguments = [f"--profile={profile}", f"--device={device}"]
+    arguments += [f"--out={out}"] if out is not None else []
+    arguments += ["--ignore-declarations"] if strict else []
+    for name, values in (
+        ("op", ops),
+        ("kernel", kernels),
+        ("dtype", dtypes),
+        ("case", patterns),
+        ("known-failures", known),
+    ):
+        arguments += [f"--{name}={value}" for value in values]
+    try:
+        return run_cases(arguments)
+    except MisuseError as error:
+        misuse(str(error))
+
+
+def _check_input(
+    kernels: Sequence[str],
+    input_file: Path,
+    *,
+    ops: tuple[str, ...],
+    dtypes: tuple[str, ...],
+    device: str,
+    direction: str,
+    patterns: tuple[str, ...],
+    strict: bool,
+    known: tuple[Path, ...],
+) -> Result:
+    """Judges kernels on the tensor x of a file, in its own dtype, or in the dtypes given where they hold its values."""
+    from dataclasses import replace
+
+    from suite.case import Case
+    from suite.environment import probe
+    from suite.execution import evaluate
+    from suite.formats import get_format
+    from suite.kernels import load_kernels
+    from suite.oracle import Oracle
+    from suite.oracle.cache import default_folder
+    from suite.run import Result
+    from suite.saved_tensors import load, pick
+    from suite.tensors import dtype_name, to_float64
+
+    if patterns or known:
+        misuse("--input judges one input; it goes with neither --case nor --known-failures")
+    if len(ops) != 1:
+        misuse("--input needs exactly one --op")
+    try:
+        x = pick(load(input_file, dtype=dtypes[0] if dtypes else None), ("x", "input"), input_file)
+        values, records = to_float64(x), []
+        oracle, environment = Oracle(default_folder()), probe(device)
+        for dtype in dtypes or (dtype_name(x),):
+            format = get_format(dtype)
+            if not bool((format.contains(values) | ~_finite(values)).all()):
+                raise ValueError(f"{input_file} has values of x that {dtype} cannot hold")
+            case = Case(op=ops[0], family="file", shape=tuple(values.shape), why=f"the tensor x of {input_file.name}")
+            for specification in kernels:
+                for kernel in load_kernels(specification, ops[0]):
+                    record = evaluate(
+                        case, kernel, dtype=dtype, device=device, oracle=oracle, strict=strict,
+                        env_id=environment["env_id"], x=values,
+                    )  # fmt: skip
+                    command = record.reproduce.split(" --case ")[0] + f" --input {input_file}"
+                    records.append(replace(record, reproduce=command))
+    except ValueError as error:
+        misuse(str(error))
+    return Result(records=tuple(records), environment=environment)
+
+
+def _finite(values: Any) -> Any:
+    import numpy as np
+
+    return np.isfinite(values)
+
+
+def _finish(result: Result) -> NoReturn:
+    for line in result.errors[:5]:
+        click.echo(f"internal error: {line}", err=True)
+    for line in result.stale:
+        click.echo(f"known failure that passed: {line}", err=True)
+    if result.exit_code == 3:
+        click.echo("nothing was judged: no kernel supports what was selected", err=True)
+    sys.exit(result.exit_code)
+
+
+def summary(records: Iterable[Record]) -> dict[str, dict[str, int]]:
+    """Counts by kernel: passed, failed, unsupported, unjudged, known_failure."""
+    from suite.records import summary_class
+
+    counts: dict[str, Counter[str]] = {}
+    for record in records:
+        counts.setdefault(record.kernel, Counter())[summary_class(record.status)] += 1
+    names = ("passed", "failed", "unsupported", "unjudged", "known_failure")
+    return {kernel: {name: count[name] for name in names} for kernel, count in counts.items()}
+
+
+def _write_json(path: Path | None, result: Result) -> None:
+    from suite.records import SCHEMA
+
+    if path is None:
+        return
+    data = {
+        "schema": SCHEMA,
+        "suite_version": __version__,
+        "environment": result.environment,
+        "summary": summary(result.records),
+        "records": [record.to_dict() for record in result.records],
+    }
+    _write(path, json.dumps(data, allow_nan=False, indent=1))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        misuse(f"{str(path)!r} cannot be written: {error.strerror}")
+
+
+def _print_summary(result: Result, *, verbose: bool) -> None:
+    from suite.report.terminal import print_summary
+
+    print_summary(result.records, verbose=verbose, interrupted=result.interrupted)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The console script: as cli(), but an unexpected error ends with exit code 4 and one line, never a traceback."""
+    try:
+        cli.main(args=list(arguments) if arguments is not None else None, prog_name="softmax-suite")
+    except SystemExit:
+        raise
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except Exception as error:
+        click.echo(f"internal error: {type(error).__name__}: {error}", err=True)
+        sys.exit(4)
+    sys.exit(0)

@@ -1,0 +1,77 @@
+"""doctor: this machine's identity, and a self-test of the judge on one right and three wrong outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suite.environment import probe
+from suite.formats import float32
+from suite.inputs import build
+from suite.judge import judge
+from suite.oracle import Oracle, libm, tiers
+from suite.oracle.cache import default_folder
+
+
+def examine() -> Iterator[tuple[str, bool]]:
+    """Lines to print, each with whether it is good news. Imports torch, so that its facts are among them."""
+    import torch  # noqa: F401
+
+    for name, value in probe().items():
+        yield f"{name:<24}{_text(value)}", name != "subnormals_flushed" or not value
+    yield f"{'certified tier':<24}{tiers.best()}", True
+    accuracy = libm.accuracy()
+    yield (
+        f"{'float64 tier':<24}exp {accuracy.exp_ulp:.3f} ulp, log {accuracy.log_ulp:.3f} ulp on {accuracy.points} points "
+        f"against {accuracy.against}; the tier assumes {libm.ASSUMED_ULP}",
+        libm.is_accurate(),
+    )
+    yield f"{'reference cache':<24}{default_folder()}", True
+    for name, kernel, expected in _SELF_TESTS:
+        x = build("two_heavy_ends", 8, 1000, float32, 0).astype(np.float32)
+        status = judge("softmax", x, kernel(x).astype(np.float32), oracle=Oracle()).status
+        good = status == expected
+        yield (
+            f"{'self-test':<24}{name}: {status}{'' if good else f', but must be {expected}: DO NOT TRUST THIS JUDGE'}",
+            good,
+        )
+
+
+Rows = NDArray[Any]
+
+
+def _softmax(x: Rows) -> Rows:
+    e = np.exp(x.astype(np.float64) - x.max(axis=1, keepdims=True))
+    return np.asarray(e / e.sum(axis=1, keepdims=True))
+
+
+def _last_entry_left_out(x: Rows) -> Rows:
+    e = np.exp(x.astype(np.float64) - x.max(axis=1, keepdims=True))
+    return np.asarray(e / e[:, :-1].sum(axis=1, keepdims=True))
+
+
+def _two_percent(x: Rows) -> Rows:
+    return _softmax(x) * 1.02
+
+
+def _without_shift(x: Rows) -> Rows:
+    with np.errstate(over="ignore", invalid="ignore"):
+        e = np.exp(x + np.float32(100))
+        return np.asarray(e / e.sum(axis=1, keepdims=True))
+
+
+_SELF_TESTS: tuple[tuple[str, Callable[[Rows], Rows], str], ...] = (
+    ("a right softmax", _softmax, "passed"),
+    ("the last entry left out of the sum", _last_entry_left_out, "inaccurate"),
+    ("all results 2 % too large", _two_percent, "inaccurate"),
+    ("exp without a shift, overflowing", _without_shift, "nonfinite"),
+)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v}" for k, v in value.items())
+    return str(value)

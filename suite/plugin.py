@@ -1,0 +1,224 @@
+"""The pytest plugin: cases meet kernels. Each item is one evaluate() of one case, kernel and dtype.
+
+    pytest cases --op softmax --kernel my.py:f --dtype bfloat16
+
+Loaded by the checkout's conftest.py, or with `-p suite.plugin`; never by an entry point, so it slows down nobody's tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from suite.case import CASE_ATTRIBUTE, PROFILES, Case, CaseSpecification
+from suite.ops import NAMES
+
+if TYPE_CHECKING:
+    from suite.execution.host import Host
+    from suite.kernels import Kernel
+    from suite.known_failures import KnownFailure
+    from suite.oracle import Oracle
+    from suite.records import Record
+    from suite.store import Store
+
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+SESSION = pytest.StashKey["Session"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("softmax-suite", "softmax-suite: cases against kernels")
+    add = group.addoption
+    add("--op", action="append", choices=NAMES, help="only this op; may be repeated (default: all)")
+    add(
+        "--kernel",
+        action="append",
+        metavar="K",
+        help="NAME, FILE.py:FUNC or pkg.mod:FUNC; may be repeated (default: own)",
+    )
+    add("--dtype", action="append", choices=DTYPES, help="only this dtype; may be repeated (default: all)")
+    add("--device", default="cpu", help="device of the inputs: cpu, cuda, cuda:1, ... (default: cpu)")
+    add("--profile", default="smoke", choices=PROFILES, help="how much to run (default: smoke)")
+    add("--case", action="append", metavar="PATTERN", help="only cases whose id matches, e.g. 'softmax/sparse/*'")
+    add("--out", type=Path, metavar="DIR", help="run folder to append records to")
+    add("--ignore-declarations", action="store_true", help="judge by best practice, whatever a kernel declares")
+    add(
+        "--known-failures",
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help="failures that are known, with reason and link",
+    )
+
+
+def cases_folder() -> Path:
+    """Where the cases are: beside the package in a checkout, inside it in a wheel."""
+    inside = Path(__file__).parent / "cases"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "cases"
+
+
+class Session:
+    """What all items of one pytest process share: kernels, oracle, host, store and the records so far."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        from suite.execution.host import InProcess
+        from suite.known_failures import read
+        from suite.oracle import Oracle
+        from suite.oracle.cache import default_folder
+        from suite.store import Store
+
+        option = config.option
+        self.device: str = option.device
+        self.strict: bool = option.ignore_declarations
+        self.profile: str = option.profile
+        self.patterns: list[str] = option.case or []
+        self.ops: tuple[str, ...] = tuple(option.op or NAMES)
+        self.dtypes: tuple[str, ...] = tuple(option.dtype or DTYPES)
+        self.kernels = self._load_kernels(option.kernel)
+        self.oracle: Oracle = Oracle(default_folder())
+        self.host: Host = InProcess()
+        self.store: Store | None = Store(option.out) if option.out else None
+        files = option.known_failures or []
+        default = cases_folder() / "known_failures.txt"
+        self.known: list[KnownFailure] = [
+            entry for path in [default, *files] for entry in (read(path) if path in files or path.is_file() else [])
+        ]
+        self.records: list[Record] = []
+        self.existing_cases: set[str] = set()
+        self.environment: dict[str, Any] = {}
+
+    def _load_kernels(self, specifications: list[str] | None) -> dict[str, list[Kernel]]:
+        """The kernels of each op. A name that only some of the ops have is taken for those; one that none has is misuse."""
+        from suite.kernels import load_kernels, own_kernels
+
+        if not specifications:
+            return {op: list(own_kernels(op).values()) for op in self.ops}
+        chosen: dict[str, list[Kernel]] = {op: [] for op in self.ops}
+        for specification in specifications:
+            errors = []
+            for op in self.ops:
+                try:
+                    chosen[op] += load_kernels(specification, op)
+                except ValueError as error:
+                    errors.append(str(error))
+            if len(errors) == len(self.ops):
+                raise pytest.UsageError(errors[0])
+        return chosen
+
+    def start(self, environment: dict[str, Any]) -> None:
+        self.environment = environment
+        if self.store is not None:
+            self.store.write_environment(environment)
+
+    def evaluate(self, case: Case, kernel: Kernel, dtype: str) -> Record:
+        """Evaluates, applies the known failures, stores."""
+        from suite.execution import evaluate
+        from suite.known_failures import apply
+
+        record = evaluate(
+            case,
+            kernel,
+            dtype=dtype,
+            device=self.device,
+            oracle=self.oracle,
+            host=self.host,
+            strict=self.strict,
+            env_id=self.environment["env_id"],
+        )
+        record = record if self.strict else apply(record, self.known)
+        if self.store is not None:
+            self.store.append(record)
+        self.records.append(record)
+        return record
+
+
+def session_of(config: pytest.Config) -> Session:
+    """This process's session, made on first use: a run of ordinary tests beside the cases pays nothing."""
+    session = config.stash.get(SESSION, None)
+    if session is None:
+        import torch
+
+        from suite.environment import probe
+        from suite.oracle.libm import accuracy
+
+        try:
+            session = Session(config)
+            torch.empty(0, device=session.device)
+        except (ValueError, RuntimeError, AssertionError) as error:
+            raise pytest.UsageError(str(error).splitlines()[0]) from None
+        if hasattr(config, "workerinput"):
+            torch.set_num_threads(1)
+        session.start({**probe(session.device), "libm": asdict(accuracy())})
+        config.stash[SESSION] = session
+    return session
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Kernels that were asked for are loaded before anything is collected, so that a wrong name is answered at once."""
+    if session.config.option.kernel:
+        session_of(session.config)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    specification = getattr(metafunc.function, CASE_ATTRIBUTE, None)
+    if specification is None:
+        return
+    assert isinstance(specification, CaseSpecification)
+    session = session_of(metafunc.config)
+    cases = [case for case in specification.cases(session.profile) if case.op in session.ops]
+    session.existing_cases |= {case.id for case in specification.cases("full")}
+    if session.patterns:
+        wanted = [c for c in specification.cases("full") if _matches(c, session.patterns) and c.op in session.ops]
+        cases = wanted if any(_is_exact(p) for p in session.patterns) else [c for c in cases if c in wanted]
+    triples = [(c, d, k) for c in cases for d in session.dtypes for k in session.kernels[c.op]]
+    metafunc.parametrize("evaluate", triples, ids=[f"{c.id}-{d}-{k.id}" for c, d, k in triples], indirect=True)
+
+
+def _is_exact(pattern: str) -> bool:
+    return not any(character in pattern for character in "*?[")
+
+
+def _matches(case: Case, patterns: list[str]) -> bool:
+    return any(fnmatchcase(case.id, p) or (fnmatchcase(case.id, f"*{p}*") and _is_exact(p)) for p in patterns)
+
+
+@pytest.fixture
+def evaluate(request: pytest.FixtureRequest) -> Callable[[], None]:
+    """Calls the engine on this item's case, kernel and dtype, and turns the record into the item's outcome."""
+    case, dtype, kernel = request.param
+    session = session_of(request.config)
+
+    def run() -> None:
+        __tracebackhide__ = True
+        record = session.evaluate(case, kernel, dtype)
+        request.node.user_properties.append(("status", record.status))
+        if record.status == "unsupported":
+            pytest.skip(f"unsupported: {record.message}")
+        if record.status == "known_failure":
+            pytest.xfail(record.known)
+        if record.status != "passed":
+            pytest.fail(f"{record.message}\n  reproduce {record.reproduce}", pytrace=False)
+
+    return run
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    shared = session.config.stash.get(SESSION, None)
+    if shared is not None and shared.store is not None:
+        shared.store.close()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """A --case that matches nothing is misuse, answered with what there is."""
+    shared = session.config.stash.get(SESSION, None)
+    if shared is None or not shared.patterns or hasattr(session.config, "workerinput"):
+        return
+    for pattern in shared.patterns:
+        if not any(fnmatchcase(c, pattern) or (_is_exact(pattern) and pattern in c) for c in shared.existing_cases):
+            some = ", ".join(sorted(shared.existing_cases)[:3])
+            raise pytest.UsageError(f"--case {pattern!r} matches no case; see `softmax-suite list cases` (such as {some})")

@@ -1,0 +1,25 @@
+"""Reports: records in; CSV, HTML and terminal text out. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from suite.store import read_run
+
+
+def write_report(folders: list[Path], *, page: Path | None = None) -> Path:
+    """Writes records.csv and report.html from these run folders, into the first one unless `page` names the HTML file.
+
+    Returns the page's path. Raises ValueError where a folder is no run or the page cannot be written.
+    """
+    from suite.report.csv import write_csv
+    from suite.report.html import render
+
+    runs = [read_run(folder) for folder in folders]
+    target = page or folders[0] / "report.html"
+    try:
+        write_csv([record for run in runs for record in run.records], target.with_name("records.csv"))
+        target.write_text(render(runs), encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"{str(target)!r} cannot be written: {error.strerror}") from None
+    return target

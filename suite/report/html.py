@@ -1,0 +1,127 @@
+"""report.html: one self-contained page without scripts or outside requests, light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from suite.records import Record, summary_class
+from suite.report.summaries import cell, counts, known_reasons, times, verdict, worst_cases
+from suite.store import Run
+
+DTYPE_ORDER = ("float64", "float32", "bfloat16", "float16")
+
+
+def render(runs: Sequence[Run]) -> str:
+    """The page of these runs, as text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("suite.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["times"] = times
+    records = [record for run in runs for record in run.records]
+    sentence, record = verdict(records)
+    return environment.get_template("report.html").render(
+        sentence=sentence,
+        worst=record,
+        runs=[{"name": run.folder.name, "facts": _identity(run), "notices": run.notices} for run in runs],
+        counts=counts(records),
+        kernels=_kernels(records),
+        matrices=_matrices(records),
+        cases=worst_cases(records),
+        known=known_reasons(records),
+        unsupported=_unsupported(records),
+        declared=_declared(records),
+        started=min((r.started for r in records if r.started), default=""),
+        strict=any(r.strict for r in records),
+        total=len(records),
+    )
+
+
+def _identity(run: Run) -> list[tuple[str, str]]:
+    """What a reader needs to know of the machine and software, as label and value."""
+    facts = run.environment
+    packages = facts.get("packages", {})
+    libm = facts.get("libm") or {}
+    lines = [
+        ("device", facts.get("gpu") or facts.get("device", "")),
+        (
+            "CPU",
+            f"{facts.get('cpu', '?')}, {facts.get('cpu_count', '?')} cores, torch uses {facts.get('threads', '?')} threads",
+        ),
+        ("CPU capability", facts.get("cpu_capability", "")),
+        ("system", f"{facts.get('system', '')} {facts.get('machine', '')}, {facts.get('libc', '')}"),
+        ("Python", facts.get("python", "")),
+        ("packages", ", ".join(f"{name} {version}" for name, version in packages.items())),
+        ("softmax-suite", f"{facts.get('suite_version', '?')}, environment {facts.get('env_id', '?')}"),
+    ]
+    if libm:
+        lines.append(
+            (
+                "float64 tier",
+                f"exp within {libm['exp_ulp']:.3f} ulp, log within {libm['log_ulp']:.3f} ulp "
+                f"on {libm['points']:,} points against {libm['against']}",
+            )
+        )
+    return [(label, str(value)) for label, value in lines if str(value).strip()]
+
+
+def _kernels(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """A row for each kernel of each op: counts by class, worst ratios, error against torch's."""
+    rows = []
+    for op, kernel in sorted({(r.op, r.kernel) for r in records}):
+        group = [r for r in records if (r.op, r.kernel) == (op, kernel)]
+        count = dict.fromkeys(("passed", "failed", "known_failure", "unjudged", "unsupported"), 0)
+        for record in group:
+            count[summary_class(record.status)] += 1
+        passing = [r.ratio for r in group if r.status == "passed" and r.ratio is not None]
+        against = sorted(r.torch_ratio for r in group if r.status == "passed" and r.torch_ratio is not None)
+        rows.append(
+            {
+                "op": op,
+                "kernel": kernel,
+                "count": count,
+                "passing": max(passing, default=None),
+                "torch": against[len(against) // 2] if against else None,
+                "numerics": group[0].numerics,
+            }
+        )
+    return rows
+
+
+def _matrices(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """For each op and format: kernels down, input families across."""
+    tables = []
+    for op in dict.fromkeys(r.op for r in records):
+        for dtype in DTYPE_ORDER:
+            group = [r for r in records if r.op == op and r.dtype == dtype]
+            if not group:
+                continue
+            families = list(dict.fromkeys(r.family for r in group))
+            kernels = sorted({r.kernel for r in group})
+            rows = [
+                (kernel, [cell([r for r in group if r.kernel == kernel and r.family == family]) for family in families])
+                for kernel in kernels
+            ]
+            tables.append({"op": op, "dtype": dtype, "families": families, "rows": rows})
+    return tables
+
+
+def _unsupported(records: Sequence[Record]) -> list[tuple[str, str, int]]:
+    """(kernel and dtype, reason, how many) of what was not run because a kernel does not support it."""
+    found: dict[tuple[str, str], int] = {}
+    for record in records:
+        if record.status == "unsupported":
+            key = (f"{record.op} {record.kernel} {record.dtype}", record.message)
+            found[key] = found.get(key, 0) + 1
+    return [(who, why, count) for (who, why), count in sorted(found.items())]
+
+
+def _declared(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """The declarations that are weaker than best practice: always shown."""
+    return sorted({(f"{r.op} {r.kernel}", r.numerics) for r in records if r.numerics != "best practice"})

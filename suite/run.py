@@ -1,0 +1,180 @@
+"""Starts pytest on the cases for `run` and `check`, with this suite's own progress and no terminal output of pytest's."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import pytest
+from _pytest.terminal import TerminalReporter
+
+from suite import plugin
+from suite.known_failures import stale
+from suite.records import PASSING, Record, summary_class
+
+LINE_SECONDS = 5.0
+
+
+class MisuseError(Exception):
+    """The request makes no sense; the text says what and shows the valid choices."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a run of cases left: its records, its environment, stale known failures, and whether it was interrupted."""
+
+    records: tuple[Record, ...]
+    environment: dict[str, Any]
+    stale: tuple[str, ...] = ()
+    interrupted: bool = False
+    errors: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 passed, known_failure or unsupported; 1 anything else; 3 nothing judged; 4 internal error; 130 interrupted."""
+        if self.interrupted:
+            return 130
+        if self.errors:
+            return 4
+        if any(r.status not in PASSING for r in self.records) or self.stale:
+            return 1
+        return 0 if any(r.status != "unsupported" for r in self.records) else 3
+
+
+def run_cases(arguments: Sequence[str]) -> Result:
+    """Runs pytest on all cases with these options of the plugin. Raises MisuseError for options that make no sense."""
+    watcher = _Watcher(sys.stderr)
+    command = [
+        "-c",
+        str(Path(__file__).parent / "pytest.ini"),
+        f"--rootdir={plugin.cases_folder()}",
+        f"--confcutdir={plugin.cases_folder()}",
+        "-p",
+        "suite.plugin",
+        *arguments,
+        str(plugin.cases_folder()),
+    ]
+    # The user's own pytest plugins and options have no part in this run.
+    kept = {name: os.environ.get(name) for name in ("PYTEST_ADDOPTS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD")}
+    os.environ.pop("PYTEST_ADDOPTS", None)
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    try:
+        code = pytest.main(command, plugins=[watcher])
+    finally:
+        watcher.close()
+        for name, value in kept.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+    if code == pytest.ExitCode.USAGE_ERROR:
+        raise MisuseError(watcher.usage_error())
+    session = watcher.session
+    if session is None:
+        return Result(records=(), environment={}, errors=tuple(watcher.errors))
+    outdated = stale(session.known, session.records, session.existing_cases, narrowed=bool(session.patterns))
+    return Result(
+        records=tuple(session.records),
+        environment=watcher.environment,
+        stale=() if session.strict else tuple(outdated),
+        interrupted=code == pytest.ExitCode.INTERRUPTED,
+        errors=tuple(watcher.errors),
+    )
+
+
+class _Watcher:
+    """A pytest plugin: silences pytest's reporter, shows progress, keeps the session and what went wrong inside pytest."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._silent = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process
+        self._counts: Counter[str] = Counter()
+        self._total = 0
+        self._shown = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+        self._misuse = ""
+        self.session: plugin.Session | None = None
+        self.environment: dict[str, Any] = {}
+        self.errors: list[str] = []
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_configure(self, config: pytest.Config) -> None:
+        reporter = config.pluginmanager.unregister(name="terminalreporter")
+        if reporter is not None:
+            config.pluginmanager.register(TerminalReporter(config, self._silent), "terminalreporter")
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._keep(session.config)
+        self._total = len(session.items)
+        if self._total and self._stream.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("judging"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+                console=Console(file=self._stream),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("", total=self._total)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call":
+            if report.failed:
+                self.errors.append(f"{report.nodeid}: {report.longreprtext.splitlines()[-1]}")
+            return
+        status = dict(report.user_properties).get("status")
+        if status is None:
+            self.errors.append(f"{report.nodeid}: {report.longreprtext.splitlines()[-1] if report.failed else 'no record'}")
+            return
+        self._counts[summary_class(str(status))] += 1
+        done = sum(self._counts.values())
+        text = ", ".join(f"{count} {name}" for name, count in sorted(self._counts.items()))
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, description=text)
+        elif time.monotonic() - self._shown > LINE_SECONDS:
+            self._shown = time.monotonic()
+            print(f"judging {done} of {self._total}: {text}", file=self._stream, flush=True)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.errors.append(f"{report.nodeid}: {report.longreprtext.splitlines()[-1]}")
+
+    def pytest_internalerror(self, excrepr: Any) -> None:
+        self.errors.append(str(excrepr).splitlines()[-1])
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection(self, session: pytest.Session) -> Any:
+        """Keeps a usage error for the command to show, which pytest would print in its own words."""
+        try:
+            return (yield)
+        except pytest.UsageError as error:
+            self._misuse = str(error)
+            raise pytest.exit.Exception("misuse", pytest.ExitCode.USAGE_ERROR) from None
+
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        self._keep(config)
+        if self._bar is not None:
+            self._bar.stop()
+
+    def close(self) -> None:
+        self._silent.close()
+
+    def usage_error(self) -> str:
+        return self._misuse or "; ".join(self.errors) or "the options are not understood"
+
+    def _keep(self, config: pytest.Config) -> None:
+        self.session = config.stash.get(plugin.SESSION, None)
+        if self.session is not None:
+            self.environment = self.session.environment
