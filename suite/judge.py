@@ -248,7 +248,8 @@ def _inside(op: Op, reference: Reference, allowed: Allowed, format: Format, y: A
     upper = format.round(*two_sum(hi, lo + reach))
     lower = np.where(allowed.judged, lower, -np.inf)
     upper = np.where(allowed.judged, upper, np.inf)
-    finite_range = np.isfinite(y) | (allowed.judged & np.isinf(upper)) | np.isinf(format.round(hi))
+    unjudged_logarithm = ~allowed.judged & (op.lower_limit == -np.inf)
+    finite_range = np.isfinite(y) | (allowed.judged & np.isinf(upper)) | np.isinf(format.round(hi)) | unjudged_logarithm
     inside = (lower <= y) & (y <= upper) & finite_range
     if allowed.flush_below is not None:
         inside |= (y == 0) & (hi <= allowed.flush_below)

@@ -158,14 +158,18 @@ def masked_tiles(rows: int, n: int, format: Format, draw: Draw) -> Array:
 
 @family
 def sentinels(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """Masking by a finite number (-1e4, -1e9, the lowest finite): exactly 0 behind it, and rows that are all sentinel."""
+    """Masking by a finite number (-1e4, -1e9, the lowest finite): exactly 0 behind it, and rows that are all sentinel.
+
+    No row is all lowest finite: its max * log2(e) overflows, which is legitimate in the base-2 form.
+    """
     x = 2 * draw.normal(rows, n)
-    values = (-1e4, -1e9, -format.largest)
     for row in range(rows):
-        hidden = draw.integers(2, n) == 1
         if row % 4 == 3:
-            hidden[:] = True
-        x[row, hidden] = max(values[row % 3], -format.largest)
+            x[row] = (-1e4, -1e9)[(row // 4) % 2]
+        else:
+            hidden = draw.integers(2, n) == 1
+            x[row, hidden] = (-1e4, -1e9, -format.largest)[row % 3]
+            x[row, draw.integers(n, 1)] = 0.5
     return x
 
 

@@ -12,6 +12,8 @@ from suite.formats import Array, Format
 from suite.numerics import Numerics
 
 FINITE, NAN, POSITIVE_INFINITY, NEGATIVE_INFINITY, NAN_OR_NEGATIVE_INFINITY = range(5)
+LOG2_E = 1.4426950408889634
+
 SPECIAL_NAMES = ("finite", "NaN", "inf", "-inf", "NaN or -inf")
 
 

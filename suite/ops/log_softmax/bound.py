@@ -13,7 +13,7 @@ import numpy as np
 
 from suite.formats import Format
 from suite.numerics import Numerics
-from suite.ops.rows import Allowed, RowFacts, total_error, underflow_scale
+from suite.ops.rows import LOG2_E, Allowed, RowFacts, total_error, underflow_scale
 
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
@@ -23,7 +23,7 @@ def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
     gap = np.where(np.isfinite(facts.gap), facts.gap, 0.0)
     result = gap + facts.log_total
     total = total_error(facts, numerics, target)
-    rounding = u * (2.25 * (gap + result) + (2 * numerics.log_ulp + 1) * facts.log_total)
+    rounding = 2.25 * u * gap + 2.25 * u * result + u * (2 * numerics.log_ulp + 1) * facts.log_total
     if numerics.shift in ("lse", "none"):
         rounding = rounding + u * (2 * np.abs(facts.log_sum_exp) + np.abs(facts.maximum) + result)
     stored = numerics.format_of("probabilities", target)
@@ -37,5 +37,7 @@ def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
     eta, scale = underflow_scale(facts, numerics, target)
     total = total + eta * facts.visible * scale
     absolute = rounding + total / (1 - np.minimum(total, 0.5)) + eta
-    meaningful = (total < 0.5) & (rounding < 0.5 * np.maximum(1.0, result))
+    # Beyond largest / log2(e) the base-2 form overflows on its way, which no bound on roundings can speak about.
+    reach = LOG2_E * gap < numerics.arithmetic(target).largest
+    meaningful = (total < 0.5) & (rounding < 0.5 * np.maximum(1.0, result)) & reach
     return Allowed(np.where(meaningful, absolute, np.inf))

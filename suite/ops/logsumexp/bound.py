@@ -12,7 +12,7 @@ import numpy as np
 
 from suite.formats import Format
 from suite.numerics import Numerics
-from suite.ops.rows import Allowed, RowFacts, total_error, underflow_scale
+from suite.ops.rows import LOG2_E, Allowed, RowFacts, total_error, underflow_scale
 
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
@@ -32,5 +32,7 @@ def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
     eta, scale = underflow_scale(facts, numerics, target)
     total = total + eta * facts.visible * scale
     absolute = rounding + total / (1 - np.minimum(total, 0.5)) + eta
-    meaningful = (total < 0.5) & (rounding < 0.5 * np.maximum(1.0, y))
+    # Beyond largest / log2(e) the base-2 form overflows on its way, which no bound on roundings can speak about.
+    reach = LOG2_E * np.abs(facts.maximum) < numerics.arithmetic(target).largest
+    meaningful = (total < 0.5) & (rounding < 0.5 * np.maximum(1.0, y)) & reach
     return Allowed(np.where(meaningful, absolute, np.inf))

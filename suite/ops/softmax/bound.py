@@ -23,10 +23,10 @@ def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
     gap = np.where(np.isfinite(facts.gap), facts.gap, 0.0)
 
     if numerics.shift == "none":
-        own = 2.25 * np.abs(np.where(np.isfinite(facts.x), facts.x, 0.0)) + exp_error
+        own = 2.25 * u * np.abs(np.where(np.isfinite(facts.x), facts.x, 0.0)) + u * exp_error
     else:
-        own = 2.25 * gap + exp_error * (gap > 0)
-    relative = total_error(facts, numerics, target) + u * (own + (log_error + 1) * facts.log_total + 3)
+        own = 2.25 * u * gap + u * exp_error * (gap > 0)
+    relative = total_error(facts, numerics, target) + own + u * ((log_error + 1) * facts.log_total + 3)
     if numerics.shift == "lse":
         relative = relative + u * (2 * np.abs(y) + np.abs(facts.log_total + gap))
     if numerics.shift == "folded":
