@@ -44,7 +44,7 @@ def _load_npz(path: Path, dtype: str | None) -> dict[str, Any]:
 
     tensors = {}
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             for name in file.files:
                 array = np.ascontiguousarray(file[name])
                 raw = array.dtype.kind in "uV" and array.dtype.itemsize in (1, 2)

@@ -94,7 +94,7 @@ class RowFacts:
         """sigma: rounding errors of a sum of the e^-D_j in any order, in units of u s.
 
         An addition loses at most u times its result and at most its smaller operand, so zeros and absorbed terms cost
-        nothing: sigma = min(n - 1, sum_j min(1, p_j / u)).
+        next to nothing: sigma = min(n - 1, sum_j min(1, p_j / u)), n counting what is not -inf.
         """
         lost = np.minimum(self.exponential, unit_roundoff * self.total).sum(axis=1, keepdims=True)
         return np.asarray(np.minimum(np.maximum(self.visible - 1, 0.0), lost / (unit_roundoff * self.total)))

@@ -34,7 +34,7 @@ def load(folder: Path | None, key: str) -> Certified | None:
     if folder is None:
         return None
     try:
-        with np.load(_path(folder, key), allow_pickle=False) as stored:
+        with _path(folder, key).open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             return Certified(stored["hi"], stored["lo"], stored["radius"], str(stored["tier"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

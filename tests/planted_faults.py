@@ -1,0 +1,631 @@
+"""Planted faults: wrong kernels that the cases must catch. `python -m tests.planted_faults` (make score) prints the count.
+
+Each fault names what it breaks and the statuses that may catch it; a fault that only some format shows names its dtypes.
+x arrives in its own format as [..., n] with dim = -1, or whatever the case has; kernels compute in float32 unless the fault
+is that they do not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from suite.case import Case
+from suite.catalogue import case_specifications
+from suite.execution import evaluate
+from suite.execution.host import InProcess
+from suite.formats import FORMATS
+from suite.kernels import Kernel
+from suite.oracle import Oracle
+from suite.records import PASSING, Record
+
+FLOAT32 = ("float32",)
+BOTH = ("float32", "bfloat16")
+LN2, LOG2E = 0.6931471805599453, 1.4426950408889634
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A wrong kernel of an op: what it breaks, and the statuses of which at least one must catch it in every dtype."""
+
+    name: str
+    op: str
+    breaks: str
+    statuses: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    make: Callable[[], Callable]
+
+    def kernel(self) -> Kernel:
+        return Kernel(id=self.name, op=self.op, call=self.make(), outside=True)
+
+
+FAULTS: dict[str, Fault] = {}
+
+
+def fault(op: str, breaks: str, *statuses: str, dtypes: tuple[str, ...] = FLOAT32, stateful: bool = False):
+    """Registers a fault f(x, dim); a stateful one is a function that makes a fresh f."""
+
+    def register(function):
+        name = f"{op}: {function.__name__}"
+        make = function if stateful else (lambda: function)
+        FAULTS[name] = Fault(name, op, breaks, statuses or ("inaccurate",), dtypes, make)
+        return function
+
+    return register
+
+
+def last(function):
+    """Lets a fault be written for the last dim in float32; other dims are moved there, 16-bit rows are widened."""
+
+    @functools.wraps(function)
+    def moved(x, dim=-1):
+        rows = x.movedim(dim, -1)
+        wide = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
+        y = function(wide)
+        y = y.to(x.dtype)
+        return y.movedim(-1, dim) if y.ndim == x.ndim else y
+
+    return moved
+
+
+def parts(x):
+    """(e, s) of an honest softmax along the last dim."""
+    e = torch.exp(x - x.amax(-1, keepdim=True))
+    return e, e.sum(-1, keepdim=True)
+
+
+def round_to(x, dtype):
+    return x.to(dtype).to(x.dtype)
+
+
+def sequential(e, dtype):
+    """Sum along the last dim, one by one, in a narrow accumulator."""
+    total = torch.zeros_like(e[..., :1]).to(dtype)
+    for term in torch.split(e, 1, -1):
+        total = (total.float() + term.float()).to(dtype)
+    return total.to(e.dtype)
+
+
+# precision of the state
+
+
+@fault("softmax", "the denominator is accumulated in bfloat16", dtypes=BOTH)
+@last
+def denominator_in_bfloat16(x):
+    e, _ = parts(x)
+    return e / sequential(e, torch.bfloat16)
+
+
+@fault("softmax", "the denominator is accumulated in float16", dtypes=BOTH)
+@last
+def denominator_in_float16(x):
+    e, _ = parts(x)
+    return e / sequential(e, torch.float16)
+
+
+@fault("softmax", "the sum is stored in bfloat16", dtypes=BOTH)
+@last
+def sum_stored_in_bfloat16(x):
+    e, s = parts(x)
+    return e / round_to(s, torch.bfloat16)
+
+
+@fault("softmax", "x - max x is rounded to bfloat16")
+@last
+def argument_in_bfloat16(x):
+    e = torch.exp(round_to(x - x.amax(-1, keepdim=True), torch.bfloat16))
+    return e / e.sum(-1, keepdim=True)
+
+
+@fault("softmax", "exponentials are stored in bfloat16 and rounded again at the end", dtypes=BOTH)
+@last
+def exponentials_in_bfloat16(x):
+    e, _ = parts(x)
+    e = round_to(e, torch.bfloat16)
+    return e / e.sum(-1, keepdim=True)
+
+
+@fault("softmax", "the result passes through tf32 (10 bits) before it is rounded to float16", dtypes=("float16",))
+@last
+def rounded_twice(x):
+    y = torch.softmax(x, -1)
+    return ((y.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+@fault("softmax", "the result is truncated to bfloat16 instead of rounded", dtypes=("bfloat16",))
+@last
+def truncated(x):
+    return (torch.softmax(x, -1).view(torch.int32) & ~0xFFFF).view(torch.float32)
+
+
+@fault("softmax", "results below the normal numbers of float16 are flushed", dtypes=("float16",))
+@last
+def float16_flushed(x):
+    y = torch.softmax(x, -1)
+    return torch.where(y < 2.0**-14, 0.0, y)
+
+
+# sums
+
+
+@fault("softmax", "the first entry is left out of the sum", "inaccurate", "nonfinite", dtypes=BOTH)
+@last
+def first_entry_dropped(x):
+    e, _ = parts(x)
+    return e / e[..., 1:].sum(-1, keepdim=True)
+
+
+@fault("softmax", "the last entry is left out of the sum", "inaccurate", "nonfinite", dtypes=BOTH)
+@last
+def last_entry_dropped(x):
+    e, _ = parts(x)
+    return e / e[..., :-1].sum(-1, keepdim=True)
+
+
+@fault("softmax", "the last entry counts twice", dtypes=BOTH)
+@last
+def last_entry_twice(x):
+    e, s = parts(x)
+    return e / (s + e[..., -1:])
+
+
+@fault("softmax", "entry 127 of a row is left out of the sum", "inaccurate", "nonfinite", dtypes=BOTH)
+@last
+def entry_before_a_tile_boundary_dropped(x):
+    e, s = parts(x)
+    return e / (s - e[..., 127:128].sum(-1, keepdim=True))
+
+
+@fault("softmax", "the last incomplete tile of 32 is left out of the sum", "inaccurate", "nonfinite", dtypes=BOTH)
+@last
+def incomplete_tile_dropped(x):
+    e, _ = parts(x)
+    return e / e[..., : x.shape[-1] // 32 * 32].sum(-1, keepdim=True)
+
+
+@fault("softmax", "the last incomplete tile of 32 of the result is not written", "inaccurate", dtypes=BOTH)
+@last
+def incomplete_tile_not_written(x):
+    y = torch.softmax(x, -1)
+    y[..., x.shape[-1] // 32 * 32 :] = 0
+    return y
+
+
+@fault("softmax", "padding lanes up to the next multiple of 64 are loaded as 0 and count in the sum", dtypes=BOTH)
+@last
+def padding_in_the_sum(x):
+    m = x.amax(-1, keepdim=True)
+    lanes = -x.shape[-1] % 64
+    return torch.exp(x - m) / (parts(x)[1] + lanes * torch.exp(-m))
+
+
+@fault("softmax", "padding lanes are loaded as 0 and enter the maximum", "inaccurate", "nonfinite", dtypes=BOTH)
+@last
+def padding_in_the_maximum(x):
+    e = torch.exp(x - x.amax(-1, keepdim=True).clamp(min=0))
+    return e / e.sum(-1, keepdim=True)
+
+
+@fault("softmax", "an epsilon of 1e-6 is added to the sum")
+@last
+def epsilon_in_the_sum(x):
+    e, s = parts(x)
+    return e / (s + 1e-6)
+
+
+@fault("softmax", "in rows after the first, an odd width loses its last entry (a misaligned vector load)", dtypes=BOTH)
+@last
+def misaligned_rows(x):
+    e, s = parts(x)
+    if x.shape[-1] % 2 and x.shape[-1] > 1:
+        s = s.clone()
+        flat, last_column = s.reshape(-1), e[..., -1].reshape(-1)
+        flat[1:] -= last_column[1:]
+        s = flat.reshape(s.shape)
+    return e / s
+
+
+# rescaling
+
+
+def blocked(x, size, rescale):
+    m = torch.full_like(x[..., :1], -torch.inf)
+    d = torch.zeros_like(m)
+    for block in torch.split(x, size, -1):
+        m_new = torch.maximum(m, block.amax(-1, keepdim=True))
+        safe = m_new.masked_fill(m_new == -torch.inf, 0.0)
+        d = rescale(d, m, safe) + torch.exp(block - safe).sum(-1, keepdim=True)
+        m = m_new
+    return torch.exp(x - m) / d
+
+
+@fault("softmax", "the running sum is not rescaled when the maximum grows", dtypes=BOTH)
+@last
+def missing_rescale(x):
+    return blocked(x, 16, lambda d, m, m_new: d)
+
+
+@fault("softmax", "the running sum is rescaled the wrong way round", "inaccurate", "nonfinite", dtypes=BOTH)
+@last
+def inverted_rescale(x):
+    return blocked(x, 16, lambda d, m, m_new: d * torch.exp((m_new - m).clamp(max=80).nan_to_num(0, 0, 0)))
+
+
+@fault("softmax", "a tile of -inf before the first number gives -inf - -inf = NaN", "nonfinite", "law_broken", dtypes=BOTH)
+@last
+def unguarded_rescale(x):
+    m = torch.full_like(x[..., :1], -torch.inf)
+    d = torch.zeros_like(m)
+    for block in torch.split(x, 16, -1):
+        m_new = torch.maximum(m, block.amax(-1, keepdim=True))
+        d = d * torch.exp(m - m_new) + torch.exp(block - m_new).sum(-1, keepdim=True)
+        m = m_new
+    return torch.exp(x - m) / d
+
+
+@fault("softmax", "each block of 32 is shifted by its own maximum only", dtypes=BOTH)
+@last
+def block_maximum_only(x):
+    e = torch.cat([torch.exp(b - b.amax(-1, keepdim=True)) for b in torch.split(x, 32, -1)], -1)
+    return e / e.sum(-1, keepdim=True)
+
+
+@fault("softmax", "the running maximum starts at -20000 instead of -inf", "inaccurate", "nonfinite", "law_broken", dtypes=BOTH)
+@last
+def finite_first_maximum(x):
+    e = torch.exp(x - x.amax(-1, keepdim=True).clamp(min=-2e4))
+    return e / e.sum(-1, keepdim=True)
+
+
+# exp
+
+
+@fault("softmax", "exp2 by a polynomial of degree 3 (relative error 8.8e-5)")
+@last
+def coarse_exp2(x):
+    z = (x - x.amax(-1, keepdim=True)) * LOG2E
+    k = torch.floor(z)
+    f = (z - k).nan_to_num(0)
+    p = 1 + f * (0.69514614 + f * (0.22764469 + f * 0.07711909))
+    e = torch.where(x == -torch.inf, 0.0, p * torch.exp2(k))
+    return e / e.sum(-1, keepdim=True)
+
+
+@fault("softmax", "log2(e) is taken as 1.4427")
+@last
+def short_log2e(x):
+    e = torch.exp2((x - x.amax(-1, keepdim=True)) * 1.4427)
+    return e / e.sum(-1, keepdim=True)
+
+
+@fault("softmax", "2^x instead of e^x", dtypes=BOTH)
+@last
+def wrong_base(x):
+    e = torch.exp2(x - x.amax(-1, keepdim=True))
+    return e / e.sum(-1, keepdim=True)
+
+
+@fault("softmax", "exponents are clamped at -30", dtypes=BOTH)
+@last
+def clamped_exponent(x):
+    e = torch.where(x == -torch.inf, 0.0, torch.exp((x - x.amax(-1, keepdim=True)).clamp(min=-30)))
+    return e / e.sum(-1, keepdim=True)
+
+
+@fault("softmax", "exp(x) as (1 + x/1024)^1024", dtypes=BOTH)
+@last
+def compound_interest_exp(x):
+    e = (1 + (x - x.amax(-1, keepdim=True)).clamp(min=-1024) / 1024) ** 1024
+    return e / e.sum(-1, keepdim=True)
+
+
+@fault("softmax", "no shift: exp(x) overflows", "nonfinite", "inaccurate", "law_broken", dtypes=BOTH)
+@last
+def no_shift(x):
+    e = torch.exp(x)
+    return e / e.sum(-1, keepdim=True)
+
+
+@fault("softmax", "exp(x - lse) with a rounded lse, not declared")
+@last
+def lse_subtracted(x):
+    return torch.exp(x - torch.logsumexp(x, -1, keepdim=True))
+
+
+@fault("softmax", "the maximum of the whole batch instead of each row's", "nonfinite", "inaccurate", dtypes=BOTH)
+def maximum_of_the_batch(x, dim=-1):
+    finite = x.float().nan_to_num(-torch.inf, -torch.inf, -torch.inf)
+    e = torch.exp(x.float() - finite.amax())
+    return (e / e.sum(dim, keepdim=True)).to(x.dtype)
+
+
+# scale
+
+
+@fault("softmax", "every result is 2 % too large", dtypes=BOTH)
+@last
+def two_percent(x):
+    return torch.softmax(x, -1) * 1.02
+
+
+@fault("softmax", "logits are scaled by 1.02", dtypes=BOTH)
+@last
+def warm_logits(x):
+    return torch.softmax(x * 1.02, -1)
+
+
+@fault("softmax", "the reciprocal of the sum is good to 12 bits only", dtypes=FLOAT32)
+@last
+def coarse_reciprocal(x):
+    e, s = parts(x)
+    return e * (torch.round((1 / s) * 2**14) / 2**14).clamp(min=2**-14)
+
+
+@fault("softmax", "all results are 0", dtypes=BOTH)
+def zeros(x, dim=-1):
+    return torch.zeros_like(x)
+
+
+@fault("softmax", "every result is 1/n", dtypes=BOTH)
+def uniform(x, dim=-1):
+    return torch.full_like(x, 1 / x.shape[dim])
+
+
+@fault("softmax", "the softmax of another dim", dtypes=BOTH)
+def another_dim(x, dim=-1):
+    return torch.softmax(x.float(), (dim + 1) % x.ndim).to(x.dtype)
+
+
+# special values
+
+
+@fault("softmax", "NaN is replaced by 0 at the end", "law_broken", dtypes=BOTH)
+@last
+def nan_swallowed(x):
+    return torch.softmax(x, -1).nan_to_num(0.0)
+
+
+@fault("softmax", "NaN logits are treated as masked", "law_broken", dtypes=BOTH)
+@last
+def nan_as_mask(x):
+    return torch.softmax(torch.where(x.isnan(), -torch.inf, x), -1)
+
+
+@fault("softmax", "a row of -inf gives 0, not declared", "law_broken", dtypes=BOTH)
+@last
+def empty_row_is_zero(x):
+    return torch.where((x == -torch.inf).all(-1, keepdim=True), 0.0, torch.softmax(x, -1))
+
+
+@fault("softmax", "a masked entry keeps 1e-10", dtypes=BOTH)
+@last
+def leaking_mask(x):
+    return torch.where(x == -torch.inf, torch.softmax(x, -1) + 1e-10, torch.softmax(x, -1))
+
+
+@fault("softmax", "-inf is replaced by -50 before the exponential", "inaccurate", "law_broken", dtypes=BOTH)
+@last
+def weak_sentinel(x):
+    return torch.softmax(torch.where(x == -torch.inf, -50.0, x), -1)
+
+
+@fault("softmax", "+inf gives a one-hot row instead of NaN", "law_broken", dtypes=BOTH)
+@last
+def infinity_is_one_hot(x):
+    infinite = (x == torch.inf).any(-1, keepdim=True) & ~x.isnan().any(-1, keepdim=True)
+    return torch.where(infinite, (x == torch.inf).to(x.dtype), torch.softmax(x, -1))
+
+
+# rows and calls
+
+
+@fault("softmax", "the last row is the one before it", dtypes=BOTH)
+@last
+def last_row_repeated(x):
+    y = torch.softmax(x, -1)
+    y[..., -1, :] = y[..., -2, :]
+    return y
+
+
+@fault("softmax", "the first result of each shape is returned again", "law_broken", "inaccurate", stateful=True, dtypes=BOTH)
+def replayed():
+    results = {}
+
+    def kernel(x, dim=-1):
+        key = (x.shape, x.dtype, dim)
+        if key not in results:
+            results[key] = torch.softmax(x.float(), dim).to(x.dtype)
+        return results[key].clone()
+
+    return kernel
+
+
+@fault("softmax", "a single row takes a path without a shift", "law_broken", "inaccurate", "nonfinite", dtypes=BOTH)
+def single_row_path(x, dim=-1):
+    if x.shape[0] == 1:
+        return (torch.softmax(x.float(), dim) * 1.01).to(x.dtype)
+    return torch.softmax(x.float(), dim).to(x.dtype)
+
+
+@fault("softmax", "every second call reads a stale maximum", "law_broken", "inaccurate", "nonfinite", stateful=True, dtypes=BOTH)
+def stale_second_call():
+    calls = [0]
+
+    def kernel(x, dim=-1):
+        calls[0] += 1
+        y = torch.softmax(x.float(), dim)
+        return (y * (1 if calls[0] % 2 else 1.05)).to(x.dtype)
+
+    return kernel
+
+
+@fault("softmax", "the kernel shifts its input in place", "law_broken", "inaccurate", dtypes=BOTH)
+def input_overwritten(x, dim=-1):
+    y = torch.softmax(x.float(), dim).to(x.dtype)
+    x.sub_(x.amax(dim, keepdim=True) + 1)
+    return y
+
+
+# log_softmax
+
+
+@fault("log_softmax", "log of softmax: -inf where softmax underflows", "nonfinite", "inaccurate", dtypes=BOTH)
+@last
+def log_of_softmax(x):
+    return torch.log(torch.softmax(x, -1))
+
+
+@fault("log_softmax", "x - lse with a rounded lse, not declared")
+@last
+def lse_subtracted_undeclared(x):
+    return x - torch.logsumexp(x, -1, keepdim=True)
+
+
+@fault("log_softmax", "the log of the sum is rounded to bfloat16", dtypes=BOTH)
+@last
+def log_sum_in_bfloat16(x):
+    z = x - x.amax(-1, keepdim=True)
+    return z - round_to(torch.log(torch.exp(z).sum(-1, keepdim=True)), torch.bfloat16)
+
+
+@fault("log_softmax", "an epsilon inside the log", dtypes=FLOAT32)
+@last
+def epsilon_in_the_log(x):
+    z = x - x.amax(-1, keepdim=True)
+    return z - torch.log(torch.exp(z).sum(-1, keepdim=True) + 1e-6)
+
+
+@fault("log_softmax", "the result is in base 2", dtypes=BOTH)
+@last
+def base_2_result(x):
+    return torch.log_softmax(x, -1) * LOG2E
+
+
+@fault("log_softmax", "softmax instead of log_softmax", "inaccurate", "law_broken", dtypes=BOTH)
+@last
+def not_a_logarithm(x):
+    return torch.softmax(x, -1)
+
+
+@fault("log_softmax", "results are clamped at -100", "inaccurate", "law_broken", dtypes=BOTH)
+@last
+def clamped_logarithm(x):
+    return torch.log_softmax(x, -1).clamp(min=-100)
+
+
+@fault("log_softmax", "the last entry is left out of the sum", "inaccurate", "nonfinite", dtypes=BOTH)
+@last
+def log_of_a_short_sum(x):
+    z = x - x.amax(-1, keepdim=True)
+    return z - torch.log(torch.exp(z[..., :-1]).sum(-1, keepdim=True))
+
+
+# logsumexp
+
+
+@fault("logsumexp", "no shift: exp(x) overflows", "nonfinite", "inaccurate", dtypes=BOTH)
+@last
+def unshifted_lse(x):
+    return torch.log(torch.exp(x).sum(-1))
+
+
+@fault("logsumexp", "the maximum is not added back", dtypes=BOTH)
+@last
+def maximum_not_added(x):
+    m = x.amax(-1, keepdim=True)
+    return torch.log(torch.exp(x - m).sum(-1))
+
+
+@fault("logsumexp", "log1p of a sum that holds the largest entry too", dtypes=BOTH)
+@last
+def largest_counted_twice(x):
+    m = x.amax(-1, keepdim=True)
+    return m[..., 0] + torch.log1p(torch.exp(x - m).sum(-1))
+
+
+@fault("logsumexp", "a row of -inf gives NaN", "law_broken", dtypes=BOTH)
+@last
+def empty_row_is_nan(x):
+    m = x.amax(-1, keepdim=True)
+    lse = m[..., 0] + torch.log(torch.exp(x - m).sum(-1))
+    return torch.where(m[..., 0] == torch.inf, m[..., 0], lse)
+
+
+@fault("logsumexp", "+inf gives NaN", "law_broken", dtypes=BOTH)
+@last
+def infinity_is_nan(x):
+    m = x.amax(-1, keepdim=True)
+    m = m.masked_fill(m == -torch.inf, 0.0)
+    return m[..., 0] + torch.log(torch.exp(x - m).sum(-1))
+
+
+@fault("logsumexp", "the sum is stored in bfloat16", dtypes=BOTH)
+@last
+def lse_sum_in_bfloat16(x):
+    m = x.amax(-1, keepdim=True)
+    m = m.masked_fill(m.isinf(), 0.0)
+    return m[..., 0] + torch.log(round_to(torch.exp(x - m).sum(-1), torch.bfloat16))
+
+
+@fault("logsumexp", "the result is in base 2", dtypes=BOTH)
+@last
+def lse_in_base_2(x):
+    return torch.logsumexp(x, -1) * LOG2E
+
+
+@fault("logsumexp", "the result is clamped at -88", "inaccurate", "law_broken", dtypes=BOTH)
+@last
+def lse_clamped(x):
+    return torch.logsumexp(x, -1).clamp(min=-88)
+
+
+ORACLE = Oracle(remembered=400)
+
+
+@functools.cache
+def smoke_cases() -> tuple[Case, ...]:
+    """The cases of the smoke profile: what the newcomer's first command runs."""
+    return tuple(case for specification in case_specifications() for case in specification.cases("smoke"))
+
+
+def catches(planted: Fault, dtype: str, *, all_cases: bool = False) -> list[Record]:
+    """The records that catch the fault in this dtype; the first one only, unless all_cases."""
+    assert dtype in FORMATS
+    kernel, host, found = planted.kernel(), InProcess(), []
+    for case in smoke_cases():
+        if case.op != planted.op:
+            continue
+        record = evaluate(case, kernel, dtype=dtype, oracle=ORACLE, host=host)
+        if record.status not in PASSING:
+            found.append(record)
+            if not all_cases and set(record.broken) & set(planted.statuses):
+                break
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Runs every planted fault on the smoke cases and says what caught it.")
+    parser.add_argument("--only", help="faults whose name contains this")
+    arguments = parser.parse_args()
+    caught = total = 0
+    for planted in FAULTS.values():
+        if arguments.only and arguments.only not in planted.name:
+            continue
+        for dtype in planted.dtypes:
+            total += 1
+            records = catches(planted, dtype, all_cases=True)
+            right = [r for r in records if set(r.broken) & set(planted.statuses)]
+            caught += bool(right)
+            families = sorted({r.family for r in right})
+            verdict = f"{right[0].status} on {len(families)} families ({', '.join(families[:3])})" if right else "MISSED"
+            print(f"{planted.name:<52}{dtype:<10}{verdict}")
+    print(f"\n{len(FAULTS)} planted faults in {total} fault-format pairs: {caught} caught, {total - caught} missed")
+    raise SystemExit(0 if caught == total else 1)
+
+
+if __name__ == "__main__":
+    main()

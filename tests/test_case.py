@@ -1,0 +1,210 @@
+"""case.py: a case is its id; its inputs follow from it; its docstring is its law."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from suite import inputs
+from suite.case import CASE_ATTRIBUTE, LADDER, PROFILES, SEEDS, VOCABULARY, Case, case
+from suite.formats import FORMATS, get_format
+from suite.laws import RELATIONS
+from suite.ops import NAMES
+
+FREE = sorted(name for name, family in inputs.all_families().items() if family.fixed_shape is None)
+
+
+@st.composite
+def cases(draw):
+    shape = tuple(draw(st.lists(st.integers(1, 5000), min_size=1, max_size=4)))
+    options = draw(st.just({}) | st.integers(-len(shape), len(shape) - 1).map(lambda dim: {"dim": dim}))
+    family, op, seed = draw(st.sampled_from(FREE)), draw(st.sampled_from(NAMES)), draw(st.integers(0, 10**6))
+    return Case(op=op, family=family, shape=shape, options=options, seed=seed)
+
+
+@settings(deadline=None, max_examples=60)
+@given(cases())
+def test_a_case_is_rebuilt_from_its_id(case):
+    assert Case.from_id(case.id) == case
+    assert Case.from_id(case.id).id == case.id
+
+
+def test_laws_are_given_beside_the_id():
+    assert Case.from_id("softmax/normal/4x4/s0", laws=("batch",)).laws == ("batch",)
+
+
+def test_ids_are_the_same_in_every_version():
+    """Ids stand in reports, known-failures files and commands that people keep."""
+    assert Case(op="softmax", family="normal", shape=(16, 33)).id == "softmax/normal/16x33/s0"
+    assert Case(op="logsumexp", family="ties", shape=(2, 3, 4), options={"dim": 1}, seed=7).id == "logsumexp/ties/2x3x4/dim=1/s7"
+    assert Case(op="softmax", family="ties", shape=(5,), options={"dim": -1}).id == "softmax/ties/5/dim=-1/s0"
+
+
+@pytest.mark.parametrize(
+    "id",
+    ["", "softmax", "softmax/normal/4x4", "softmax/normal/4x/s0", "softmax/normal/x4/s0", "softmax/normal/4x4/s", "/normal/4/s0",
+     "softmax/normal/4x4/dim=/s0", "softmax/normal/4x4/s0/dim=1", "softmax/normal/4x4/s-1", "softmax/normal/-4x4/s0",
+     "softmax/normal/4x4/s0 ", "softmax/normal/4x4/s0\n", "softmax/normal//s0", "softmax/normal/4x4/dim=+1/s0"],
+)  # fmt: skip
+def test_a_malformed_id_is_shown_with_the_form_of_an_id(id):
+    with pytest.raises(ValueError, match=r"is not op/family/ROWSxN\[/dim=D\]/sSEED") as caught:
+        Case.from_id(id)
+    assert repr(id) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("id", "message"),
+    [
+        ("hardmax/normal/4x4/s0", "unknown op 'hardmax'; expected one of softmax"),
+        ("softmax/gaussian/4x4/s0", "unknown input family 'gaussian'; expected one of .*normal"),
+        ("softmax/normal/4x4/dim=2/s0", "dim=2 must be an integer from -2 to 1"),
+        ("softmax/normal/4x4/dim=-3/s0", "dim=-3 must be an integer from -2 to 1"),
+    ],
+)
+def test_an_id_of_something_unknown_is_answered_with_what_there_is(id, message):
+    with pytest.raises(ValueError, match=message):
+        Case.from_id(id)
+
+
+def test_an_id_with_a_shape_that_captured_data_does_not_have_is_refused():
+    """At from_id, where the user reads it, and not later in numpy."""
+    rows, n = inputs.get_family("minilm_padded").fixed_shape
+
+    assert Case.from_id(f"softmax/minilm_padded/{rows}x{n}/s0").inputs(get_format("float32"))["x"].shape == (rows, n)
+    with pytest.raises(ValueError, match=f"{rows}x{n}"):
+        Case.from_id("softmax/minilm_padded/4x4/s0")
+
+
+@pytest.mark.parametrize(("dim", "axis"), [(0, 0), (1, 1), (2, 2), (-1, 2), (-2, 1), (-3, 0), (None, 2)])
+def test_the_rows_of_the_family_lie_along_dim(dim, axis):
+    shape = (3, 4, 5)
+    options = {} if dim is None else {"dim": dim}
+    x = Case(op="softmax", family="normal", shape=shape, options=options, seed=3).inputs(get_format("float32"))["x"]
+    n = shape[axis]
+    rows = inputs.build("normal", 60 // n, n, get_format("float32"), 3)
+
+    assert x.shape == shape
+    assert x.flags.c_contiguous
+    assert np.array_equal(np.moveaxis(x, axis, -1).reshape(-1, n), rows)
+
+
+def test_a_single_row_may_have_one_dim():
+    x = Case(op="softmax", family="normal", shape=(7,)).inputs(get_format("float64"))["x"]
+
+    assert np.array_equal(x, inputs.build("normal", 1, 7, get_format("float64"), 0)[0])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_finite_input_is_a_number_of_the_format(name):
+    format = get_format(name)
+    x = Case(op="softmax", family="sparse", shape=(8, 65)).inputs(format)["x"]
+
+    assert format.contains(x[np.isfinite(x)]).all()
+
+
+def test_an_id_gives_the_same_inputs_every_time():
+    first, second = (Case.from_id("softmax/ties/8x33/s2").inputs(get_format("float16"))["x"] for _ in range(2))
+
+    assert first.tobytes() == second.tobytes()
+
+
+def declared(*ops, family="normal", **given):
+    @case(*(ops or ("softmax",)), family=family, source="here", **given)
+    def test_it(evaluate):
+        """A law
+        in two lines."""
+
+    return getattr(test_it, CASE_ATTRIBUTE)
+
+
+def test_the_docstring_is_the_law_on_one_line():
+    (one, *_) = declared().cases("smoke")
+
+    assert (one.why, one.source) == ("A law in two lines.", "here")
+
+
+def test_a_case_without_docstring_is_refused():
+    with pytest.raises(ValueError, match="case lawless needs a docstring: its law in one sentence"):
+
+        @case("softmax", family="normal", source="here")
+        def lawless(evaluate):
+            evaluate()
+
+
+@pytest.mark.parametrize("doc", ["", "   \n  "])
+def test_a_case_whose_docstring_says_nothing_is_refused(doc):
+    def silent(evaluate):
+        evaluate()
+
+    silent.__doc__ = doc
+    with pytest.raises(ValueError, match="case silent needs a docstring"):
+        case("softmax", family="normal", source="here")(silent)
+
+
+@pytest.mark.parametrize(
+    ("op", "given", "message"),
+    [
+        ("hardmax", {"family": "normal"}, "unknown op 'hardmax'"),
+        ("softmax", {"family": "gaussian"}, "unknown input family 'gaussian'"),
+        ("softmax", {"family": "normal", "laws": ("gravity",)}, "unknown law 'gravity'; expected one of batch"),
+        ("softmax", {"family": "normal", "shapes": {"huge": [(2, 2)]}}, r"shapes has the profiles \['huge'\]; expected some of smoke"),
+    ],
+)  # fmt: skip
+def test_a_declaration_of_something_unknown_is_refused(op, given, message):
+    with pytest.raises(ValueError, match=message):
+        case(op, source="here", **given)
+
+
+def test_the_decorated_function_is_returned_itself():
+    def plain(evaluate):
+        """Law."""
+
+    assert case("softmax", family="normal", source="here")(plain) is plain
+
+
+def test_profiles_are_cumulative():
+    """Each profile runs every case of the smaller ones, and something more."""
+    specification = declared(*NAMES, laws=RELATIONS)
+    ids = [[c.id for c in specification.cases(profile)] for profile in PROFILES]
+
+    assert [len(set(some)) for some in ids] == [len(some) for some in ids]
+    assert all(set(small) < set(large) for small, large in zip(ids, ids[1:], strict=False))
+
+
+def test_each_profile_runs_its_number_of_seeds():
+    specification = declared()
+
+    assert list(SEEDS) == list(PROFILES)
+    for profile, seeds in SEEDS.items():
+        shapes = sum(len(LADDER.get(p, ())) for p in PROFILES[: PROFILES.index(profile) + 1])
+        assert len(specification.cases(profile)) == seeds * shapes
+        assert {c.seed for c in specification.cases(profile)} == set(range(seeds))
+
+
+def test_a_case_knows_the_smallest_profile_that_runs_it():
+    smallest = {}
+    for profile in reversed(PROFILES):
+        smallest |= {(c.id, c.seed): profile for c in declared().cases(profile)}
+
+    assert {c.profile for c in declared().cases("full") if c.shape in LADDER["smoke"]} == {"smoke"}
+    assert all(c.profile == smallest[c.id, c.seed] for c in declared().cases("full") if c.seed == 0)
+
+
+def test_captured_data_is_run_once_in_its_own_shape():
+    for profile in PROFILES:
+        (one,) = declared(family="minilm_scores").cases(profile)
+        assert (one.shape, one.seed, one.profile) == (inputs.get_family("minilm_scores").fixed_shape, 0, "smoke")
+
+
+def test_options_and_laws_reach_every_case():
+    found = declared("softmax", options={"dim": 0}, laws=("repeat",)).cases("quick")
+
+    assert {(c.id.split("/")[3], c.laws) for c in found} == {("dim=0", ("repeat",))}
+
+
+def test_the_ladder_has_odd_lengths_and_both_sides_of_every_tile_size():
+    lengths = {shape[-1] for shapes in LADDER.values() for shape in shapes}
+
+    assert {1, 2, 3, 31, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1023, 1024, 1025, 4095, 4096} <= lengths
+    assert set(LADDER) <= set(PROFILES)
+    assert (2, 151936) in VOCABULARY["quick"]

@@ -1,0 +1,301 @@
+"""inputs/: the same bits on every machine, numbers of the format, and the hard places that each family promises."""
+
+import hashlib
+import math
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from suite import inputs
+from suite.formats import FORMATS, get_format
+from suite.inputs.draws import Draw, _quantiles
+from suite.inputs.families import TILES, boundaries
+
+FAMILIES = inputs.all_families()
+FREE = sorted(name for name, family in FAMILIES.items() if family.fixed_shape is None)
+CAPTURED = sorted(set(FAMILIES) - set(FREE))
+FLOAT32 = get_format("float32")
+
+GOLDEN = {
+    "masked_tiles": "4052cfb3ba7002fa",
+    "minilm_padded": "3631d386137018f8",
+    "minilm_scores": "d94316a08fbe565f",
+    "nan_and_infinity": "abd4c7dd2a7f666b",
+    "normal": "3d1f356854c228c5",
+    "normal_large": "30b49c3a544e51fd",
+    "normal_small": "432a6f818e7857eb",
+    "offset": "92a582df9b133bf5",
+    "overflow_edge": "2f5339bd2f3b025d",
+    "ramps": "16eb5ea65dcb9c2f",
+    "saturation_edge": "f9d564fd4ad92a4d",
+    "sentinels": "3bafaead3825b4e5",
+    "sparse": "ae02a8a59897c1f4",
+    "ties": "3e4d6cdc2b51129d",
+    "two_heavy_ends": "e5c5d2afd696f3d1",
+    "underflow_edge": "f88adc60e6954fa1",
+    "very_negative": "9f12edf2d3b1ebb5",
+}
+"""blake2b of the little-endian float64 rows at (8, 33), float32, seed 0; of all rows for captured data."""
+
+keys = st.text(max_size=8)
+
+
+def rows_of(name, rows=8, n=33, format=FLOAT32, seed=0):
+    return inputs.build(name, *(FAMILIES[name].fixed_shape or (rows, n)), format, seed)
+
+
+def test_every_family_has_a_golden_digest():
+    assert sorted(GOLDEN) == sorted(FAMILIES)
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_every_family_gives_the_committed_bits(name):
+    """The same bits on every machine: a changed bit anywhere changes recorded results, so it is a change of the cases."""
+    values = rows_of(name).astype("<f8")
+    canonical = np.where(np.isnan(values), np.nan, values)
+
+    assert hashlib.blake2b(canonical.tobytes(), digest_size=8).hexdigest() == GOLDEN[name]
+
+
+@pytest.mark.parametrize("format", FORMATS.values(), ids=lambda f: f.name)
+@pytest.mark.parametrize("name", FREE)
+def test_every_family_gives_numbers_of_the_format_in_the_shape_that_was_asked_for(name, format):
+    for rows, n in ((1, 1), (9, 1), (9, 2), (9, 3), (9, 17), (9, 130)):
+        values = rows_of(name, rows, n, format)
+        assert values.shape == (rows, n)
+        assert values.dtype == np.float64
+        assert format.contains(values[np.isfinite(values)]).all()
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+@pytest.mark.parametrize("format", FORMATS.values(), ids=lambda f: f.name)
+def test_captured_data_has_its_own_shape_and_numbers_of_the_format(name, format):
+    values = rows_of(name, format=format)
+
+    assert values.shape == FAMILIES[name].fixed_shape
+    assert format.contains(values[np.isfinite(values)]).all()
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+def test_captured_data_in_another_shape_is_refused(name):
+    """build() promises [rows, n]."""
+    with pytest.raises(ValueError, match=r"\d+"):
+        inputs.build(name, 4, 5, FLOAT32, 0)
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_every_family_is_a_function_of_its_seed(name):
+    first, again, other = rows_of(name), rows_of(name), rows_of(name, seed=1)
+
+    assert first.tobytes() == again.tobytes()
+    assert first.tobytes() != other.tobytes()
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_changing_the_rows_that_were_built_changes_no_later_ones(name):
+    """Captured data is kept in memory: nobody may write into it."""
+    first = rows_of(name)
+    before = first.tobytes()
+    first[:] = 7.0
+
+    assert rows_of(name).tobytes() == before
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_a_narrower_format_gets_the_rounded_values_of_the_same_draw(name):
+    """So a difference between formats is one of the kernels. Families may place values by the format itself."""
+    wide, narrow = (rows_of(name, format=get_format(f)) for f in ("float64", "bfloat16"))
+    ordinary = np.isfinite(wide) & (np.abs(wide) < 1e30) & np.isfinite(narrow) & (np.abs(narrow) < 1e30)
+
+    assert np.array_equal(narrow[ordinary], get_format("bfloat16").round(wide[ordinary]))
+    assert np.array_equal(np.isnan(wide), np.isnan(narrow))
+
+
+def test_every_family_has_a_summary_of_one_line():
+    assert [name for name, family in FAMILIES.items() if len(family.summary) < 20 or "\n" in family.summary] == []
+
+
+def test_an_unknown_family_is_answered_with_the_valid_names():
+    with pytest.raises(ValueError, match=r"unknown input family 'gauss'; expected one of .*normal, .*ties"):
+        inputs.get_family("gauss")
+
+
+def test_a_name_that_is_taken_and_a_family_without_docstring_are_refused():
+    def normal(rows, n, format, draw):
+        """Another."""
+
+    def silent(rows, n, format, draw):
+        return np.zeros((rows, n))
+
+    with pytest.raises(ValueError, match="input family 'normal' exists already"):
+        inputs.family(normal)
+    with pytest.raises(ValueError, match="input family 'silent' needs a docstring"):
+        inputs.family(silent)
+    assert "silent" not in inputs.all_families()
+
+
+@settings(deadline=None, max_examples=50)
+@given(keys, st.integers(0, 40), st.integers(0, 40))
+def test_a_draw_is_a_function_of_its_key_and_place(key, first, second):
+    """Two draws in a row are one draw of the joined length."""
+    draw = Draw(key)
+    parts = [draw.words(first), draw.words(second)]
+
+    assert np.array_equal(np.concatenate(parts), Draw(key).words(first + second))
+
+
+def test_words_are_those_of_splitmix64():
+    """By the recurrence of Steele, Lea and Flood in Python's integers."""
+    mask = 2**64 - 1
+    state = int.from_bytes(hashlib.blake2b(b"key", digest_size=8).digest(), "little")
+    expected = []
+    for _ in range(50):
+        state = (state + 0x9E3779B97F4A7C15) & mask
+        z = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        expected.append(z ^ (z >> 31))
+
+    assert Draw("key").words(5, 10).reshape(-1).tolist() == expected
+
+
+@given(keys, keys)
+def test_different_keys_give_different_words(a, b):
+    assert (a == b) == np.array_equal(Draw(a).words(4), Draw(b).words(4))
+
+
+@settings(deadline=None, max_examples=50)
+@given(keys)
+def test_uniform_numbers_are_multiples_of_two_to_minus_53_in_0_1(key):
+    values = Draw(key).uniform(64)
+
+    assert ((values >= 0) & (values < 1)).all()
+    assert (values * 2.0**53 == np.rint(values * 2.0**53)).all()
+
+
+@settings(deadline=None, max_examples=50)
+@given(keys, st.integers(1, 2**32 - 1))
+def test_integers_lie_below_their_limit(key, limit):
+    values = Draw(key).integers(limit, 64)
+
+    assert ((values >= 0) & (values < limit)).all()
+    assert values.dtype == np.int64
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 10])
+def test_integers_take_every_value_equally_often(limit):
+    """Each count within 5 standard deviations of its mean."""
+    count = 20_000
+    found = np.bincount(Draw("integers").integers(limit, count), minlength=limit)
+
+    assert len(found) == limit
+    assert (np.abs(found - count / limit) <= 5 * math.sqrt(count / limit) * (limit > 1)).all()
+
+
+def test_uniform_numbers_have_the_right_mean_and_deviation():
+    values = Draw("uniform").uniform(100_000)
+
+    assert abs(values.mean() - 0.5) < 5 * math.sqrt(1 / 12 / values.size)
+    assert abs(values.std() - math.sqrt(1 / 12)) < 5 * math.sqrt((1 / 80 - 1 / 144) / (4 / 12) / values.size)
+
+
+def test_normal_numbers_have_the_right_mean_and_deviation():
+    """Within 5 standard errors, and so have their tails: 4.55 % beyond 2 sigma."""
+    values = Draw("normal").normal(100_000)
+
+    assert abs(values.mean()) < 5 / math.sqrt(values.size)
+    assert abs(values.std() - 1) < 5 / math.sqrt(2 * values.size)
+    beyond = 0.04550026
+    assert abs((np.abs(values) > 2).mean() - beyond) < 5 * math.sqrt(beyond / values.size)
+
+
+@settings(deadline=None, max_examples=30)
+@given(keys)
+def test_normal_numbers_stay_within_the_table(key):
+    values = Draw(key).normal(8, 64)
+
+    assert values.shape == (8, 64)
+    assert (np.abs(values) <= _quantiles()[-1]).all()
+    assert _quantiles()[-1] < 4.77
+
+
+@pytest.mark.parametrize("line", [0, 1, 2, 100, 511, 512, 777, 1022, 1023, 1024])
+def test_the_normal_quantiles_are_correctly_rounded(line):
+    with mpmath.workdps(40):
+        probability = 1 - mpmath.mpf(2) ** -20 if line == 1024 else mpmath.mpf(1) / 2 + mpmath.mpf(line) / 2048
+        exact = mpmath.sqrt(2) * mpmath.erfinv(2 * probability - 1)
+        assert float(_quantiles()[line]) == float(exact)
+
+
+def test_the_table_of_quantiles_is_complete_and_increasing():
+    assert len(_quantiles()) == 1025
+    assert (np.diff(_quantiles()) > 0).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 17, 130, 4096])
+def test_boundaries_are_places_in_the_row_and_its_ends_are_among_them(n):
+    places = boundaries(n)
+
+    assert places == sorted(set(places))
+    assert set(places) >= {0, n - 1, n // 2}
+    assert all(0 <= place < n for place in places)
+    assert set(places) >= {p for b in TILES for p in (b - 1, b, n - b) if 0 <= p < n}
+
+
+@pytest.mark.parametrize("n", [1, 2, 17, 130])
+def test_sparse_rows_have_a_finite_logit_and_finite_ones_at_boundaries_only(n):
+    values = rows_of("sparse", 12, n)
+
+    assert np.isfinite(values).any(axis=1).all()
+    assert set(np.flatnonzero(np.isfinite(values).any(axis=0))) <= set(boundaries(n))
+
+
+@pytest.mark.parametrize("n", [2, 3, 17, 130, 1100])
+def test_only_one_of_the_first_rows_of_masked_tiles_is_empty(n):
+    empty = np.isneginf(rows_of("masked_tiles", 20, n)).all(axis=1)
+
+    assert np.flatnonzero(empty).tolist() == [3]
+
+
+@pytest.mark.parametrize("n", [2, 17, 130])
+def test_rows_with_a_nan_a_plus_infinity_both_and_neither_stand_beside_each_other(n):
+    values = rows_of("nan_and_infinity", 16, n)
+    nan, infinite = np.isnan(values).any(axis=1), (values == np.inf).any(axis=1)
+
+    assert nan.any()
+    assert infinite.any()
+    assert np.isfinite(values[3::4]).all()
+
+
+@pytest.mark.parametrize("format", FORMATS.values(), ids=lambda f: f.name)
+def test_sentinels_are_finite_and_no_row_is_all_lowest_finite(format):
+    values = rows_of("sentinels", 16, 33, format)
+
+    assert np.isfinite(values).all()
+    assert not (values == -format.largest).all(axis=1).any()
+
+
+def test_underflow_and_saturation_rows_have_one_entry_ahead():
+    for name in ("underflow_edge", "saturation_edge"):
+        values = rows_of(name, 16, 33)
+        assert ((values == values.max(axis=1, keepdims=True)).sum(axis=1) == 1).all()
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "float32", "float64"])
+def test_overflow_rows_lie_on_both_sides_of_where_exp_overflows(name):
+    """In each format: the largest logit on either side of ln Omega, in rows of the family."""
+    edge = get_format(name).ln_omega
+    largest = rows_of("overflow_edge", 16, 33, get_format("float64")).max(axis=1)
+    nearby = largest[np.abs(largest / edge - 1) < 0.01]
+
+    assert (nearby < edge).any()
+    assert (nearby > edge).any()
+
+
+def test_very_negative_rows_are_rows_of_zeros_without_a_shift():
+    values = rows_of("very_negative", 16, 130)
+
+    assert (values < -80).all()
+    assert (values.min(axis=1) < -40_000).any()
