@@ -90,14 +90,14 @@ def raises(x, dim):
     raise ValueError("rows are too long")
 
 
-class _Unprintable(Exception):
+class _UnprintableError(Exception):
     def __str__(self):
         raise RuntimeError("no text")
 
 
-@bad("raised", "_Unprintable: its message cannot be shown")
+@bad("raised", "_UnprintableError: its message cannot be shown")
 def raises_what_cannot_be_printed(x, dim):
-    raise _Unprintable
+    raise _UnprintableError
 
 
 @bad("raised", "SystemExit: 0")

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 CASE = "softmax/normal/16x33/s0"
 NARROW = ("--op", "softmax", "--dtype", "float32", "--case", CASE)
 
-KERNELS = '''
+KERNELS = """
 import sys, time, torch
 
 def good(x, dim=-1):
@@ -68,13 +68,16 @@ def prints_half_a_character(x, dim=-1):
 def declines(x, dim=-1):
     raise NotImplementedError("no such hardware")
 
-def slow(x, dim=-1):
-    time.sleep(0.1)
+CALLS = []
+
+def endless(x, dim=-1):
+    CALLS.append(dim)
+    time.sleep(0.01 if len(CALLS) < 60 else 600)
     return torch.softmax(x, dim)
 
 def wrong_signature():
     pass
-'''
+"""
 
 IN_A_BAD_RUN = {
     "raises": "raised",
@@ -160,9 +163,16 @@ def processes(folder, kernels, recorded):
     """Real processes, all started at once: {name: Popen}."""
     bad = [f"--kernel={kernels}:{name}" for name in IN_A_BAD_RUN]
     commands = {
-        "interrupted": ["-c", INTERRUPTIBLE, "run", "--op=softmax", f"--kernel={kernels}:slow", f"--out={folder}/interrupted"],
+        "interrupted": [
+            "-c",
+            INTERRUPTIBLE,
+            "run",
+            "--op=softmax",
+            f"--kernel={kernels}:endless",
+            f"--out={folder}/interrupted",
+        ],
         "bad run": ["-m", "suite", "run", *NARROW, *bad, f"--out={folder}/bad"],
-        "misuse": ["-m", "suite", "check", *NARROW, "--kernel", "nosuch"],
+        "misuse": ["-m", "suite", "check", *NARROW, "--kernel", "shifted", "--dtype", "fp32"],
         "asleep": ["-c", WITHOUT_TORCH, "--help", "list ops", "list inputs", "list machines", f"report {recorded}"],
     }
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
@@ -287,7 +297,9 @@ def test_a_declared_weakness_passes_and_strict_makes_it_fail():
 def test_json_has_the_specified_shape(tmp_path, kernels):
     file = tmp_path / "records.json"
 
-    invoke("check", *NARROW, "--kernel=shifted", f"--kernel={kernels}:two_percent", f"--kernel={kernels}:declines", "--json", file)
+    invoke(
+        "check", *NARROW, "--kernel=shifted", f"--kernel={kernels}:two_percent", f"--kernel={kernels}:declines", "--json", file
+    )
 
     data = json.loads(file.read_text())
     assert list(data) == ["schema", "suite_version", "environment", "summary", "records"]
@@ -382,7 +394,10 @@ def test_a_known_failure_of_a_kernel_that_did_not_run_is_not_stale(tmp_path):
         (["--kernel=shifted", "--device=cuda:99"], ["--device", "cuda"]),
         (["--kernel=shifted", "--device=meta"], ["--device", "meta"]),
         (["--kernel=shifted", "--known-failures=nosuch.txt"], ["'nosuch.txt'", "cannot be read"]),
-        (["--kernel=shifted", "--known-failures={kernels}"], ["kernels.py:2", "expected 'kernel dtype device case reason | link'"]),
+        (
+            ["--kernel=shifted", "--known-failures={kernels}"],
+            ["kernels.py:2", "expected 'kernel dtype device case reason | link'"],
+        ),
         (["--kernel=shifted", "--input=nosuch.npz"], ["--input", "--case"]),
         (["--kernel=shifted", "--out={kernels}"], ["--out", "kernels.py", "is a file"]),
         (["--kernel=shifted", "--out={kernels}/below"], ["--out", "kernels.py/below"]),
@@ -472,7 +487,10 @@ def test_a_case_file_that_cannot_be_imported_exits_with_4(arguments, monkeypatch
 
 @pytest.mark.parametrize(
     ("error", "code", "words"),
-    [(RuntimeError("out of order"), 4, "internal error: RuntimeError: out of order\n"), (KeyboardInterrupt(), 130, "interrupted\n")],
+    [
+        (RuntimeError("out of order"), 4, "internal error: RuntimeError: out of order\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
     ids=["error", "interrupt"],
 )
 def test_a_command_that_breaks_ends_in_one_line(error, code, words, monkeypatch, capsys):
@@ -810,7 +828,7 @@ def test_an_interrupted_run_exits_with_130_and_leaves_a_report_of_whole_records(
     assert len(records) > 2
     assert file.read_text().endswith("\n")
     assert all({"id", "kernel", "status", "message", "digest"} <= set(record) for record in records)
-    assert "slow" in (out / "report.html").read_text()
+    assert "endless" in (out / "report.html").read_text()
     assert "Interrupted: what follows is what was done." in stdout
     assert "Traceback" not in stdout + stderr
 
@@ -831,7 +849,7 @@ def test_misuse_in_a_process_of_its_own_is_one_message_on_stderr(finished):
 
     assert code == 2
     assert stdout == ""
-    assert stderr.count("unknown kernel 'nosuch'") == 1
+    assert stderr.count("Invalid value for '--dtype': 'fp32' is not one of 'float64', 'float32'") == 1
     assert "Traceback" not in stderr
 
 

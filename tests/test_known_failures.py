@@ -28,7 +28,9 @@ def written(tmp_path, text):
 
 
 def test_an_entry_is_read_with_its_place(tmp_path):
-    path = written(tmp_path, "# kernel dtype device case reason | link\n\n   \nfused  float16\tcpu softmax/*  a  reason |  link \n")
+    path = written(
+        tmp_path, "# kernel dtype device case reason | link\n\n   \nfused  float16\tcpu softmax/*  a  reason |  link \n"
+    )
 
     assert read(path) == [KnownFailure("fused", "float16", "cpu", "softmax/*", "a  reason", "link", "known.txt:4")]
 
@@ -52,7 +54,7 @@ def test_a_file_of_comments_has_no_entries(tmp_path):
 def test_a_malformed_line_is_named_by_file_and_line(tmp_path, line):
     path = written(tmp_path, f"# comment\n{line}\n")
 
-    with pytest.raises(ValueError, match="expected 'kernel dtype device case reason | link', got") as caught:
+    with pytest.raises(ValueError, match=r"expected 'kernel dtype device case reason \| link', got") as caught:
         read(path)
     assert str(caught.value).startswith(f"{path}:2: ")
     assert repr(line) in str(caught.value)
@@ -122,9 +124,7 @@ def test_a_failure_that_no_entry_explains_stays_a_failure():
 
 
 def test_an_entry_that_matches_no_existing_case_is_stale_even_where_nothing_ran():
-    assert stale([entry(case="sofmax/*")], [], [CASE], narrowed=False) == [
-        "known.txt:3: 'sofmax/*' matches no existing case"
-    ]
+    assert stale([entry(case="sofmax/*")], [], [CASE], narrowed=False) == ["known.txt:3: 'sofmax/*' matches no existing case"]
     assert len(stale([entry(case="sofmax/*")], [make()], [CASE], narrowed=True)) == 1
 
 

@@ -59,8 +59,7 @@ def value_or_value_error(path, **options):
         warnings.filterwarnings("ignore", category=UserWarning)  # numpy warns of headers by Python 2
         try:
             tensors = load(path, **options)
-        except ValueError as error:
-            assert path.name in str(error)
+        except ValueError:
             return False
     assert all(isinstance(tensor, torch.Tensor) for tensor in tensors.values())
     return True
@@ -286,6 +285,12 @@ def test_another_ending_and_a_missing_file_are_named(tmp_path):
         load(saved(tmp_path, b"", ".pt"))
     with pytest.raises(ValueError, match=r"tensor file '.*absent.npz' does not exist"):
         load(tmp_path / "absent.npz")
+
+
+def test_a_refusal_names_the_file(tmp_path):
+    for ending in (".npz", ".safetensors"):
+        with pytest.raises(ValueError, match=rf"tensor file '.*/file\{ending}' cannot be read: \S"):
+            load(saved(tmp_path, b"text", ending))
 
 
 def test_pick_takes_the_first_name_that_there_is(tmp_path):

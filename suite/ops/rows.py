@@ -54,10 +54,14 @@ class RowFacts:
         return np.asarray(self.maximum + self.log_total)
 
     @cached_property
+    def finite_gap(self) -> Array:
+        """[rows, n]: D_i, 0 at -inf."""
+        return np.asarray(np.where(self.x > -np.inf, self.gap, 0.0))
+
+    @cached_property
     def mean_gap(self) -> Array:
         """Dbar = sum_j p_j D_j, at most ln n."""
-        finite_gap = np.where(self.exponential > 0, self.gap, 0.0)
-        return np.asarray(np.einsum("ij,ij->i", self.exponential, finite_gap)[:, None] / self.total)
+        return np.asarray(np.einsum("ij,ij->i", self.exponential, self.finite_gap)[:, None] / self.total)
 
     @cached_property
     def mean_magnitude(self) -> Array:

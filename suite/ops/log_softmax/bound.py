@@ -20,7 +20,7 @@ from suite.ops.rows import LOG2_E, Allowed, RowFacts, total_error, underflow_sca
 def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
     """The allowed absolute error of each entry of log_softmax, [rows, n], before rounding to the format `target`."""
     u = numerics.arithmetic(target).unit_roundoff
-    gap = np.where(np.isfinite(facts.gap), facts.gap, 0.0)
+    gap = facts.finite_gap
     result = gap + facts.log_total
     total = total_error(facts, numerics, target)
     rounding = 2.25 * u * gap + 2.25 * u * result + u * (2 * numerics.log_ulp + 1) * facts.log_total

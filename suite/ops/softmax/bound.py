@@ -19,32 +19,35 @@ def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
     """The allowed absolute error of each entry of softmax, [rows, n], before rounding to the format `target`."""
     u = numerics.arithmetic(target).unit_roundoff
     exp_error, log_error = 2 * numerics.exp_ulp, 2 * numerics.log_ulp
-    p, y = facts.probability, facts.log_sum_exp
-    gap = np.where(np.isfinite(facts.gap), facts.gap, 0.0)
+    p, gap = facts.probability, facts.finite_gap
 
+    of_row = total_error(facts, numerics, target) + u * ((log_error + 1) * facts.log_total + 3)
     if numerics.shift == "none":
-        own = 2.25 * u * np.abs(np.where(np.isfinite(facts.x), facts.x, 0.0)) + u * exp_error
+        of_entry = 2.25 * u * np.where(facts.x > -np.inf, np.abs(facts.x), 0.0) + u * exp_error
     else:
-        own = 2.25 * u * gap + u * exp_error * (gap > 0)
-    relative = total_error(facts, numerics, target) + own + u * ((log_error + 1) * facts.log_total + 3)
+        of_entry = 2.25 * u * gap + u * exp_error * (gap > 0)
     if numerics.shift == "lse":
-        relative = relative + u * (2 * np.abs(y) + np.abs(facts.log_total + gap))
+        of_row = of_row + 2 * u * np.abs(facts.log_sum_exp)
+        of_entry = of_entry + u * (gap + facts.log_total)
     if numerics.shift == "folded":
-        relative = relative + 2 * u * np.abs(facts.maximum)
+        of_row = of_row + 2 * u * np.abs(facts.maximum)
     stored = numerics.format_of("probabilities", target)
     if stored is not None:
-        relative = relative + stored.unit_roundoff
+        of_row = of_row + stored.unit_roundoff
     scores = numerics.format_of("scores", target)
     if scores is not None:
-        relative = relative + scores.unit_roundoff * gap
+        of_entry = of_entry + scores.unit_roundoff * gap
 
+    relative = of_row + of_entry
     eta, scale = underflow_scale(facts, numerics, target)
-    tail = eta * ((1 + facts.visible * p) * scale + 1)
-    absolute = p * relative / (1 - np.minimum(relative, 0.5)) + tail
-    # A first-order bound says nothing from one half on, except that a result which even exp(2 U u) cannot lift out
-    # of the underflow is 0: the far tail of a row with a large negative sentinel stays judged.
-    gone = -facts.gap - facts.log_total + 2 * relative < np.log(eta) - 1
-    absolute = np.where(relative < 0.5, absolute, np.where(gone, tail, np.inf))
-    absolute = np.where(facts.x > -np.inf, absolute, 0.0)
-    flush_below = np.where(relative < 0.5, compute_format(target).smallest_normal * (1 + relative), 0.0)
-    return Allowed(absolute, flush_below)
+    absolute = p * (relative / (1 - relative) + eta * scale * facts.visible) + eta * (scale + 1)
+    flush_below = compute_format(target).smallest_normal * (1 + relative)
+    meaningless = ~(relative < 0.5)
+    if meaningless.any():
+        # A first-order bound says nothing from one half on, except that a result which even exp(2 U u) cannot lift out
+        # of the underflow is 0: the far tail of a row with a large negative sentinel stays judged.
+        gone = -facts.gap - facts.log_total + 2 * relative < np.log(eta) - 1
+        tail = eta * ((1 + facts.visible * p) * scale + 1)
+        absolute = np.where(meaningless, np.where(gone, tail, np.inf), absolute)
+        flush_below = np.where(meaningless, 0.0, flush_below)
+    return Allowed(np.where(facts.x > -np.inf, absolute, 0.0), flush_below)

@@ -1,0 +1,50 @@
+# make report, make test: the two commands of a newcomer. Both install what they need into .venv first.
+PYTHON ?= python3
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+BIN := .venv/bin
+
+.PHONY: report test check lint types wheel bench score honest clean
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+report: .venv/installed
+	$(BIN)/softmax-suite run --profile smoke
+
+test: .venv/installed
+	$(BIN)/python -m pytest -q -n $(JOBS)
+
+check: lint types test wheel
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed
+	$(BIN)/mypy
+
+# The wheel works in a bare environment outside the checkout.
+wheel: .venv/installed
+	rm -rf .wheel-check && mkdir .wheel-check
+	$(BIN)/python -m pip wheel -q --no-deps -w .wheel-check .
+	$(PYTHON) -m venv .wheel-check/venv
+	.wheel-check/venv/bin/python -m pip install -q -c constraints.txt .wheel-check/*.whl
+	mkdir .wheel-check/elsewhere && cd .wheel-check/elsewhere && \
+	  ../venv/bin/softmax-suite run --profile smoke --op softmax --kernel shifted --out run && \
+	  ../venv/bin/python -m pytest -q -p suite.plugin --pyargs suite.cases --op logsumexp --kernel online --dtype bfloat16
+	rm -rf .wheel-check
+
+# Numbers that the README and the docs quote.
+bench: .venv/installed
+	$(BIN)/python -m pytest -q tests/benchmarks --benchmark-enable --benchmark-only -p no:xdist
+
+score: .venv/installed
+	$(BIN)/python -m tests.planted_faults
+
+honest: .venv/installed
+	$(BIN)/python -m tests.honest_kernels
+
+clean:
+	rm -rf .venv .wheel-check runs
