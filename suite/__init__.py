@@ -8,8 +8,7 @@ Importing this package does not import torch.
 
 from suite.judge import Judgement, JudgementError, judge
 from suite.numerics import BEST_PRACTICE, CONTRACT, Numerics, Semantics
-
-__version__ = "0.1.0"
+from suite.version import __version__
 
 __all__ = [
     "BEST_PRACTICE",
@@ -18,5 +17,6 @@ __all__ = [
     "JudgementError",
     "Numerics",
     "Semantics",
+    "__version__",
     "judge",
 ]

@@ -51,8 +51,10 @@ class Case:
         if match is None:
             raise ValueError(f"case id {id!r} is not op/family/ROWSxN[/dim=D]/sSEED")
         get_op(match["op"])
-        inputs.get_family(match["family"])
+        family = inputs.get_family(match["family"])
         shape = tuple(int(n) for n in match["shape"].split("x"))
+        if family.fixed_shape is not None and family.fixed_shape != shape:
+            raise ValueError(f"{family.name} has the shape {'x'.join(map(str, family.fixed_shape))}, not {match['shape']}")
         options = {"dim": int(match["dim"])} if match["dim"] else {}
         case = cls(op=match["op"], family=match["family"], shape=shape, options=options, laws=laws, seed=int(match["seed"]))
         get_op(case.op).resolve_options(options, len(shape))
@@ -128,7 +130,8 @@ def case(
         raise ValueError(f"shapes has the profiles {sorted(ladder)}; expected some of {', '.join(PROFILES)}")
 
     def declare(function: T) -> T:
-        if not function.__doc__:
+        why = " ".join((function.__doc__ or "").split())
+        if not why:
             raise ValueError(f"case {function.__name__} needs a docstring: its law in one sentence")
         specification = CaseSpecification(
             ops=ops,
@@ -136,7 +139,7 @@ def case(
             shapes=ladder,
             options=dict(options or {}),
             laws=laws,
-            why=" ".join(function.__doc__.split()),
+            why=why,
             source=source,
         )
         setattr(function, CASE_ATTRIBUTE, specification)

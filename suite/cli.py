@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from suite import __version__
 from suite.ops import NAMES
+from suite.version import __version__
 
 if TYPE_CHECKING:
     from suite.records import Record
@@ -172,8 +172,10 @@ def reproduce(record: str, runs: Path) -> None:
     from suite.case import Case
     from suite.execution import evaluate
     from suite.kernels import load_kernels
+    from suite.known_failures import apply, read
     from suite.oracle import Oracle
     from suite.oracle.cache import default_folder
+    from suite.plugin import cases_folder
     from suite.store import find_record
 
     try:
@@ -190,6 +192,9 @@ def reproduce(record: str, runs: Path) -> None:
         )
     except ValueError as error:
         misuse(str(error))
+    default = cases_folder() / "known_failures.txt"
+    if not again.strict and default.is_file():
+        again = apply(again, read(default))
     click.echo(again.message or f"{again.case} {again.dtype} {again.kernel}: {again.status}")
     same = "the same output bits" if again.digest == recorded.digest else "other output bits"
     if again.kernel_version != recorded.kernel_version:
@@ -316,7 +321,7 @@ def _finish(result: Result) -> NoReturn:
     for line in result.stale:
         click.echo(f"known failure that passed: {line}", err=True)
     if result.exit_code == 3:
-        click.echo("nothing was judged: no kernel supports what was selected", err=True)
+        click.echo("nothing was judged: no case of this profile matches, or no kernel supports what was selected", err=True)
     sys.exit(result.exit_code)
 
 
@@ -361,14 +366,16 @@ def _print_summary(result: Result, *, verbose: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The console script: as cli(), but an unexpected error ends with exit code 4 and one line, never a traceback."""
+    given = list(arguments) if arguments is not None else None
     try:
-        cli.main(args=list(arguments) if arguments is not None else None, prog_name="softmax-suite")
-    except SystemExit:
-        raise
-    except KeyboardInterrupt:
+        code = cli.main(args=given, prog_name="softmax-suite", standalone_mode=False)
+    except click.exceptions.Abort:
         click.echo("interrupted", err=True)
         sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except Exception as error:
         click.echo(f"internal error: {type(error).__name__}: {error}", err=True)
         sys.exit(4)
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -12,8 +12,9 @@ from suite.environment import probe
 from suite.formats import float32
 from suite.inputs import build
 from suite.judge import judge
-from suite.oracle import Oracle, libm, tiers
+from suite.oracle import Oracle, libm
 from suite.oracle.cache import default_folder
+from suite.oracle.certified import ASSUMED_ULP, certified_tier
 
 
 def examine() -> Iterator[tuple[str, bool]]:
@@ -22,11 +23,11 @@ def examine() -> Iterator[tuple[str, bool]]:
 
     for name, value in probe().items():
         yield f"{name:<24}{_text(value)}", name != "subnormals_flushed" or not value
-    yield f"{'certified tier':<24}{tiers.best()}", True
+    yield f"{'certified tier':<24}{certified_tier()}", True
     accuracy = libm.accuracy()
     yield (
         f"{'float64 tier':<24}exp {accuracy.exp_ulp:.3f} ulp, log {accuracy.log_ulp:.3f} ulp on {accuracy.points} points "
-        f"against {accuracy.against}; the tier assumes {libm.ASSUMED_ULP}",
+        f"against {accuracy.against}; the tier assumes {ASSUMED_ULP}",
         libm.is_accurate(),
     )
     yield f"{'reference cache':<24}{default_folder()}", True

@@ -49,8 +49,8 @@ def numpy_identity() -> str:
 
 def probe(device: str = "cpu") -> dict[str, Any]:
     """Reads this machine's identity: one flat dictionary, JSON-ready, with `env_id`, a hash of what can change a result."""
-    from suite import __version__
     from suite.floating_point import subnormals_are_flushed
+    from suite.version import __version__
 
     facts: dict[str, Any] = {
         "suite_version": __version__,

@@ -31,7 +31,7 @@ from suite.ops.rows import (
     SPECIAL_NAMES,
     Allowed,
 )
-from suite.oracle import Oracle, Reference
+from suite.oracle import Oracle, Reference, certified_entry
 from suite.tensors import device_name, dtype_name, format_of, is_tensor, to_float64
 
 Mask = NDArray[np.bool_]
@@ -157,7 +157,7 @@ def judge(
         raise ValueError(f"input x has dtype {dtype_name(x)} and shape {tuple(x.shape)}; expected a floating tensor with a dim")
     resolved = definition.resolve_options(options, x.ndim)
     shape = tuple(int(n) for n in x.shape)
-    wrong = check_output(definition, x, output, resolved)
+    wrong = check_output(definition, output, shape, dtype_name(x), device_name(x), resolved)
     if wrong is not None:
         status, reason = wrong
         return Judgement(
@@ -168,17 +168,29 @@ def judge(
     return judge_values(definition, reference, to_float64(output), shape, resolved, format, numerics)
 
 
-def check_output(op: Op, x: Any, output: Any, options: Mapping[str, Any]) -> tuple[str, str] | None:
-    """(status, reason) where the output is not a tensor of the right kind, device, shape and dtype; else None."""
+def check_output(
+    op: Op, output: Any, shape: tuple[int, ...], dtype: str, device: str, options: Mapping[str, Any]
+) -> tuple[str, str] | None:
+    """(status, reason) where the output is no dense tensor of the right device, shape and dtype; else None.
+
+    shape, dtype, device: of the input, as it was before the call.
+    """
     if not is_tensor(output):
         return "wrong_type", f"returned {_describe(output)}; expected one tensor"
-    if device_name(output) != device_name(x):
-        return "wrong_type", f"returned a tensor on {device_name(output)}; the input is on {device_name(x)}"
-    expected = op.output_shape(tuple(x.shape), options)
-    if tuple(output.shape) != expected:
-        return "wrong_shape", f"returned shape {list(output.shape)}; expected {list(expected)}"
-    if dtype_name(output) != dtype_name(x):
-        return "wrong_dtype", f"returned {dtype_name(output)}; expected {dtype_name(x)}"
+    try:
+        where, what, got = device_name(output), dtype_name(output), tuple(int(n) for n in output.shape)
+        layout = str(getattr(output, "layout", "torch.strided"))
+        if where != device:
+            return "wrong_type", f"returned a tensor on {where}; the input is on {device}"
+        if layout != "torch.strided":
+            return "wrong_type", f"returned a tensor with layout {layout}; expected a dense one"
+        if got != op.output_shape(shape, options):
+            return "wrong_shape", f"returned shape {list(got)}; expected {list(op.output_shape(shape, options))}"
+        if what != dtype:
+            return "wrong_dtype", f"returned {what}; expected {dtype}"
+        to_float64(output)
+    except Exception as error:  # a tensor subclass may refuse anything
+        return "wrong_type", f"returned a {type(output).__name__} that cannot be read: {type(error).__name__}"
     return None
 
 
@@ -248,8 +260,9 @@ def _inside(op: Op, reference: Reference, allowed: Allowed, format: Format, y: A
     upper = format.round(*two_sum(hi, lo + reach))
     lower = np.where(allowed.judged, lower, -np.inf)
     upper = np.where(allowed.judged, upper, np.inf)
-    unjudged_logarithm = ~allowed.judged & (op.lower_limit == -np.inf)
-    finite_range = np.isfinite(y) | (allowed.judged & np.isinf(upper)) | np.isinf(format.round(hi)) | unjudged_logarithm
+    finite_range = np.isfinite(y) | (allowed.judged & np.isinf(upper)) | np.isinf(format.round(hi))
+    if allowed.may_overflow is not None:
+        finite_range |= allowed.may_overflow
     inside = (lower <= y) & (y <= upper) & finite_range
     if allowed.flush_below is not None:
         inside |= (y == 0) & (hi <= allowed.flush_below)
@@ -296,7 +309,12 @@ def _worst(
     row, column = (int(i) for i in np.unravel_index(int(np.argmax(ratio)), ratio.shape))
     finite = reference.special[row, column] == FINITE
     hi, got = float(reference.hi[row, column]), float(y[row, column])
-    expected = _digits(hi, float(reference.lo[row, column])) if finite else SPECIAL_NAMES[reference.special[row, column]]
+    expected = SPECIAL_NAMES[reference.special[row, column]]
+    if finite:
+        exact = (hi, float(reference.lo[row, column]))
+        if ratio[row, column] > 1 and reference.tier == "float64":
+            exact = certified_entry(op, reference.facts.x[row : row + 1], column)
+        expected = _digits(*exact)
     return Worst(
         index=op.output_index(row, column, shape, options),
         row=row,
@@ -322,8 +340,7 @@ def _statistics(op: Op, reference: Reference, format: Format, y: Array) -> dict[
     """What is recorded and not judged."""
     hi = reference.hi
     finite = (reference.special == FINITE) & np.isfinite(y)
-    normal = finite & (np.abs(hi) >= format.smallest_normal)
-    error = ((y - hi) - reference.lo)[normal] / format.ulp(hi[normal])
+    error = ulp_errors(reference, format, y)
     result: dict[str, Any] = {}
     if error.size:
         result["bias_ulp"] = float(error.mean())
@@ -336,6 +353,13 @@ def _statistics(op: Op, reference: Reference, format: Format, y: Array) -> dict[
         below_one = reference.facts.probability < 1
         result["saturated"] = int(np.count_nonzero(finite & (y == 1) & below_one))
     return result
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def ulp_errors(reference: Reference, format: Format, y: Array) -> Array:
+    """Signed errors, in ulps of the exact value, of the finite entries whose exact value is a normal number; flat."""
+    normal = (reference.special == FINITE) & np.isfinite(y) & (np.abs(reference.hi) >= format.smallest_normal)
+    return np.asarray(((y - reference.hi) - reference.lo)[normal] / format.ulp(reference.hi[normal]))
 
 
 def _inversions(reference: Reference, y: Array) -> int:
@@ -423,7 +447,10 @@ def _single_input(op: Op, inputs: Any) -> Any:
 
 
 def _describe(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:
+        text = "its repr raises"
     return f"a {type(value).__name__} ({text[:60]}{'...' if len(text) > 60 else ''})"
 
 

@@ -178,7 +178,11 @@ def load_kernels(specification: str, op: str) -> list[Kernel]:
         return [known[specification]]
     for entry in metadata.entry_points(group=ENTRY_POINTS):
         if entry.name == specification:
-            return [_as_kernel(entry.load(), op, specification)]
+            try:
+                value = entry.load()
+            except (Exception, SystemExit) as error:
+                raise ValueError(f"entry point {specification!r} cannot be loaded: {_one_line(error)}") from error
+            return [_as_kernel(value, op, specification)]
     raise ValueError(
         f"unknown kernel {specification!r} of {op}; expected one of {', '.join(known)}, or FILE.py:FUNC, or pkg.mod:FUNC"
     )
@@ -186,6 +190,9 @@ def load_kernels(specification: str, op: str) -> list[Kernel]:
 
 def _from_module(module: Any, where: str, function: str, op: str, specification: str) -> list[Kernel]:
     if function:
+        declared = _declared_in(module, op)
+        if function in declared:
+            return [replace(declared[function], id=specification, outside=True)]
         if not hasattr(module, function):
             there = [n for n, v in vars(module).items() if inspect.isfunction(v) and not n.startswith("_")]
             raise ValueError(f"{where} has no function {function!r}; it has: {', '.join(sorted(there)) or 'no functions'}")
@@ -198,6 +205,8 @@ def _from_module(module: Any, where: str, function: str, op: str, specification:
 
 def _as_kernel(value: Any, op: str, specification: str) -> Kernel:
     if isinstance(value, Kernel):
+        if value.op != op:
+            raise ValueError(f"{specification} is declared as a kernel of {value.op}, not of {op}")
         named: Kernel = replace(value, id=specification, outside=True)
         return named
     if not callable(value):
@@ -260,14 +269,16 @@ def _import_file(path: str) -> Any:
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     sys.modules[name] = module
-    sys.path.insert(0, str(file.resolve().parent))
+    folder = str(file.resolve().parent)
+    sys.path.insert(0, folder)
     try:
         specification.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise ValueError(f"kernel file {path!r} cannot be imported: {_one_line(error)}") from error
     finally:
-        sys.path.pop(0)
+        if folder in sys.path:
+            sys.path.remove(folder)
     return module
 
 

@@ -7,6 +7,7 @@ Loaded by the checkout's conftest.py, or with `-p suite.plugin`; never by an ent
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import asdict
 from fnmatch import fnmatchcase
@@ -43,7 +44,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--dtype", action="append", choices=DTYPES, help="only this dtype; may be repeated (default: all)")
     add("--device", default="cpu", help="device of the inputs: cpu, cuda, cuda:1, ... (default: cpu)")
     add("--profile", default="smoke", choices=PROFILES, help="how much to run (default: smoke)")
-    add("--case", action="append", metavar="PATTERN", help="only cases whose id matches, e.g. 'softmax/sparse/*'")
+    add(
+        "--case",
+        action="append",
+        metavar="PATTERN",
+        help="only this case id, or ids that match a pattern such as 'softmax/sparse/*'",
+    )
     add("--out", type=Path, metavar="DIR", help="run folder to append records to")
     add("--ignore-declarations", action="store_true", help="judge by best practice, whatever a kernel declares")
     add(
@@ -145,11 +151,13 @@ def session_of(config: pytest.Config) -> Session:
         from suite.environment import probe
         from suite.oracle.libm import accuracy
 
+        _check_device(config.option.device)
         try:
             session = Session(config)
-            torch.empty(0, device=session.device)
-        except (ValueError, RuntimeError, AssertionError) as error:
+        except ValueError as error:
             raise pytest.UsageError(str(error).splitlines()[0]) from None
+        except OSError as error:
+            raise pytest.UsageError(f"--out {str(config.option.out)!r} cannot be made: {error.strerror}") from None
         if hasattr(config, "workerinput"):
             torch.set_num_threads(1)
         session.start({**probe(session.device), "libm": asdict(accuracy())})
@@ -157,9 +165,21 @@ def session_of(config: pytest.Config) -> Session:
     return session
 
 
+def _check_device(device: str) -> None:
+    import torch
+
+    if device == "meta":
+        raise pytest.UsageError("--device 'meta' holds no values to judge; expected cpu, cuda, cuda:1, ...")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise pytest.UsageError(f"--device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+
+
 def pytest_collection(session: pytest.Session) -> None:
-    """Kernels that were asked for are loaded before anything is collected, so that a wrong name is answered at once."""
-    if session.config.option.kernel:
+    """What was asked for is prepared before anything is collected, so that a wrong name is answered at once."""
+    option = session.config.option
+    if option.kernel or option.out or option.known_failures or option.device != "cpu":
         session_of(session.config)
 
 
@@ -169,21 +189,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     assert isinstance(specification, CaseSpecification)
     session = session_of(metafunc.config)
-    cases = [case for case in specification.cases(session.profile) if case.op in session.ops]
+    everything = [case for case in specification.cases("full") if case.op in session.ops]
     session.existing_cases |= {case.id for case in specification.cases("full")}
+    cases = [case for case in specification.cases(session.profile) if case.op in session.ops]
     if session.patterns:
-        wanted = [c for c in specification.cases("full") if _matches(c, session.patterns) and c.op in session.ops]
-        cases = wanted if any(_is_exact(p) for p in session.patterns) else [c for c in cases if c in wanted]
+        # An id names its case whatever the profile; a pattern narrows the profile.
+        named = [case for case in everything if case.id in session.patterns]
+        cases = named + [c for c in cases if c not in named and any(fnmatchcase(c.id, p) for p in session.patterns)]
     triples = [(c, d, k) for c in cases for d in session.dtypes for k in session.kernels[c.op]]
     metafunc.parametrize("evaluate", triples, ids=[f"{c.id}-{d}-{k.id}" for c, d, k in triples], indirect=True)
-
-
-def _is_exact(pattern: str) -> bool:
-    return not any(character in pattern for character in "*?[")
-
-
-def _matches(case: Case, patterns: list[str]) -> bool:
-    return any(fnmatchcase(case.id, p) or (fnmatchcase(case.id, f"*{p}*") and _is_exact(p)) for p in patterns)
 
 
 @pytest.fixture
@@ -219,6 +233,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if shared is None or not shared.patterns or hasattr(session.config, "workerinput"):
         return
     for pattern in shared.patterns:
-        if not any(fnmatchcase(c, pattern) or (_is_exact(pattern) and pattern in c) for c in shared.existing_cases):
-            some = ", ".join(sorted(shared.existing_cases)[:3])
-            raise pytest.UsageError(f"--case {pattern!r} matches no case; see `softmax-suite list cases` (such as {some})")
+        if not any(fnmatchcase(case, pattern) for case in shared.existing_cases):
+            near = difflib.get_close_matches(pattern, sorted(shared.existing_cases), n=3, cutoff=0.1)
+            some = ", ".join(near or sorted(shared.existing_cases)[:3])
+            raise pytest.UsageError(f"--case {pattern!r} matches no case; `softmax-suite list cases` has all, such as {some}")

@@ -119,9 +119,12 @@ class Record:
 
     @property
     def id(self) -> str:
-        """Names what was run: equal for two runs of the same kernel on the same case, dtype, device and direction."""
+        """Names what was run: equal for two runs of the same kernel on the same case, dtype, device and direction.
+
+        It begins with a letter, so that no reader of CSV takes it for a number.
+        """
         parts = (self.kernel, self.op, self.case, self.dtype, self.device, self.direction)
-        return hashlib.blake2b("|".join(parts).encode(), digest_size=6).hexdigest()
+        return "r" + hashlib.blake2b("|".join(parts).encode(), digest_size=6).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, `id` first; infinities and NaN as the strings "inf", "-inf" and "nan"."""
@@ -150,7 +153,28 @@ class Record:
                 if not isinstance(given[name], list | tuple):
                     raise ValueError(f"{name}={given[name]!r} must be a list")
                 given[name] = tuple(given[name])
-        for name in ("kernel", "op", "case", "family", "dtype", "status", "suite_version", "message", "reproduce"):
+        for name in (
+            "kernel",
+            "op",
+            "case",
+            "family",
+            "dtype",
+            "status",
+            "suite_version",
+            "message",
+            "reproduce",
+            "env_id",
+            "started",
+            "kernel_version",
+            "profile",
+            "device",
+            "direction",
+            "known",
+            "numerics",
+            "tier",
+            "digest",
+            "output",
+        ):
             if name in given and not isinstance(given[name], str):
                 raise ValueError(f"{name}={given[name]!r} must be text")
         for name in ("options", "bitwise", "tiles"):
@@ -184,5 +208,5 @@ def _number(name: str, value: Any) -> float:
         raise ValueError(f"{name}={value!r} must be a number")
     try:
         return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(f"{name}={value!r} must be a number") from None

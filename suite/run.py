@@ -83,7 +83,7 @@ def run_cases(arguments: Sequence[str]) -> Result:
         records=tuple(session.records),
         environment=watcher.environment,
         stale=() if session.strict else tuple(outdated),
-        interrupted=code == pytest.ExitCode.INTERRUPTED,
+        interrupted=watcher.interrupted,
         errors=tuple(watcher.errors),
     )
 
@@ -103,6 +103,7 @@ class _Watcher:
         self.session: plugin.Session | None = None
         self.environment: dict[str, Any] = {}
         self.errors: list[str] = []
+        self.interrupted = False
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
@@ -132,11 +133,11 @@ class _Watcher:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when != "call":
             if report.failed:
-                self.errors.append(f"{report.nodeid}: {report.longreprtext.splitlines()[-1]}")
+                self.errors.append(f"{report.nodeid}: {_crash(report)}")
             return
         status = dict(report.user_properties).get("status")
         if status is None:
-            self.errors.append(f"{report.nodeid}: {report.longreprtext.splitlines()[-1] if report.failed else 'no record'}")
+            self.errors.append(f"{report.nodeid}: {_crash(report) if report.failed else 'no record'}")
             return
         self._counts[summary_class(str(status))] += 1
         done = sum(self._counts.values())
@@ -149,7 +150,10 @@ class _Watcher:
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
-            self.errors.append(f"{report.nodeid}: {report.longreprtext.splitlines()[-1]}")
+            self.errors.append(f"{report.nodeid}: {_crash(report)}")
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        self.interrupted |= isinstance(excinfo.value, KeyboardInterrupt)
 
     def pytest_internalerror(self, excrepr: Any) -> None:
         self.errors.append(str(excrepr).splitlines()[-1])
@@ -158,6 +162,7 @@ class _Watcher:
     def pytest_collection(self, session: pytest.Session) -> Any:
         """Keeps a usage error for the command to show, which pytest would print in its own words."""
         try:
+            plugin.session_of(session.config)
             return (yield)
         except pytest.UsageError as error:
             self._misuse = str(error)
@@ -178,3 +183,10 @@ class _Watcher:
         self.session = config.stash.get(plugin.SESSION, None)
         if self.session is not None:
             self.environment = self.session.environment
+
+
+def _crash(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """What went wrong, in one line: the exception with its text."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = str(crash.message) if crash is not None else report.longreprtext.strip().splitlines()[-1]
+    return text.splitlines()[0]

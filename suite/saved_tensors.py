@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import zipfile
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from suite.formats import FORMATS
+from suite.formats import FORMATS, get_format
 
 _SAFETENSORS = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _HEADER_LIMIT = 100_000_000
@@ -42,11 +42,13 @@ def pick(tensors: Mapping[str, Any], names: tuple[str, ...], path: Path) -> Any:
 def _load_npz(path: Path, dtype: str | None) -> dict[str, Any]:
     import torch
 
+    if dtype is not None:
+        get_format(dtype)
     tensors = {}
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             for name in file.files:
-                array = np.ascontiguousarray(file[name])
+                array = np.array(file[name], order="C")
                 raw = array.dtype.kind in "uV" and array.dtype.itemsize in (1, 2)
                 if raw and dtype is None:
                     raise ValueError(f"{name} has raw {array.dtype} patterns: say which format they are with --dtype")
@@ -57,8 +59,8 @@ def _load_npz(path: Path, dtype: str | None) -> dict[str, Any]:
                     tensors[name] = torch.from_numpy(array.view(integer).copy()).view(getattr(torch, dtype))
                 else:
                     tensors[name] = torch.from_numpy(array)
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"tensor file {str(path)!r} cannot be read: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # zlib, zipfile, tokenize and numpy each have their own
+        raise ValueError(f"tensor file {str(path)!r} cannot be read: {_one_line(error)}") from None
     return tensors
 
 
@@ -82,11 +84,20 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
             format = FORMATS[_SAFETENSORS[entry["dtype"]]]
             start, end = (int(offset) for offset in entry["data_offsets"])
             shape = tuple(int(n) for n in entry["shape"])
-            size = int(np.prod(shape, dtype=np.int64)) * format.bits // 8
+            size = math.prod(shape) * format.bits // 8
             if min(shape, default=0) < 0 or not 0 <= start <= end <= len(data) or end - start != size:
                 raise ValueError(f"{name} has offsets {start}:{end} that do not fit its shape {list(shape)}")
+            torch_dtype = getattr(torch, format.name)
+            if not size:
+                tensors[name] = torch.empty(shape, dtype=torch_dtype)
+                continue
             raw = torch.from_numpy(np.frombuffer(data[start:end], dtype=np.uint8).copy())
-            tensors[name] = raw.view(getattr(torch, format.name)).reshape(shape)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise ValueError(f"tensor file {str(path)!r} cannot be read: {str(error).splitlines()[0]}") from None
+            tensors[name] = raw.view(torch_dtype).reshape(shape)
+    except Exception as error:
+        raise ValueError(f"tensor file {str(path)!r} cannot be read: {_one_line(error)}") from None
     return tensors
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -39,7 +39,10 @@ class Store:
     def append(self, record: Record) -> None:
         """Writes one record; it is with the operating system when this returns."""
         if self._stream is None:
+            torn = self._path.is_file() and not self._path.read_bytes().endswith(b"\n")
             self._stream = self._path.open("a", encoding="utf-8")
+            if torn:
+                self._stream.write("\n")
         self._stream.write(record.to_json() + "\n")
         self._stream.flush()
 
@@ -67,10 +70,13 @@ def read_run(folder: Path) -> Run:
                 continue
             try:
                 record = Record.from_dict(json.loads(line))
-            except ValueError as error:
+                record.id.encode()
+            except (ValueError, RecursionError) as error:
                 notices.append(f"{path.name}:{number} skipped: {str(error).splitlines()[0]}")
                 continue
-            records[record.id] = record
+            kept = records.get(record.id)
+            if kept is None or record.started >= kept.started:
+                records[record.id] = record
     return Run(folder, _read_environment(folder, notices), tuple(records.values()), tuple(notices))
 
 
@@ -78,7 +84,7 @@ def _read_environment(folder: Path, notices: list[str]) -> dict[str, Any]:
     path = folder / "env.json"
     try:
         environment = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         notices.append(f"env.json cannot be read: {str(error).splitlines()[0]}")
         return {}
     if not isinstance(environment, dict):

@@ -44,9 +44,9 @@ def to_torch(values: Array, format: Format, device: str = "cpu") -> Any:
     """A contiguous torch tensor of `format` with these values, which must be numbers of the format (NaN, inf allowed)."""
     import torch
 
-    exact = np.ascontiguousarray(values)
+    exact = np.array(values, dtype=np.float64, order="C")
     assert bool(np.all(format.contains(exact) | ~np.isfinite(exact))), f"values that {format.name} cannot hold"
-    return torch.from_numpy(exact.copy()).to(device=device, dtype=getattr(torch, format.name))
+    return torch.from_numpy(exact).to(device=device, dtype=getattr(torch, format.name))
 
 
 def bits(tensor: Any) -> NDArray[np.uint8]:
@@ -54,5 +54,5 @@ def bits(tensor: Any) -> NDArray[np.uint8]:
     if isinstance(tensor, np.ndarray):
         return np.frombuffer(tensor.tobytes(), dtype=np.uint8)
     torch = sys.modules["torch"]
-    flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    flat = tensor.detach().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
     return np.array(flat.cpu().numpy(), dtype=np.uint8)

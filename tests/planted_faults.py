@@ -451,7 +451,9 @@ def single_row_path(x, dim=-1):
     return torch.softmax(x.float(), dim).to(x.dtype)
 
 
-@fault("softmax", "every second call reads a stale maximum", "law_broken", "inaccurate", "nonfinite", stateful=True, dtypes=BOTH)
+@fault(
+    "softmax", "every second call reads a stale maximum", "law_broken", "inaccurate", "nonfinite", stateful=True, dtypes=BOTH
+)
 def stale_second_call():
     calls = [0]
 

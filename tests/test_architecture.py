@@ -30,7 +30,7 @@ LAYERS = (
     ("cli",),
     ("__main__",),
 )
-HELPERS_OF_KERNELS = ("suite.ops.online", "suite.ops.unshifted", "suite.ops.wide")
+HELPERS_OF_KERNELS = ("suite.ops.parts.online", "suite.ops.parts.unshifted", "suite.ops.parts.wide")
 ONLY_THE_VERSION = "suite.__version__"
 ASLEEP = ("torch", "pandas", "flint", "mpmath", "scipy", "pytest", "matplotlib", "jinja2", "rich")
 

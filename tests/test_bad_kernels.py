@@ -16,7 +16,7 @@ import torch
 
 from suite.case import Case
 from suite.execution import evaluate
-from suite.execution.state import GlobalState
+from suite.execution import state as global_state
 from suite.kernels import Kernel, load_kernels
 from suite.oracle import Oracle
 from suite.store import Store
@@ -71,7 +71,7 @@ def undisturbed():
 @pytest.fixture(autouse=True)
 def _this_process_stays_whole():
     """Keeps what a kernel may corrupt, so that an engine that puts too little back fails one test and not all."""
-    state, errors, streams = GlobalState.read(), np.geterr(), (sys.stdout, sys.stderr)
+    state, errors, streams = global_state.read(), np.geterr(), (sys.stdout, sys.stderr)
     device = torch.get_default_device()
     yield
     torch.set_default_device(device if device.type != "cpu" else None)
@@ -365,7 +365,7 @@ def switches_gradients_on(x, dim):
     return right(x, dim)
 
 
-@corrupting("deterministic from False to True")
+@corrupting("deterministic_mode from 0 to 2")
 def asks_for_determinism(x, dim):
     torch.use_deterministic_algorithms(True)
     return right(x, dim)
@@ -505,14 +505,14 @@ def test_a_bad_kernel_gets_a_status_and_a_message_that_says_why(function, status
 
 @pytest.mark.parametrize(("function", "switch"), CORRUPTING)
 def test_changing_a_global_switch_breaks_a_law_and_is_undone(function, switch):
-    before = GlobalState.read(), torch.get_default_device()
+    before = global_state.read(), torch.get_default_device()
 
     record = judged(function)
 
     assert record.status == "law_broken"
     assert "global state untouched" in record.message
     assert switch in record.message
-    assert (GlobalState.read(), torch.get_default_device()) == before
+    assert (global_state.read(), torch.get_default_device()) == before
 
 
 @pytest.mark.parametrize("function", [*ODD, *MEDDLING], ids=lambda f: f.__name__)
@@ -531,7 +531,7 @@ def test_a_right_output_passes_however_it_was_made(function):
 def test_the_next_kernel_is_judged_as_if_nothing_had_happened(function):
     case = next((p.values[3] for p in BAD if p.values[0] is function), {})
     expected = undisturbed()
-    streams, filters = (sys.stdout, sys.stderr), list(warnings.filters)
+    streams, filters, errors = (sys.stdout, sys.stderr), list(warnings.filters), np.geterr()
 
     with contextlib.suppress(Exception):  # what this kernel's own evaluation must be is another test
         judged(function, **case)
@@ -541,6 +541,7 @@ def test_the_next_kernel_is_judged_as_if_nothing_had_happened(function):
     assert (after.digest, after.ratio, after.max_ulp) == (expected.digest, expected.ratio, expected.max_ulp)
     assert (sys.stdout, sys.stderr) == streams
     assert warnings.filters == filters
+    assert np.geterr() == errors
 
 
 def test_a_keyboard_interrupt_passes_through_and_leaves_the_state_as_it_was():
@@ -548,11 +549,21 @@ def test_a_keyboard_interrupt_passes_through_and_leaves_the_state_as_it_was():
         torch.set_default_dtype(torch.float64)
         raise KeyboardInterrupt
 
-    before = GlobalState.read()
+    before = global_state.read()
 
     with pytest.raises(KeyboardInterrupt):
         judged(interrupted)
-    assert GlobalState.read() == before
+    assert global_state.read() == before
+
+
+def test_the_state_of_the_caller_is_put_back_whole():
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        record = judged(right)
+        assert record.status == "passed"
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_what_a_kernel_prints_is_kept_to_its_tail():

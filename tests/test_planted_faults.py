@@ -80,9 +80,7 @@ def test_flushing_host_does_not_change_a_verdict():
     case = Case(op="softmax", family="underflow_edge", shape=(8, 33))
     oracle, host = Oracle(), InProcess()
     bad = evaluate(case, Kernel(id="flusher", op="softmax", call=flusher), dtype="float64", oracle=oracle, host=host)
-    good = evaluate(
-        case, Kernel(id="good", op="softmax", call=torch.softmax), dtype="float64", oracle=Oracle(), host=host
-    )
+    good = evaluate(case, Kernel(id="good", op="softmax", call=torch.softmax), dtype="float64", oracle=Oracle(), host=host)
 
     assert "law_broken" in bad.broken
     assert "subnormals_flushed from False to True" in bad.message

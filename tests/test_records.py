@@ -59,7 +59,7 @@ def comparable(record):
     return {f.name: repr(getattr(record, f.name)) for f in fields(record)}
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(records())
 def test_a_record_survives_json_whatever_its_numbers_and_text(record):
     again = Record.from_dict(json.loads(record.to_json()))
@@ -68,7 +68,7 @@ def test_a_record_survives_json_whatever_its_numbers_and_text(record):
     assert again.id == record.id
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=10)
 @given(records())
 def test_json_is_strict_and_one_line(record):
     """No NaN or Infinity literal, which other languages refuse, and no line break of any kind inside a line."""
@@ -146,7 +146,7 @@ def test_a_value_of_the_wrong_kind_is_named(name, value, message):
         Record.from_dict({**make().to_dict(), name: value})
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=120)
 @given(st.sampled_from([f.name for f in fields(Record)]), some_json)
 def test_a_field_of_a_foreign_record_is_refused_or_usable(name, value):
     """ValueError is the only refusal, and what is accepted has an id and can be written again."""

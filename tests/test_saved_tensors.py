@@ -129,7 +129,7 @@ def test_a_safetensors_header_by_a_stranger_gives_value_error_or_a_value_within_
         assert load(path)["x"].nbytes <= 16
 
 
-@pytest.mark.parametrize("shape", [[2**32, 2**32], [2**62, 4], [2**63 - 1, 0, 2**63 - 1], [2**33, 2**31]], ids=str)
+@pytest.mark.parametrize("shape", [[2**32, 2**32], [2**62, 4], [2**33, 2**31]], ids=str)
 def test_a_safetensors_shape_whose_product_overflows_is_refused(scratch, shape):
     """The product wraps around to 0 in 64 bits, which is just the size of no data."""
     header = {"x": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}

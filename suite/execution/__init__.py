@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ import torch
 from suite.case import Case
 from suite.execution.host import Host, InProcess, Outcome
 from suite.formats import Array, Format, get_format
-from suite.judge import Judgement, check_output, judge_values
+from suite.judge import Judgement, check_output, judge_values, ulp_errors
 from suite.kernels import Kernel
 from suite.laws import Trial, get_law
 from suite.numerics import BEST_PRACTICE, CONTRACT
@@ -23,6 +24,9 @@ from suite.oracle import Oracle, Reference
 from suite.records import Record, by_precedence
 from suite.store import Store
 from suite.tensors import to_float64, to_torch
+
+_TORCH_ULP: WeakKeyDictionary[Reference, float | None] = WeakKeyDictionary()
+"""The largest error of torch's own kernel, for each reference in use."""
 
 
 def evaluate(
@@ -86,12 +90,12 @@ class _Evaluation:
             outcome = replace(outcome, status="raised", message=f"{outcome.message} (only on this case's input)")
         if outcome.status is not None:
             return self._record(outcome.status, message=outcome.message, outcome=outcome)
-        wrong = check_output(self.op, tensor, outcome.value, self.options)
+        wrong = self._wrong_kind(outcome.value, tuple(x.shape))
         if wrong is not None:
             return self._record(wrong[0], message=wrong[1], outcome=outcome)
-        return self._judged(x, tensor, outcome)
+        return self._judged(x, outcome)
 
-    def _judged(self, x: Array, tensor: torch.Tensor, outcome: Outcome) -> Record:
+    def _judged(self, x: Array, outcome: Outcome) -> Record:
         y = to_float64(outcome.value)
         reference = self._reference(x)
         judgement = judge_values(self.op, reference, y, tuple(x.shape), self.options, self.format, self.numerics)
@@ -127,7 +131,7 @@ class _Evaluation:
             outcome=outcome,
             judgement=judgement,
             bitwise=bitwise,
-            torch_ratio=self._torch_ratio(x, tensor, reference, judgement),
+            torch_ratio=self._torch_ratio(x, reference, judgement),
         )
 
     def _in_domain(
@@ -174,10 +178,16 @@ class _Evaluation:
         outcome = self.host.call(self.kernel, tensor, self.options)
         if outcome.status is not None:
             raise _LawCallError(f"{outcome.status}: {outcome.message}")
-        wrong = check_output(self.op, tensor, outcome.value, self.options)
+        wrong = self._wrong_kind(outcome.value, tuple(x.shape))
         if wrong is not None:
             raise _LawCallError(f"{wrong[0]}: {wrong[1]}")
         return to_float64(outcome.value)
+
+    def _wrong_kind(self, output: Any, shape: tuple[int, ...]) -> tuple[str, str] | None:
+        if isinstance(output, np.ndarray):
+            return "wrong_type", "returned a numpy array; expected a torch tensor (or declare adapter='numpy')"
+        device = str(torch.empty(0, device=self.device).device)
+        return check_output(self.op, output, shape, self.format.name, device, self.options)
 
     def _judge_again(self, x: Array, y: Array) -> Judgement:
         return judge_values(self.op, self._reference(x), y, tuple(x.shape), self.options, self.format, self.numerics)
@@ -189,19 +199,21 @@ class _Evaluation:
         benign = to_torch(np.zeros(x.shape), self.format, self.device)
         return self.host.call(self.kernel, benign, self.options).status == "unsupported"
 
-    def _torch_ratio(self, x: Array, tensor: torch.Tensor, reference: Reference, judgement: Judgement) -> float | None:
+    def _torch_ratio(self, x: Array, reference: Reference, judgement: Judgement) -> float | None:
         """The kernel's largest error in ulps over that of torch's own kernel on the same input; None where torch has none."""
-        if judgement.max_ulp is None:
-            return None
+        if reference not in _TORCH_ULP:
+            _TORCH_ULP[reference] = self._torch_ulp(x, reference)
+        own = _TORCH_ULP[reference]
+        return judgement.max_ulp / own if own and judgement.max_ulp is not None else None
+
+    def _torch_ulp(self, x: Array, reference: Reference) -> float | None:
         torch_kernel: Callable[..., torch.Tensor] = getattr(torch, self.op.name)
         try:
-            output = torch_kernel(tensor, self.options["dim"])
+            output = torch_kernel(to_torch(x, self.format, self.device), self.options["dim"])
         except (RuntimeError, IndexError):
             return None
-        own = judge_values(
-            self.op, reference, to_float64(output), tuple(x.shape), self.options, self.format, BEST_PRACTICE
-        ).max_ulp
-        return judgement.max_ulp / own if own else None
+        errors = ulp_errors(reference, self.format, self.op.output_rows(to_float64(output), self.options))
+        return float(np.abs(errors).max()) if errors.size else None
 
     def _record(
         self,
@@ -215,7 +227,7 @@ class _Evaluation:
         bitwise: dict[str, bool] | None = None,
         torch_ratio: float | None = None,
     ) -> Record:
-        from suite import __version__
+        from suite.version import __version__
 
         case, kernel = self.case, self.kernel
         found: dict[str, Any] = {}

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from suite.execution.state import GlobalState, strict
+from suite.execution import state
 from suite.kernels import Kernel
 from suite.tensors import bits
 from suite.timing.clock import timed
@@ -56,9 +56,9 @@ class InProcess:
 
     def call(self, kernel: Kernel, x: torch.Tensor, options: Mapping[str, Any]) -> Outcome:
         before = bits(x)
-        outside = GlobalState.read()
-        state = strict()
-        state.write()
+        outside = state.read()
+        strict = state.strict()
+        state.write(strict)
         printed = _Tail()
         caught: list[warnings.WarningMessage] = []
         status: str | None = None
@@ -76,8 +76,8 @@ class InProcess:
             out_of_memory = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
             status, message = "out_of_memory" if out_of_memory else "raised", _exception_text(error)
         finally:
-            changes = state.changes(GlobalState.read())
-            outside.write()
+            changes = state.changes(strict, state.read())
+            state.write(outside)
         return Outcome(
             status=status,
             message=message,
@@ -85,7 +85,7 @@ class InProcess:
             seconds=seconds,
             modified=not np.array_equal(before, bits(x)),
             state_changes=tuple(changes),
-            warnings=tuple(dict.fromkeys(f"{w.category.__name__}: {str(w.message)[:200]}" for w in caught)),
+            warnings=tuple(dict.fromkeys(_clean(f"{w.category.__name__}: {str(w.message)[:200]}") for w in caught)),
             output=printed.text(),
         )
 
@@ -129,7 +129,8 @@ class _Tail(io.TextIOBase):
         return len(text)
 
     def text(self) -> str:
-        return f"[{self._dropped} characters before this] {self._kept}" if self._dropped else self._kept
+        kept = _clean(self._kept)
+        return f"[{self._dropped} characters before this] {kept}" if self._dropped else kept
 
 
 def _exception_text(error: BaseException) -> str:
@@ -141,7 +142,12 @@ def _exception_text(error: BaseException) -> str:
             place = f" (at {frame.filename.rsplit('/', 1)[-1]}:{frame.lineno})"
             break
     try:
-        text = str(error)
+        text = _clean(str(error))
     except Exception:
         text = "its message cannot be shown"
     return f"{type(error).__name__}: {text[:500]}{place}"
+
+
+def _clean(text: str) -> str:
+    """The text without lone surrogates, which no file can hold."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -2,57 +2,108 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import numpy as np
 import torch
 
 from suite.floating_point import keep_subnormals, subnormals_are_flushed
 
-
-@dataclass(frozen=True, slots=True)
-class GlobalState:
-    """Process-wide switches of torch and of this thread's floating-point unit."""
-
-    default_dtype: torch.dtype
-    threads: int
-    grad_enabled: bool
-    deterministic: bool
-    float32_matmul_precision: str
-    cuda_allow_tf32: bool
-    cudnn_allow_tf32: bool
-    subnormals_flushed: bool
-
-    @classmethod
-    def read(cls) -> GlobalState:
-        return cls(
-            torch.get_default_dtype(),
-            torch.get_num_threads(),
-            torch.is_grad_enabled(),
-            torch.are_deterministic_algorithms_enabled(),
-            torch.get_float32_matmul_precision(),
-            torch.backends.cuda.matmul.allow_tf32,
-            torch.backends.cudnn.allow_tf32,
-            subnormals_are_flushed(),
-        )
-
-    def write(self) -> None:
-        torch.set_default_dtype(self.default_dtype)
-        torch.set_num_threads(self.threads)
-        torch.set_grad_enabled(self.grad_enabled)
-        torch.use_deterministic_algorithms(self.deterministic)
-        torch.set_float32_matmul_precision(self.float32_matmul_precision)
-        torch.backends.cuda.matmul.allow_tf32 = self.cuda_allow_tf32
-        torch.backends.cudnn.allow_tf32 = self.cudnn_allow_tf32
-        if not self.subnormals_flushed:
-            keep_subnormals()
-
-    def changes(self, after: GlobalState) -> list[str]:
-        """ "name from before to after" for every switch that differs."""
-        pairs = ((f.name, getattr(self, f.name), getattr(after, f.name)) for f in fields(self))
-        return [f"{name} from {before} to {now}" for name, before, now in pairs if before != now]
+Switch = tuple[Callable[[], Any], Callable[[Any], Any]]
 
 
-def strict() -> GlobalState:
-    """The state in which every kernel is called: this process's threads, full precision everywhere, subnormals kept."""
-    keep_subnormals()
-    return GlobalState(torch.float32, torch.get_num_threads(), False, False, "highest", False, False, False)
+def _attribute(path: str) -> Switch | None:
+    """The switch torch.<path>, None where this torch has none."""
+    *parents, name = path.split(".")
+    owner: Any = torch
+    for parent in parents:
+        owner = getattr(owner, parent, None)
+    if owner is None or not hasattr(owner, name):
+        return None
+    return (lambda: getattr(owner, name)), (lambda value: setattr(owner, name, value))
+
+
+def _switches() -> dict[str, Switch]:
+    """name -> (read, write). Newer torch has one precision switch a backend, and refuses to read the older ones beside it."""
+    switches: dict[str, Switch] = {
+        "default_dtype": (torch.get_default_dtype, torch.set_default_dtype),
+        "default_device": (lambda: str(torch.get_default_device()), _set_default_device),
+        "threads": (torch.get_num_threads, torch.set_num_threads),
+        "grad_enabled": (torch.is_grad_enabled, torch.set_grad_enabled),
+        "deterministic_mode": (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+        "numpy_errors": (np.geterr, lambda mode: np.seterr(**mode)),
+        "subnormals_flushed": (subnormals_are_flushed, _set_flush),
+    }
+    newer = (
+        "backends.cuda.matmul.fp32_precision",
+        "backends.cudnn.conv.fp32_precision",
+        "backends.mkldnn.matmul.fp32_precision",
+    )
+    older = ("backends.cuda.matmul.allow_tf32", "backends.cudnn.allow_tf32")
+    reduced = (
+        "backends.cuda.matmul.allow_fp16_reduced_precision_reduction",
+        "backends.cuda.matmul.allow_bf16_reduced_precision_reduction",
+    )
+    has_newer = _attribute(newer[0]) is not None
+    for path in (*(newer if has_newer else older), *reduced):
+        switch = _attribute(path)
+        if switch is not None:
+            switches[path] = switch
+    if not has_newer:
+        switches["float32_matmul_precision"] = (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision)
+    return switches
+
+
+def _set_default_device(name: str) -> None:
+    torch.set_default_device(None if name == "cpu" else name)
+
+
+def _set_flush(flushed: bool) -> None:
+    if flushed:
+        torch.set_flush_denormal(True)
+    else:
+        keep_subnormals()
+
+
+_SWITCHES = _switches()
+State = Mapping[str, Any]
+
+
+def read() -> State:
+    """The value of every switch."""
+    return {name: read_switch() for name, (read_switch, _) in _SWITCHES.items()}
+
+
+def write(state: State) -> None:
+    """Puts every switch to its value in `state` where it differs."""
+    for name, (read_switch, write_switch) in _SWITCHES.items():
+        if read_switch() != state[name]:
+            with contextlib.suppress(RuntimeError):  # what cannot be put back shows as a change of the next call
+                write_switch(state[name])
+
+
+def strict() -> State:
+    """The state in which every kernel is called: full precision everywhere, subnormals kept, this process's own threads."""
+    state: dict[str, Any] = dict(read())
+    state |= {
+        "default_dtype": torch.float32,
+        "default_device": "cpu",
+        "grad_enabled": False,
+        "deterministic_mode": 0,
+        "subnormals_flushed": False,
+    }
+    for name in state:
+        if name.endswith("fp32_precision"):
+            state[name] = "ieee"
+        elif name.startswith("backends."):
+            state[name] = False
+    if "float32_matmul_precision" in state:
+        state["float32_matmul_precision"] = "highest"
+    return state
+
+
+def changes(before: State, after: State) -> list[str]:
+    """ "name from before to after" for every switch that differs."""
+    return [f"{name} from {before[name]} to {after[name]}" for name in before if before[name] != after[name]]

@@ -62,6 +62,9 @@ def get_family(name: str) -> Family:
 
 def build(name: str, rows: int, n: int, format: Format, seed: int) -> Array:
     """The family's rows for this seed, float64 [rows, n], every finite value a number of `format`."""
+    fixed = get_family(name).fixed_shape
+    if fixed not in (None, (rows, n)):
+        raise ValueError(f"input family {name!r} has the shape {fixed}, not {(rows, n)}")
     draw = Draw(f"{name}|{rows}x{n}|{seed}")
     values = get_family(name).generate(rows, n, format, draw)
     finite = np.isfinite(values)

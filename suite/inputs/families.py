@@ -12,6 +12,11 @@ TILES = (16, 32, 64, 128, 1024)
 WIDE = tuple(FORMATS[name] for name in ("float16", "bfloat16", "float32", "float64"))
 
 
+def coarse(threshold: float) -> float:
+    """A closed threshold to 10 binary digits: its last bits come from the machine's logarithm, and inputs must not."""
+    return float(np.rint(threshold * 1024) / 1024)
+
+
 @family
 def normal_small(rows: int, n: int, format: Format, draw: Draw) -> Array:
     """Normal logits with deviation 1/8: nearly uniform rows, where every term of the sum counts."""
@@ -38,17 +43,17 @@ def overflow_edge(rows: int, n: int, format: Format, draw: Draw) -> Array:
         edge = WIDE[(row // 4) % len(WIDE)]
         step = 1 + (2.0**-7 if row % 2 else -(2.0**-7))
         if row % 4 < 2:
-            x[row] += edge.ln_omega * step
-            x[row, draw.integers(n, 1)[0]] = edge.ln_omega * step
+            x[row] += coarse(edge.ln_omega) * step
+            x[row, draw.integers(n, 1)[0]] = coarse(edge.ln_omega) * step
         else:
-            x[row] = edge.sum_overflow(n) * step
+            x[row] = coarse(edge.sum_overflow(n)) * step
     return x
 
 
 @family
 def underflow_edge(rows: int, n: int, format: Format, draw: Draw) -> Array:
     """One entry at 0 and the rest at gaps just around where exp(-gap) leaves the normal numbers and where it becomes 0."""
-    edges = [g for f in WIDE for g in (f.exp_subnormal, f.exp_underflow)]
+    edges = [coarse(g) for f in WIDE for g in (f.exp_subnormal, f.exp_underflow)]
     choice = np.array(edges)[draw.integers(len(edges), rows, n)]
     x = -choice * (1 + (draw.uniform(rows, n) - 0.5) * 2.0**-5)
     x[np.arange(rows), draw.integers(n, rows)] = 0.0
@@ -62,7 +67,7 @@ def saturation_edge(rows: int, n: int, format: Format, draw: Draw) -> Array:
     for row in range(rows):
         edge = WIDE[(row // 2) % len(WIDE)]
         gap = edge.saturation_rounded(max(n, 2)) if row % 2 else edge.saturation_in_format
-        x[row, draw.integers(n, 1)[0]] = gap * (1 + (row % 3 - 1) * 2.0**-6)
+        x[row, draw.integers(n, 1)[0]] = coarse(gap) * (1 + (row % 3 - 1) * 2.0**-6)
     return x
 
 
@@ -160,12 +165,12 @@ def masked_tiles(rows: int, n: int, format: Format, draw: Draw) -> Array:
 def sentinels(rows: int, n: int, format: Format, draw: Draw) -> Array:
     """Masking by a finite number (-1e4, -1e9, the lowest finite): exactly 0 behind it, and rows that are all sentinel.
 
-    No row is all lowest finite: its max * log2(e) overflows, which is legitimate in the base-2 form.
+    No row is all lowest finite: its max * log2(e) may overflow, which is legitimate in the base-2 form.
     """
     x = 2 * draw.normal(rows, n)
     for row in range(rows):
         if row % 4 == 3:
-            x[row] = (-1e4, -1e9)[(row // 4) % 2]
+            x[row] = (-1e4, -1e9 if format.largest > 1e9 else -3e4)[(row // 4) % 2]
         else:
             hidden = draw.integers(2, n) == 1
             x[row, hidden] = (-1e4, -1e9, -format.largest)[row % 3]

@@ -110,10 +110,12 @@ class Allowed:
 
     absolute: float64, the largest allowed |output - exact| before the output's own rounding; inf = not judged.
     flush_below: an exact 0 is accepted where the exact result is at most this (a device that flushes subnormals); or None.
+    may_overflow: where an honest intermediate overflows, so that an infinity is accepted; or None.
     """
 
     absolute: Array
     flush_below: Array | None = None
+    may_overflow: NDArray[np.bool_] | None = None
 
     @property
     def judged(self) -> NDArray[np.bool_]:

@@ -8,12 +8,10 @@ import os
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from suite.oracle.tiers import Certified
+from suite.oracle.certified import Certified
 
 LIMIT_BYTES = 2 * 2**30
 """The folder's size at which the oldest references go."""
@@ -29,8 +27,6 @@ def default_folder() -> Path:
 
 def load(folder: Path | None, key: str) -> Certified | None:
     """The stored reference, or None where there is none or the file is torn."""
-    from suite.oracle.tiers import Certified
-
     if folder is None:
         return None
     try:

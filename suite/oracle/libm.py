@@ -15,8 +15,9 @@ import numpy as np
 
 from suite.formats import float64
 from suite.ops.arithmetic import Mpmath
+from suite.oracle import cache
+from suite.oracle.certified import ASSUMED_ULP, certified_tier
 
-ASSUMED_ULP = 4.0
 POINTS = 100_000
 POINTS_WITHOUT_FLINT = 5_000
 
@@ -33,9 +34,7 @@ class Accuracy:
 
 def measure(points: int | None = None) -> Accuracy:
     """Measures exp and log on equally spaced points, evaluated in one vector call each as the tier does."""
-    from suite.oracle.tiers import best
-
-    against = best()
+    against = certified_tier()
     count = points or (POINTS if against == "arb" else POINTS_WITHOUT_FLINT)
     gaps = -np.linspace(0.0, 745.0, count)
     sums = 2.0 ** np.linspace(0.0, 20.0, count)
@@ -43,12 +42,10 @@ def measure(points: int | None = None) -> Accuracy:
 
 
 def _largest_ulp(name: str, points: np.ndarray) -> float:
-    from suite.oracle.tiers import best
-
     with np.errstate(under="ignore"):
         computed = getattr(np, name)(points)
     ulps = float64.ulp(computed)
-    if best() == "arb":
+    if certified_tier() == "arb":
         from flint import arb, ctx
 
         function = getattr(arb, name)
@@ -67,7 +64,6 @@ def _largest_ulp(name: str, points: np.ndarray) -> float:
 def accuracy() -> Accuracy:
     """The measurement of this machine: from the disk where the same numpy was measured on the same CPU, else made now."""
     from suite.environment import numpy_identity
-    from suite.oracle import cache
 
     path = cache.default_folder() / f"libm-{numpy_identity()}.json"
     try:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,25 +13,11 @@ from suite.numerics import Numerics
 from suite.ops import Op
 from suite.ops.arithmetic import Arb, Float64, Mpmath
 from suite.ops.rows import RowFacts
-from suite.oracle.libm import ASSUMED_ULP
+from suite.oracle.certified import ASSUMED_ULP, Certified, certified_tier
 
 Mask = NDArray[np.bool_]
 FIRST_BITS, LAST_BITS = 128, 8192
 TINY = 5e-324
-
-
-class Certified(NamedTuple):
-    """Rows of a certified tier: hi + lo within radius of the exact value."""
-
-    hi: Array
-    lo: Array
-    radius: Array
-    tier: str
-
-
-def best() -> str:
-    """The certified tier of this installation: arb where python-flint is installed, else mpmath."""
-    return "arb" if importlib.util.find_spec("flint") else "mpmath"
 
 
 def sufficient(hi: Array, radius: Array, allowed: Array, target: Format, finite: Mask) -> Mask:
@@ -60,9 +45,10 @@ def certified(
 
     Raises ArithmeticError where even LAST_BITS bits leave a radius that is too large, which no input known does.
     """
-    evaluate = arb if best() == "arb" else mpmath
+    tier = certified_tier()
+    evaluate = arb if tier == "arb" else mpmath
     shape = (len(rows), finite.shape[1])
-    result = Certified(np.zeros(shape), np.zeros(shape), np.zeros(shape), best())
+    result = Certified(np.zeros(shape), np.zeros(shape), np.zeros(shape), tier)
     pending, bits = np.arange(len(rows)), FIRST_BITS
     while len(pending) and bits <= LAST_BITS:
         chosen = rows[pending]

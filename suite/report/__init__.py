@@ -19,7 +19,7 @@ def write_report(folders: list[Path], *, page: Path | None = None) -> Path:
     target = page or folders[0] / "report.html"
     try:
         write_csv([record for run in runs for record in run.records], target.with_name("records.csv"))
-        target.write_text(render(runs), encoding="utf-8")
+        target.write_text(render(runs), encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise ValueError(f"{str(target)!r} cannot be written: {error.strerror}") from None
     return target

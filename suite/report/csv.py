@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 
 from suite.records import Record
@@ -19,4 +20,6 @@ def write_csv(records: Iterable[Record], path: Path) -> None:
         {key: json.dumps(value) if isinstance(value, dict | list) else value for key, value in record.to_dict().items()}
         for record in records
     ]
-    pandas.DataFrame(rows).to_csv(path, index=False)
+    pandas.DataFrame(rows, columns=["id", *(f.name for f in fields(Record))]).to_csv(
+        path, index=False, errors="backslashreplace"
+    )

@@ -29,7 +29,15 @@ def render(runs: Sequence[Run]) -> str:
     return environment.get_template("report.html").render(
         sentence=sentence,
         worst=record,
-        runs=[{"name": run.folder.name, "facts": _identity(run), "notices": run.notices} for run in runs],
+        runs=[
+            {
+                "name": run.folder.name,
+                "facts": _identity(run),
+                "started": min((r.started for r in run.records if r.started), default=""),
+                "notices": run.notices,
+            }
+            for run in runs
+        ],
         counts=counts(records),
         kernels=_kernels(records),
         matrices=_matrices(records),

@@ -24,6 +24,7 @@ class Cell:
 def severity(record: Record) -> tuple[int, float]:
     """Orders records, worst last: failures above known ones above passes; overflow above all; then times of bound."""
     ratio = record.ratio or 0.0
+    ratio = math.inf if math.isnan(ratio) else ratio
     if record.status == "unsupported":
         return (-1, 0.0)
     if record.status == "passed":
@@ -78,7 +79,7 @@ def times(ratio: float | None) -> str:
         return "0"
     if ratio < 0.01:
         return "<0.01"
-    return f"{ratio:.2g}" if ratio < 100 else f"{ratio:,.0f}" if ratio < 1e5 else f"{ratio:.0e}"
+    return f"{ratio:.2g}" if ratio < 99.5 else f"{ratio:,.0f}" if ratio < 1e5 else f"{ratio:.0e}"
 
 
 def counts(records: Iterable[Record]) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from suite.records import PASSING, Record, summary_class
@@ -32,7 +33,7 @@ def print_summary(records: Sequence[Record], *, verbose: bool, interrupted: bool
         passing = [r.ratio or 0.0 for r in group if r.status == "passed"]
         failing = [r for r in group if r.status not in ("passed", "unsupported")]
         table.add_row(
-            *labels, *(str(n) if n else "" for n in count.values()), times(max(passing)) if passing else "",
+            *map(escape, labels), *(str(n) if n else "" for n in count.values()), times(max(passing)) if passing else "",
             how_bad(worst(failing)) if failing else "",
             style="red" if count["failed"] else "yellow" if count["known_failure"] else None,
         )  # fmt: skip

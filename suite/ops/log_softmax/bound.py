@@ -38,6 +38,6 @@ def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
     total = total + eta * facts.visible * scale
     absolute = rounding + total / (1 - np.minimum(total, 0.5)) + eta
     # Beyond largest / log2(e) the base-2 form overflows on its way, which no bound on roundings can speak about.
-    reach = LOG2_E * gap < numerics.arithmetic(target).largest
-    meaningful = (total < 0.5) & (rounding < 0.5 * np.maximum(1.0, result)) & reach
-    return Allowed(np.where(meaningful, absolute, np.inf))
+    overflows = LOG2_E * gap >= numerics.arithmetic(target).largest
+    meaningful = (total < 0.5) & (rounding < 0.5 * np.maximum(1.0, result)) & ~overflows
+    return Allowed(np.where(meaningful, absolute, np.inf), may_overflow=overflows)

@@ -4,7 +4,7 @@ import torch
 
 from suite.kernels import kernel
 from suite.numerics import Numerics
-from suite.ops.wide import wide
+from suite.ops.parts.wide import wide
 
 
 @kernel("log_softmax", numerics=Numerics(shift="lse"))

@@ -3,8 +3,8 @@
 import torch
 
 from suite.kernels import kernel
-from suite.ops.online import online_normaliser
-from suite.ops.wide import wide
+from suite.ops.parts.online import online_normaliser
+from suite.ops.parts.wide import wide
 
 
 @kernel("log_softmax")

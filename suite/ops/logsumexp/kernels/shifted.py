@@ -3,7 +3,7 @@
 import torch
 
 from suite.kernels import kernel
-from suite.ops.wide import wide
+from suite.ops.parts.wide import wide
 
 
 @kernel("logsumexp")
