@@ -110,7 +110,7 @@ def check(
     if out is not None and any(out.glob("records-*.jsonl")):
         misuse(f"--out {str(out)!r} holds the records of another run; name a new folder")
     if input_file is not None:
-        result = _check_input(kernels, input_file, **selected)
+        result = _check_input(kernels, input_file, out=out, **selected)
     else:
         result = _run(kernels, profile, out=out, **selected)
     _write_json(json_file, result)
@@ -261,6 +261,7 @@ def _check_input(
     kernels: Sequence[str],
     input_file: Path,
     *,
+    out: Path | None,
     ops: tuple[str, ...],
     dtypes: tuple[str, ...],
     device: str,
@@ -281,6 +282,7 @@ def _check_input(
     from suite.oracle.cache import default_folder
     from suite.run import Result
     from suite.saved_tensors import load, pick
+    from suite.store import Store
     from suite.tensors import dtype_name, to_float64
 
     if patterns or known:
@@ -291,6 +293,9 @@ def _check_input(
         x = pick(load(input_file, dtype=dtypes[0] if dtypes else None), ("x", "input"), input_file)
         values, records = to_float64(x), []
         oracle, environment = Oracle(default_folder()), probe(device)
+        store = Store(out) if out is not None else None
+        if store is not None:
+            store.write_environment(environment)
         for dtype in dtypes or (dtype_name(x),):
             format = get_format(dtype)
             if not bool((format.contains(values) | ~_finite(values)).all()):
@@ -304,6 +309,10 @@ def _check_input(
                     )  # fmt: skip
                     command = record.reproduce.split(" --case ")[0] + f" --input {input_file}"
                     records.append(replace(record, reproduce=command))
+                    if store is not None:
+                        store.append(records[-1])
+        if store is not None:
+            store.close()
     except ValueError as error:
         misuse(str(error))
     return Result(records=tuple(records), environment=environment)

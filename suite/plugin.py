@@ -48,7 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--case",
         action="append",
         metavar="PATTERN",
-        help="only this case id, or ids that match a pattern such as 'softmax/sparse/*'",
+        help="a case id, or a pattern such as 'softmax/sparse/*'",
     )
     add("--out", type=Path, metavar="DIR", help="run folder to append records to")
     add("--ignore-declarations", action="store_true", help="judge by best practice, whatever a kernel declares")
@@ -168,11 +168,16 @@ def session_of(config: pytest.Config) -> Session:
 def _check_device(device: str) -> None:
     import torch
 
-    if device == "meta":
-        raise pytest.UsageError("--device 'meta' holds no values to judge; expected cpu, cuda, cuda:1, ...")
+    known = "expected cpu, cuda, cuda:1, ..."
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise pytest.UsageError(f"--device {device!r} is no device of torch; {known}") from None
+    if kind == "meta":
+        raise pytest.UsageError(f"--device {device!r} holds no values to judge; {known}")
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise pytest.UsageError(f"--device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
 
 

@@ -149,7 +149,7 @@ class Record:
             if name in given and given[name] is not None:
                 given[name] = _number(name, given[name])
         for name in ("shape", "laws", "broken", "index", "warnings"):
-            if given.get(name) is not None:
+            if name in given and (given[name] is not None or name != "index"):
                 if not isinstance(given[name], list | tuple):
                     raise ValueError(f"{name}={given[name]!r} must be a list")
                 given[name] = tuple(given[name])

@@ -153,7 +153,9 @@ class _Watcher:
             self.errors.append(f"{report.nodeid}: {_crash(report)}")
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        self.interrupted |= isinstance(excinfo.value, KeyboardInterrupt)
+        self.interrupted |= isinstance(excinfo.value, KeyboardInterrupt) and not isinstance(
+            excinfo.value, pytest.Session.Interrupted
+        )
 
     def pytest_internalerror(self, excrepr: Any) -> None:
         self.errors.append(str(excrepr).splitlines()[-1])

@@ -16,7 +16,7 @@ MODULES = {
 # From the ground up: a unit imports units of lower lines and itself, nothing beside or above it. A unit is a module or a
 # package with everything in it, less what has a line of its own; what `importlib` finds by name is not looked at.
 LAYERS = (
-    ("formats", "floating_point", "records", "timing"),
+    ("formats", "floating_point", "records", "timing", "version"),
     ("numerics", "environment", "tensors", "saved_tensors", "inputs", "store", "known_failures"),
     ("ops",),
     ("kernels", "oracle"),
@@ -30,8 +30,6 @@ LAYERS = (
     ("cli",),
     ("__main__",),
 )
-HELPERS_OF_KERNELS = ("suite.ops.parts.online", "suite.ops.parts.unshifted", "suite.ops.parts.wide")
-ONLY_THE_VERSION = "suite.__version__"
 ASLEEP = ("torch", "pandas", "flint", "mpmath", "scipy", "pytest", "matplotlib", "jinja2", "rich")
 
 
@@ -40,7 +38,7 @@ def unit_of(module):
     parts = module.split(".")
     if parts == ["suite"]:
         return "suite"
-    if module in HELPERS_OF_KERNELS or (parts[1] == "ops" and parts[3:4] == ["kernels"]):
+    if parts[1:3] == ["ops", "parts"] or (parts[1] == "ops" and parts[3:4] == ["kernels"]):
         return "ops/*/kernels"
     return parts[1]
 
@@ -65,7 +63,7 @@ def imports(tree):
 
 def imported_modules(path):
     for name in imports(ast.parse(path.read_text(encoding="utf-8"))):
-        if name.partition(".")[0] == "suite" and name != ONLY_THE_VERSION:
+        if name.partition(".")[0] == "suite":
             yield name if name in MODULES else name.rpartition(".")[0]
 
 

@@ -75,11 +75,9 @@ def _this_process_stays_whole():
     device = torch.get_default_device()
     yield
     torch.set_default_device(device if device.type != "cpu" else None)
-    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
-        torch.backends.cuda.matmul.fp32_precision = "none"
     np.seterr(**errors)
     sys.stdout, sys.stderr = streams
-    state.write()
+    global_state.write(state)
 
 
 # Kernels that raise
@@ -371,13 +369,13 @@ def asks_for_determinism(x, dim):
     return right(x, dim)
 
 
-@corrupting("float32_matmul_precision from highest to medium")
+@corrupting("precision from")
 def lowers_the_matmul_precision(x, dim):
     torch.set_float32_matmul_precision("medium")
     return right(x, dim)
 
 
-@corrupting("cudnn_allow_tf32 from False to True")
+@corrupting("cudnn")
 def allows_tf32_in_cudnn(x, dim):
     torch.backends.cudnn.allow_tf32 = True
     return right(x, dim)
@@ -477,6 +475,7 @@ def replaces_stdout(x, dim):
     return right(x, dim)
 
 
+@corrupting("numpy_errors from")
 def makes_numpy_raise(x, dim):
     np.seterr(all="raise")
     return right(x, dim)
@@ -489,7 +488,6 @@ MEDDLING = [
     closes_stdout,
     deletes_stdout,
     replaces_stdout,
-    makes_numpy_raise,
 ]
 
 

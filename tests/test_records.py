@@ -1,6 +1,7 @@
 """records.py: a record survives JSON, refuses what it cannot hold, and names what was run."""
 
 import json
+import re
 import math
 from dataclasses import fields, replace
 
@@ -154,7 +155,7 @@ def test_a_field_of_a_foreign_record_is_refused_or_usable(name, value):
         record = Record.from_dict({**make().to_dict(), name: value})
     except ValueError:
         return
-    assert len(record.id) == 12
+    assert re.fullmatch("r[0-9a-f]{12}", record.id)
     assert json.loads(record.to_json())["id"] == record.id
 
 
@@ -182,7 +183,7 @@ def test_the_id_does_not_depend_on_what_was_found():
 
 def test_the_id_is_the_same_in_every_version():
     """Ids stand in reports and in commands that people keep."""
-    assert make().id == "5ac7ca975746"
+    assert make().id == "r5ac7ca975746"
 
 
 def test_statuses_are_ordered_by_precedence():

@@ -359,13 +359,12 @@ def test_infinities_survive_the_csv(tmp_path):
     assert list(table["max_ulp"]) == [INF] * 4
 
 
-@pytest.mark.parametrize("form", [r"0\d{11}", r"\d+e\d+"], ids=["digits with a leading zero", "like a number with exponent"])
-def test_an_id_that_looks_like_a_number_survives_the_csv(tmp_path, form):
-    """One id of 300 is made of digits only, so a table of one record may have no other."""
-    record = next(r for r in (make(case=f"softmax/normal/4x4/s{n}") for n in range(20_000)) if re.fullmatch(form, r.id))
-    write_csv([record], tmp_path / "records.csv")
+def test_ids_of_digits_survive_the_csv(tmp_path):
+    """An id begins with a letter: of 3000 ids, hundreds would else be read as numbers."""
+    records = [make(case=f"softmax/normal/4x4/s{n}") for n in range(3000)]
+    write_csv(records, tmp_path / "records.csv")
 
-    assert [str(value) for value in read_csv(tmp_path / "records.csv")["id"]] == [record.id]
+    assert list(read_csv(tmp_path / "records.csv")["id"]) == [record.id for record in records]
 
 
 def test_a_csv_of_no_records_has_its_columns(tmp_path):

@@ -185,7 +185,7 @@ class _Evaluation:
 
     def _wrong_kind(self, output: Any, shape: tuple[int, ...]) -> tuple[str, str] | None:
         if isinstance(output, np.ndarray):
-            return "wrong_type", "returned a numpy array; expected a torch tensor (or declare adapter='numpy')"
+            return "wrong_type", "returned a numpy array; expected one tensor of torch (numpy kernels declare adapter='numpy')"
         device = str(torch.empty(0, device=self.device).device)
         return check_output(self.op, output, shape, self.format.name, device, self.options)
 

@@ -21,17 +21,14 @@ class Cell:
     title: str
 
 
-def severity(record: Record) -> tuple[int, float]:
-    """Orders records, worst last: failures above known ones above passes; overflow above all; then times of bound."""
+def severity(record: Record) -> tuple[int, float, bool]:
+    """Orders records, worst last: failures above known ones above passes; overflow above all; then times of bound, NaN last."""
     ratio = record.ratio or 0.0
-    ratio = math.inf if math.isnan(ratio) else ratio
     if record.status == "unsupported":
-        return (-1, 0.0)
-    if record.status == "passed":
-        return (0, ratio)
-    level = 2 if record.status not in PASSING else 1
-    overflow = 100 if record.overflow else 0
-    return (level + overflow, ratio)
+        return (-1, 0.0, False)
+    level = 0 if record.status == "passed" else 2 if record.status not in PASSING else 1
+    overflow = 100 if record.overflow and level else 0
+    return (level + overflow, math.inf if math.isnan(ratio) else ratio, math.isnan(ratio))
 
 
 def worst(records: Iterable[Record]) -> Record:
