@@ -203,8 +203,13 @@ def judge_values(
     options: Mapping[str, Any],
     format: Format,
     numerics: Numerics,
+    *,
+    statistics: bool = True,
 ) -> Judgement:
-    """Judges an output of the right shape and dtype, given as float64, against its reference. `shape` is the input's."""
+    """Judges an output of the right shape and dtype, given as float64, against its reference. `shape` is the input's.
+
+    statistics: also find what is recorded and not judged, which takes as long as the verdict.
+    """
     y = op.output_rows(output, options)
     allowed = op.bound(reference.facts, numerics, format)
     lower, upper, inside = _inside(op, reference, allowed, format, y)
@@ -241,13 +246,13 @@ def judge_values(
         overflow=int(escaped.sum()),
         worst=_worst(op, reference, format, y, ratio, lower, upper, shape, options) if y.size else None,
         digest=hashlib.blake2b(np.ascontiguousarray(y).tobytes(), digest_size=8).hexdigest(),
-        fits=_fits(op, reference, format, y, numerics, failed),
+        fits=_fits(op, reference, format, y, numerics, failed) if statistics else None,
         first_failing_column=int(np.flatnonzero(failed.any(axis=0))[0]) if failed.any() else None,
         tiles=_tiles(failed),
         numerics=str(numerics),
         tier=reference.tier,
         row_status=_row_status(escaped, inaccurate, unlawful),
-        **_statistics(op, reference, format, y),
+        **(_statistics(op, reference, format, y) if statistics else {}),
     )
     return replace(judgement, message=_message(judgement, reference, y, failed))
 

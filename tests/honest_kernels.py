@@ -414,7 +414,9 @@ def ratios(op: str, family: str, dtype: str, *, seeds: int, shapes: list[tuple[i
                 if (name, family) in OUT_OF_REACH:
                     continue
                 output = to_float64(kernel(tensor))
-                judgement = judge_values(definition, reference, output, x.shape, {"dim": -1}, format, numerics)
+                judgement = judge_values(
+                    definition, reference, output, x.shape, {"dim": -1}, format, numerics, statistics=False
+                )
                 failed = "" if judgement.status == "passed" else f"{family} {rows}x{n} seed {seed}: {judgement.message}"
                 yield name, failed, judgement.ratio
 

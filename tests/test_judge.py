@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import suite
@@ -62,12 +62,13 @@ def tensor(values, dtype):
     return torch.from_numpy(np.ascontiguousarray(values)).to(getattr(torch, dtype))
 
 
+@settings(max_examples=50)
 @given(st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=8), st.integers(0, 7), st.sampled_from([-1, 1]))
 def test_the_ratio_exceeds_one_exactly_where_the_verdict_fails(row, place, sign):
     x = torch.tensor([row])
     y = torch.softmax(x.double(), -1).float()
     place %= y.shape[1]
-    for _ in range(40):
+    for _ in range(12):
         judgement = judge("softmax", x, y)
         assert (judgement.ratio > 1) == (judgement.status == "inaccurate")
         y[0, place] = torch.nextafter(y[0, place], torch.tensor(sign * INF))

@@ -5,8 +5,12 @@ import pytest
 import torch
 
 from suite import Numerics, inputs, judge
+from suite.case import Case
+from suite.execution import evaluate
 from suite.execution.host import InProcess
 from suite.formats import float32
+from suite.kernels import Kernel
+from suite.oracle import Oracle
 from tests.planted_faults import FAULTS, catches
 
 
@@ -46,13 +50,14 @@ def last_tile_not_rescaled(x):
 
 
 @pytest.mark.parametrize("family", ["sparse", "two_heavy_ends"])
-@pytest.mark.parametrize("kernel", [bfloat16_denominator, last_entry_left_out, last_tile_not_rescaled])
-def test_a_row_of_151936_entries_hides_nothing(kernel, family):
+def test_a_row_of_151936_entries_hides_nothing(family):
     """Normal logits of this length hide all three faults behind a relative bound of a percent; these families cannot."""
-    x = torch.from_numpy(inputs.build(family, 4, 151936, float32, 0)).float()
+    x = torch.from_numpy(inputs.build(family, 2, 151936, float32, 0)).float()
+    oracle = Oracle()
 
-    assert judge("softmax", x, kernel(x)).status == "inaccurate"
-    assert judge("softmax", x, torch.softmax(x, -1)).passed
+    assert judge("softmax", x, torch.softmax(x, -1), oracle=oracle).passed
+    for kernel in (bfloat16_denominator, last_entry_left_out, last_tile_not_rescaled):
+        assert judge("softmax", x, kernel(x), oracle=oracle).status == "inaccurate", kernel.__name__
 
 
 def test_a_vacuous_declaration_is_unjudged_and_never_passed():
@@ -68,10 +73,6 @@ def test_a_vacuous_declaration_is_unjudged_and_never_passed():
 
 def test_flushing_host_does_not_change_a_verdict():
     """A kernel that leaves flush-to-zero on is itself law_broken, and the next kernel's reference is not touched."""
-    from suite.case import Case
-    from suite.execution import evaluate
-    from suite.kernels import Kernel
-    from suite.oracle import Oracle
 
     def flusher(x, dim=-1):
         torch.set_flush_denormal(True)

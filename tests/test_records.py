@@ -1,8 +1,8 @@
 """records.py: a record survives JSON, refuses what it cannot hold, and names what was run."""
 
 import json
-import re
 import math
+import re
 from dataclasses import fields, replace
 
 import pytest
