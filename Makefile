@@ -14,7 +14,7 @@ report: .venv/installed
 	$(BIN)/softmax-suite run --profile smoke
 
 test: .venv/installed
-	$(BIN)/python -m pytest -q -n $(JOBS)
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 check: lint types test wheel
 
@@ -38,7 +38,7 @@ wheel: .venv/installed
 
 # Numbers that the README and the docs quote.
 bench: .venv/installed
-	$(BIN)/python -m pytest -q tests/benchmarks --benchmark-enable --benchmark-only -p no:xdist
+	$(BIN)/python -m pytest -q tests/benchmarks/bench_oracle.py --benchmark-enable --benchmark-only
 
 score: .venv/installed
 	$(BIN)/python -m tests.planted_faults

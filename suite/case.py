@@ -80,6 +80,10 @@ class CaseSpecification:
     why: str
     source: str
 
+    def may_have(self, ids: Sequence[str]) -> bool:
+        """Whether one of these ids could name a case of this specification, by its op and family."""
+        return any(id.startswith(f"{op}/{self.family}/") for id in ids for op in self.ops)
+
     def cases(self, profile: str) -> list[Case]:
         """Every case of the profile and of the smaller ones."""
         chosen = PROFILES[: PROFILES.index(profile) + 1]

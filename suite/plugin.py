@@ -94,7 +94,7 @@ class Session:
             entry for path in [default, *files] for entry in (read(path) if path in files or path.is_file() else [])
         ]
         self.records: list[Record] = []
-        self.existing_cases: set[str] = set()
+        self.specifications: list[CaseSpecification] = []
         self.environment: dict[str, Any] = {}
 
     def _load_kernels(self, specifications: list[str] | None) -> dict[str, list[Kernel]]:
@@ -119,6 +119,10 @@ class Session:
         self.environment = environment
         if self.store is not None:
             self.store.write_environment(environment)
+
+    def existing_cases(self) -> set[str]:
+        """The ids of all cases of the largest profile, in the modules that were collected."""
+        return {case.id for specification in self.specifications for case in specification.cases("full")}
 
     def evaluate(self, case: Case, kernel: Kernel, dtype: str) -> Record:
         """Evaluates, applies the known failures, stores."""
@@ -194,12 +198,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     assert isinstance(specification, CaseSpecification)
     session = session_of(metafunc.config)
-    everything = [case for case in specification.cases("full") if case.op in session.ops]
-    session.existing_cases |= {case.id for case in specification.cases("full")}
+    session.specifications.append(specification)
     cases = [case for case in specification.cases(session.profile) if case.op in session.ops]
     if session.patterns:
         # An id names its case whatever the profile; a pattern narrows the profile.
-        named = [case for case in everything if case.id in session.patterns]
+        everything = specification.cases("full") if specification.may_have(session.patterns) else []
+        named = [case for case in everything if case.id in session.patterns and case.op in session.ops]
         cases = named + [c for c in cases if c not in named and any(fnmatchcase(c.id, p) for p in session.patterns)]
     triples = [(c, d, k) for c in cases for d in session.dtypes for k in session.kernels[c.op]]
     metafunc.parametrize("evaluate", triples, ids=[f"{c.id}-{d}-{k.id}" for c, d, k in triples], indirect=True)
@@ -237,8 +241,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     shared = session.config.stash.get(SESSION, None)
     if shared is None or not shared.patterns or hasattr(session.config, "workerinput"):
         return
+    evaluated = [item.callspec.params.get("evaluate") for item in session.items if hasattr(item, "callspec")]
+    chosen = {parameters[0].id for parameters in evaluated if isinstance(parameters, tuple)}
     for pattern in shared.patterns:
-        if not any(fnmatchcase(case, pattern) for case in shared.existing_cases):
-            near = difflib.get_close_matches(pattern, sorted(shared.existing_cases), n=3, cutoff=0.1)
-            some = ", ".join(near or sorted(shared.existing_cases)[:3])
+        if any(fnmatchcase(case, pattern) for case in chosen):
+            continue
+        existing = sorted(shared.existing_cases())
+        if not any(fnmatchcase(case, pattern) for case in existing):
+            near = difflib.get_close_matches(pattern, existing, n=3, cutoff=0.1)
+            some = ", ".join(near or existing[:3])
             raise pytest.UsageError(f"--case {pattern!r} matches no case; `softmax-suite list cases` has all, such as {some}")

@@ -78,11 +78,14 @@ def run_cases(arguments: Sequence[str]) -> Result:
     session = watcher.session
     if session is None:
         return Result(records=(), environment={}, errors=tuple(watcher.errors))
-    outdated = stale(session.known, session.records, session.existing_cases, narrowed=bool(session.patterns))
+    ran = {record.kernel for record in session.records}
+    entries = [] if session.strict else [entry for entry in session.known if entry.kernel in ran]
+    existing = session.existing_cases() if entries else set()
+    outdated = stale(entries, session.records, existing, narrowed=bool(session.patterns))
     return Result(
         records=tuple(session.records),
         environment=watcher.environment,
-        stale=() if session.strict else tuple(outdated),
+        stale=tuple(outdated),
         interrupted=watcher.interrupted,
         errors=tuple(watcher.errors),
     )
