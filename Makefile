@@ -3,7 +3,7 @@ PYTHON ?= python3
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 BIN := .venv/bin
 
-.PHONY: report test check lint types wheel bench score honest clean
+.PHONY: report test check lint types wheel bench score honest everyday clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -45,6 +45,10 @@ score: .venv/installed
 
 honest: .venv/installed
 	$(BIN)/python -m tests.honest_kernels
+
+# The table of everyday checks in the README.
+everyday: .venv/installed
+	$(BIN)/python -m tests.everyday_checks
 
 clean:
 	rm -rf .venv .wheel-check runs

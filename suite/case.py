@@ -159,5 +159,5 @@ LADDER: Mapping[str, Sequence[tuple[int, ...]]] = {
 }
 """Lengths 1 to 4096, odd ones and those around tile sizes among them; enough rows for every variant of a family."""
 
-VOCABULARY: Mapping[str, Sequence[tuple[int, ...]]] = {**LADDER, "quick": [*LADDER["quick"], (2, 151936)]}
-"""LADDER and the row length of a language model's vocabulary."""
+VOCABULARY: Mapping[str, Sequence[tuple[int, ...]]] = {"quick": [(2, 151936)]}
+"""The row length of a language model's vocabulary."""

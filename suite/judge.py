@@ -433,11 +433,13 @@ def _message(judgement: Judgement, reference: Reference, y: Array, failed: Mask)
         f"  how many  {judgement.failed} of {judgement.entries} entries, in {judgement.failed_rows} of {y.shape[0]} rows"
         + (f"; {judgement.overflow} are NaN or infinite where the definition is finite" if judgement.overflow else ""),
     ]
+    if judgement.op == "softmax":
+        lines.append(f"  its row   sums to {y[worst.row].sum():.6g}")
     if y.shape[1] > 1:
         place = [f"first failing column {judgement.first_failing_column}", *judgement.tiles.values()]
         lines.append(f"  in tile   {'; '.join(place)}")
     if judgement.fits:
-        lines.append(f"  looks as  {judgement.fits}")
+        lines.append(f"  looks like {judgement.fits}")
     return "\n".join(lines)
 
 
