@@ -209,6 +209,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("evaluate", triples, ids=[f"{c.id}-{d}-{k.id}" for c, d, k in triples], indirect=True)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A case function that has nothing to run here, for its profile or its op, is no item: pytest would skip an empty one."""
+    empty = [
+        item
+        for item in items
+        if hasattr(getattr(item, "function", None), CASE_ATTRIBUTE) and not isinstance(_parameters(item), tuple)
+    ]
+    if empty:
+        items[:] = [item for item in items if item not in empty]
+        config.hook.pytest_deselected(items=empty)
+
+
+def _parameters(item: pytest.Item) -> Any:
+    return item.callspec.params.get("evaluate") if hasattr(item, "callspec") else None
+
+
 @pytest.fixture
 def evaluate(request: pytest.FixtureRequest) -> Callable[[], None]:
     """Calls the engine on this item's case, kernel and dtype, and turns the record into the item's outcome."""
@@ -241,7 +257,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     shared = session.config.stash.get(SESSION, None)
     if shared is None or not shared.patterns or hasattr(session.config, "workerinput"):
         return
-    evaluated = [item.callspec.params.get("evaluate") for item in session.items if hasattr(item, "callspec")]
+    evaluated = [_parameters(item) for item in session.items]
     chosen = {parameters[0].id for parameters in evaluated if isinstance(parameters, tuple)}
     for pattern in shared.patterns:
         if any(fnmatchcase(case, pattern) for case in chosen):

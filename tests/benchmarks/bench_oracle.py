@@ -1,6 +1,6 @@
 """Throughput of the oracle's tiers, printed by `make bench`; benchmarks, never timed tests.
 
-Each row is one reference of one thread; `elements` is in its extra info, and the summary below the table prints elements a second.
+Each row is one reference of one thread; `elements` is in its extra info, and the summary prints elements a second.
 """
 
 import pytest
