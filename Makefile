@@ -25,16 +25,15 @@ lint: .venv/installed
 types: .venv/installed
 	$(BIN)/mypy
 
-# The wheel works in a bare environment outside the checkout.
+# The wheel works in a bare environment outside the checkout: beside it, pytest would find this project's configuration.
 wheel: .venv/installed
-	rm -rf .wheel-check && mkdir .wheel-check
-	$(BIN)/python -m pip wheel -q --no-deps -w .wheel-check .
-	$(PYTHON) -m venv .wheel-check/venv
-	.wheel-check/venv/bin/python -m pip install -q -c constraints.txt .wheel-check/*.whl
-	mkdir .wheel-check/elsewhere && cd .wheel-check/elsewhere && \
-	  ../venv/bin/softmax-suite run --profile smoke --op softmax --kernel shifted --out run && \
-	  ../venv/bin/python -m pytest -q -p suite.plugin --pyargs suite.cases --op logsumexp --kernel online --dtype bfloat16
-	rm -rf .wheel-check
+	set -e; place=$$(mktemp -d); trap 'rm -rf "$$place"' EXIT; \
+	$(BIN)/python -m pip wheel -q --no-deps -w "$$place" .; \
+	$(PYTHON) -m venv "$$place/venv"; \
+	"$$place"/venv/bin/python -m pip install -q -c constraints.txt "$$place"/*.whl; \
+	cd "$$place"; \
+	venv/bin/softmax-suite run --profile smoke --op softmax --kernel shifted --out run; \
+	venv/bin/python -m pytest -q -p suite.plugin --pyargs suite.cases --op logsumexp --kernel online --dtype bfloat16
 
 # Numbers that the README and the docs quote.
 bench: .venv/installed
@@ -51,4 +50,4 @@ everyday: .venv/installed
 	$(BIN)/python -m tests.everyday_checks
 
 clean:
-	rm -rf .venv .wheel-check runs
+	rm -rf .venv runs
