@@ -1,10 +1,11 @@
-"""Known failures: a text file of kernel, dtype, device and case id patterns, each with a reason and a link.
+"""Known failures: a text file of kernel, dtype, device, status and case id patterns, each with a reason and a link.
 
-    # kernel  dtype     device  case            reason | link
-    fused     bfloat16  cpu     log_softmax/*   the log of the sum is rounded to bfloat16 | https://github.com/...
+    # kernel  dtype     device  status      case            reason | link
+    fused     bfloat16  cpu     inaccurate  log_softmax/*   the log of the sum is rounded to bfloat16 | https://github.com/...
 
-A pattern may use * and ?. An entry whose kernel and cases ran and never failed is an error, and so is an entry that matches
-no existing case: the list cannot rot.
+A pattern may use * and ?. An entry covers records in which no other status than its own is broken, so a new defect does not
+hide under it. An entry whose kernel and cases ran and never failed is an error, and so is one that matches no existing case:
+the list cannot rot.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from suite.records import PASSING, Record
+from suite.records import PASSING, STATUSES, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +25,18 @@ class KnownFailure:
     kernel: str
     dtype: str
     device: str
+    status: str
     case: str
     reason: str
     link: str
     where: str
 
+    def covers(self, record: Record) -> bool:
+        """Whether this entry explains the record's failure."""
+        return self.matches(record) and set(record.broken) <= {self.status}
+
     def matches(self, record: Record) -> bool:
+        """Whether the record is of this entry's kernel and cases."""
         return (
             self.kernel == record.kernel
             and fnmatchcase(record.dtype, self.dtype)
@@ -48,13 +55,15 @@ def read(path: Path) -> list[KnownFailure]:
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        words = line.split(maxsplit=4)
-        reason, separator, link = words[4].partition("|") if len(words) == 5 else ("", "", "")
+        words = line.split(maxsplit=5)
+        reason, separator, link = words[5].partition("|") if len(words) == 6 else ("", "", "")
         if not separator or not reason.strip() or not link.strip():
-            raise ValueError(f"{path}:{number}: expected 'kernel dtype device case reason | link', got {line!r}")
-        kernel, dtype, device, case = words[:4]
+            raise ValueError(f"{path}:{number}: expected 'kernel dtype device status case reason | link', got {line!r}")
+        kernel, dtype, device, status, case = words[:5]
+        if status not in STATUSES:
+            raise ValueError(f"{path}:{number}: status {status!r} is not one of {', '.join(STATUSES)}")
         where = f"{path.name}:{number}"
-        entries.append(KnownFailure(kernel, dtype, device, case, reason.strip(), link.strip(), where))
+        entries.append(KnownFailure(kernel, dtype, device, status, case, reason.strip(), link.strip(), where))
     return entries
 
 
@@ -63,7 +72,7 @@ def apply(record: Record, entries: Iterable[KnownFailure]) -> Record:
     if record.status in PASSING:
         return record
     for entry in entries:
-        if entry.matches(record):
+        if entry.covers(record):
             return replace(record, status="known_failure", known=f"{entry.reason} ({entry.link}; {entry.where})")
     return record
 

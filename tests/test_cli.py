@@ -342,7 +342,9 @@ def test_text_that_no_encoding_holds_is_reported_all_the_same(kernels, tmp_path)
 
 def test_a_known_failure_exits_with_0(tmp_path, kernels):
     known = tmp_path / "known.txt"
-    known.write_text(f"{kernels}:two_percent float32 cpu softmax/normal/* two percent too large | https://example.org/1\n")
+    known.write_text(
+        f"{kernels}:two_percent float32 cpu inaccurate softmax/normal/* two percent too large | https://example.org/1\n"
+    )
 
     result = invoke("check", *NARROW, "--kernel", f"{kernels}:two_percent", "--known-failures", known)
 
@@ -353,13 +355,13 @@ def test_a_known_failure_exits_with_0(tmp_path, kernels):
 @pytest.mark.parametrize(
     ("entry", "complaint"),
     [
-        (f"shifted float32 cpu {CASE} it fails | no link", f"shifted passes {CASE} in float32: remove the entry"),
-        ("shifted float32 cpu softmax/nosuch/* it fails | no link", "'softmax/nosuch/*' matches no existing case"),
+        (f"shifted float32 cpu inaccurate {CASE} it fails | no link", f"shifted passes {CASE} in float32: remove the entry"),
+        ("shifted float32 cpu inaccurate softmax/nosuch/* it fails | no link", "'softmax/nosuch/*' matches no existing case"),
     ],
 )
 def test_a_stale_known_failure_exits_with_1_and_names_its_line(entry, complaint, tmp_path):
     known = tmp_path / "known.txt"
-    known.write_text(f"# kernel dtype device case reason | link\n\n{entry}\n")
+    known.write_text(f"# kernel dtype device status case reason | link\n\n{entry}\n")
 
     result = invoke("check", *NARROW, "--kernel=shifted", "--known-failures", known)
 
@@ -369,7 +371,7 @@ def test_a_stale_known_failure_exits_with_1_and_names_its_line(entry, complaint,
 
 def test_a_known_failure_of_a_kernel_that_did_not_run_is_not_stale(tmp_path):
     known = tmp_path / "known.txt"
-    known.write_text(f"fused float32 cpu {CASE} it fails | no link\n")
+    known.write_text(f"fused float32 cpu inaccurate {CASE} it fails | no link\n")
 
     assert invoke("check", *NARROW, "--kernel=shifted", "--known-failures", known).exit_code == 0
 
@@ -396,7 +398,7 @@ def test_a_known_failure_of_a_kernel_that_did_not_run_is_not_stale(tmp_path):
         (["--kernel=shifted", "--known-failures=nosuch.txt"], ["'nosuch.txt'", "cannot be read"]),
         (
             ["--kernel=shifted", "--known-failures={kernels}"],
-            ["kernels.py:2", "expected 'kernel dtype device case reason | link'"],
+            ["kernels.py:2", "expected 'kernel dtype device status case reason | link'"],
         ),
         (["--kernel=shifted", "--input=nosuch.npz"], ["--input", "--case"]),
         (["--kernel=shifted", "--out={kernels}"], ["--out", "kernels.py", "is a file"]),

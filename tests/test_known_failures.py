@@ -18,7 +18,7 @@ def make(**changes):
 
 
 def entry(kernel="fused", dtype="float16", device="cpu", case="softmax/*"):
-    return KnownFailure(kernel, dtype, device, case, "rounds twice", "https://example.org/1", "known.txt:3")
+    return KnownFailure(kernel, dtype, device, "inaccurate", case, "rounds twice", "https://example.org/1", "known.txt:3")
 
 
 def written(tmp_path, text):
@@ -29,10 +29,13 @@ def written(tmp_path, text):
 
 def test_an_entry_is_read_with_its_place(tmp_path):
     path = written(
-        tmp_path, "# kernel dtype device case reason | link\n\n   \nfused  float16\tcpu softmax/*  a  reason |  link \n"
+        tmp_path,
+        "# kernel dtype device status case reason | link\n\n   \nfused  float16\tcpu inaccurate softmax/*  a  reason |  link \n",
     )
 
-    assert read(path) == [KnownFailure("fused", "float16", "cpu", "softmax/*", "a  reason", "link", "known.txt:4")]
+    assert read(path) == [
+        KnownFailure("fused", "float16", "cpu", "inaccurate", "softmax/*", "a  reason", "link", "known.txt:4")
+    ]
 
 
 def test_a_file_of_comments_has_no_entries(tmp_path):
@@ -46,15 +49,15 @@ def test_a_file_of_comments_has_no_entries(tmp_path):
         "fused float16 cpu softmax/*",
         "fused float16 cpu softmax/* reason without link",
         "fused float16 cpu softmax/* reason |",
-        "fused float16 cpu softmax/* reason |   ",
-        "fused float16 cpu softmax/* | link",
+        "fused float16 cpu inaccurate softmax/* reason |   ",
+        "fused float16 cpu inaccurate softmax/* | link",
         "fused float16 cpu | link",
     ],
 )
 def test_a_malformed_line_is_named_by_file_and_line(tmp_path, line):
     path = written(tmp_path, f"# comment\n{line}\n")
 
-    with pytest.raises(ValueError, match=r"expected 'kernel dtype device case reason \| link', got") as caught:
+    with pytest.raises(ValueError, match=r"expected 'kernel dtype device status case reason \| link', got") as caught:
         read(path)
     assert str(caught.value).startswith(f"{path}:2: ")
     assert repr(line) in str(caught.value)
@@ -164,3 +167,21 @@ def test_every_stale_entry_is_named():
     entries = [entry(case="a"), entry(case="b"), entry()]
 
     assert len(stale(entries, [make(status="passed")], [CASE], narrowed=False)) == 3
+
+
+def test_a_new_defect_does_not_hide_under_an_entry():
+    """An entry for `inaccurate` does not cover a record that is nonfinite too."""
+    known = entry()
+
+    assert apply(make(broken=("inaccurate",)), [known]).status == "known_failure"
+    for broken in (("nonfinite", "inaccurate"), ("inaccurate", "law_broken"), ("raised",)):
+        record = make(status=broken[0], broken=broken)
+        assert apply(record, [known]) is record
+
+
+def test_an_unknown_status_is_answered_with_the_valid_ones(tmp_path):
+    path = tmp_path / "known.txt"
+    path.write_text("fused float16 cpu wrong softmax/* reason | link\n")
+
+    with pytest.raises(ValueError, match=r"known\.txt:1: status 'wrong' is not one of not_run, .*inaccurate"):
+        read(path)

@@ -76,7 +76,7 @@ def folder(tmp_path_factory):
     (folder / "test_cases_of_the_plugin.py").write_text(CASES)
     (folder / "kernels.py").write_text(KERNELS)
     (folder / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
-    known = f"{folder}/kernels.py:two_percent float32 cpu softmax/sparse/* too large | https://example.org/1\n"
+    known = f"{folder}/kernels.py:two_percent float32 cpu inaccurate softmax/sparse/* too large | https://example.org/1\n"
     (folder / "known.txt").write_text(known)
     return folder
 
