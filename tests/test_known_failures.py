@@ -30,7 +30,7 @@ def written(tmp_path, text):
 def test_an_entry_is_read_with_its_place(tmp_path):
     path = written(
         tmp_path,
-        "# kernel dtype device status case reason | link\n\n   \nfused  float16\tcpu inaccurate softmax/*  a  reason |  link \n",
+        "# kernel dtype device status case\n\n   \nfused  float16\tcpu inaccurate softmax/*  a  reason |  link \n",
     )
 
     assert read(path) == [

@@ -98,6 +98,17 @@ def test_mpmath_alone_is_enough(monkeypatch):
     assert np.array_equal(with_flint.hi, without.hi)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_mpmath_alone_certifies_every_family(name, monkeypatch):
+    monkeypatch.setattr(tiers, "certified_tier", lambda: "mpmath")
+    op = get_op(name)
+    for family in FAMILIES:
+        x = inputs.build(family, 8, 5, float64, 0)
+        reference = Oracle().reference(op, {"x": x}, {"dim": -1}, float64)
+        allowed = op.bound(reference.facts, BEST_PRACTICE, float64).absolute
+        assert tiers.sufficient(reference.hi, reference.radius, allowed, float64, reference.special == FINITE).all(), family
+
+
 def test_exp_and_log_of_this_machine_are_as_accurate_as_the_float64_tier_assumes():
     measured = libm.measure(20_000)
 

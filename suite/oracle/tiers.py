@@ -80,7 +80,11 @@ def mpmath(op: Op, x: Array, bits: int) -> tuple[Array, Array, Array]:
         hi = _to_float(value, float)
         lo = _to_float(value - arithmetic.lift(hi), float)
     working = Format(name=f"{bits} bits", precision=bits, emin=-(2**40), emax=2**40, largest=np.inf, bits=bits)
-    radius = op.bound(RowFacts.of(x), Numerics(exp_ulp=ASSUMED_ULP, log_ulp=ASSUMED_ULP), working).absolute
+    facts = RowFacts.of(x)
+    radius = op.bound(facts, Numerics(exp_ulp=ASSUMED_ULP, log_ulp=ASSUMED_ULP), working).absolute
+    if op.lower_limit == 0:
+        # e^-800 is below every float64: far behind a sentinel the value is 0 to within TINY, whatever bits say.
+        radius = np.where(facts.gap > 800, TINY, radius)
     return hi, lo, np.nextafter(radius + 2.0**-52 * np.abs(lo), np.inf)
 
 
