@@ -82,10 +82,11 @@ def mpmath(op: Op, x: Array, bits: int) -> tuple[Array, Array, Array]:
     working = Format(name=f"{bits} bits", precision=bits, emin=-(2**40), emax=2**40, largest=np.inf, bits=bits)
     facts = RowFacts.of(x)
     radius = op.bound(facts, Numerics(exp_ulp=ASSUMED_ULP, log_ulp=ASSUMED_ULP), working).absolute
+    radius = np.nextafter(radius + 2.0**-52 * np.abs(lo), np.inf)
     if op.lower_limit == 0:
-        # e^-800 is below every float64: far behind a sentinel the value is 0 to within TINY, whatever bits say.
+        # e^-800 is below every float64: far behind a sentinel the value is 0 to within TINY, whatever the bits say.
         radius = np.where(facts.gap > 800, TINY, radius)
-    return hi, lo, np.nextafter(radius + 2.0**-52 * np.abs(lo), np.inf)
+    return hi, lo, radius
 
 
 def _middle(ball: Any) -> float:
