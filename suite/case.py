@@ -154,10 +154,10 @@ def case(
 
 LADDER: Mapping[str, Sequence[tuple[int, ...]]] = {
     "smoke": [(16, 33), (8, 257)],
-    "quick": [(4, 1), (4, 2), (8, 7), (8, 31), (8, 64), (8, 127), (8, 128), (8, 129), (8, 1000), (8, 1025), (8, 4096)],
-    "standard": [(8, 3), (8, 16), (8, 63), (8, 65), (8, 255), (8, 256), (8, 1023), (8, 1024), (8, 2047), (8, 4095)],
+    "quick": [(4, 1), (4, 2), *((8, n) for n in (7, 31, 61, 64, 100, 127, 128, 129, 1000, 1006, 1025, 2048, 4096))],
+    "standard": [(8, n) for n in (3, 16, 63, 65, 255, 256, 1023, 1024, 2047, 4095)],
 }
 """Lengths 1 to 4096, odd ones and those around tile sizes among them; enough rows for every variant of a family."""
 
-VOCABULARY: Mapping[str, Sequence[tuple[int, ...]]] = {"quick": [(2, 151936)]}
+VOCABULARY: Mapping[str, Sequence[tuple[int, ...]]] = {"quick": [(4, 151936)]}
 """The row length of a language model's vocabulary."""

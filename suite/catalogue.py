@@ -53,7 +53,10 @@ def cases() -> Iterator[str]:
 def machines() -> Iterator[str]:
     """The published runs: reports/<machine>/<run>/env.json."""
     folder = Path(__file__).parent.parent / "reports"
-    for path in sorted(folder.glob("*/*/env.json")):
+    paths = sorted(folder.glob("*/*/env.json"))
+    if not paths:
+        yield "no published runs here: they are in reports/ of a checkout"
+    for path in paths:
         try:
             environment = json.loads(path.read_text(encoding="utf-8"))
             device = environment.get("gpu") or environment["cpu"]

@@ -361,6 +361,9 @@ def _write_json(path: Path | None, result: Result) -> None:
 
 
 def _write(path: Path, text: str) -> None:
+    if str(path) == "-":
+        click.echo(text)
+        return
     try:
         path.write_text(text + "\n", encoding="utf-8")
     except OSError as error:

@@ -22,21 +22,21 @@ def examine() -> Iterator[tuple[str, bool]]:
     import torch  # noqa: F401
 
     for name, value in probe().items():
-        yield f"{name:<24}{_text(value)}", name != "subnormals_flushed" or not value
-    yield f"{'certified tier':<24}{certified_tier()}", True
+        yield f"{name:<26}{_text(value)}", name != "subnormals_flushed" or not value
+    yield f"{'certified tier':<26}{certified_tier()}", True
     accuracy = libm.accuracy()
     yield (
-        f"{'float64 tier':<24}exp {accuracy.exp_ulp:.3f} ulp, log {accuracy.log_ulp:.3f} ulp on {accuracy.points} points "
+        f"{'float64 tier':<26}exp {accuracy.exp_ulp:.3f} ulp, log {accuracy.log_ulp:.3f} ulp on {accuracy.points} points "
         f"against {accuracy.against}; the tier assumes {ASSUMED_ULP}",
         libm.is_accurate(),
     )
-    yield f"{'reference cache':<24}{default_folder()}", True
+    yield f"{'reference cache':<26}{default_folder()}", True
     for name, kernel, expected in _SELF_TESTS:
         x = build("two_heavy_ends", 8, 1000, float32, 0).astype(np.float32)
         status = judge("softmax", x, kernel(x).astype(np.float32), oracle=Oracle()).status
         good = status == expected
         yield (
-            f"{'self-test':<24}{name}: {status}{'' if good else f', but must be {expected}: DO NOT TRUST THIS JUDGE'}",
+            f"{'self-test':<26}{name}: {status}, as it must be{'' if good else f'? No, {expected}: DO NOT TRUST THIS JUDGE'}",
             good,
         )
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from suite.floating_point import subnormals_kept
 from suite.formats import Array, Format, two_sum
 from suite.numerics import BEST_PRACTICE, CONTRACT, Numerics, Semantics
 from suite.ops import Op, get_op
@@ -35,7 +36,8 @@ from suite.oracle import Oracle, Reference, certified_entry
 from suite.tensors import device_name, dtype_name, format_of, is_tensor, to_float64
 
 Mask = NDArray[np.bool_]
-TILES = (16, 32, 64, 128)
+TILES = (128, 64, 32, 16)
+TELLING_SHARE = 0.05
 
 FITTING = (
     Numerics(exp_ulp=1.0, log_ulp=1.0),
@@ -50,7 +52,6 @@ FITTING = (
     Numerics(probabilities="bfloat16", scores="bfloat16"),
     Numerics(accumulate="float16", probabilities="float16", scores="float16"),
     Numerics(accumulate="bfloat16", probabilities="bfloat16", scores="bfloat16"),
-    Numerics(exp_ulp=2.0**13),
 )
 """From tight to loose: the first that the errors satisfy is recorded as what the kernel's numerics look like."""
 
@@ -83,7 +84,8 @@ class Judgement:
     """What judge() found. Counts are entries of the output; ratios are in times of the bound, before the output's rounding.
 
     status: passed, unjudged, or the first of broken. broken: every status that holds, in order of precedence.
-    judged: share of entries with a meaningful bound. ratio: the largest. failed, entries, failed_rows: counts.
+    judged: share with a meaningful bound of the entries that hold a number (neither special nor 0 by a mask).
+    ratio: the largest. failed, entries, failed_rows: counts.
     overflow: entries that are NaN or infinite where the definition is finite. row_status: the status of each row.
     bias_ulp, bias_error_ulp: mean signed error of normal results and its standard error. max_ulp: the largest error.
     inversions: neighbours in the order of x whose outputs are in the wrong order. saturated: exactly 1 where p < 1.
@@ -150,6 +152,8 @@ def judge(
     Raises TypeError or ValueError for misuse (unknown op or option, an input that is no tensor of a known format).
     Whatever is wrong with the output is a status.
     """
+    if not isinstance(numerics, Numerics) or not isinstance(semantics, Semantics):
+        raise TypeError(f"numerics={numerics!r} and semantics={semantics!r} must be suite.Numerics and suite.Semantics")
     definition = get_op(op)
     x = _single_input(definition, inputs)
     format = format_of(x)
@@ -164,8 +168,11 @@ def judge(
             op=op, dtype=format.name, shape=shape, status=status, broken=(status,), numerics=str(numerics),
             message=f"{op} {format.name} {list(shape)}: {status}: {reason}",
         )  # fmt: skip
-    reference = (oracle or _default_oracle()).reference(definition, {"x": to_float64(x)}, resolved, format, semantics=semantics)
-    return judge_values(definition, reference, to_float64(output), shape, resolved, format, numerics)
+    with subnormals_kept():
+        reference = (oracle or _default_oracle()).reference(
+            definition, {"x": to_float64(x)}, resolved, format, semantics=semantics
+        )
+        return judge_values(definition, reference, to_float64(output), shape, resolved, format, numerics)
 
 
 def check_output(
@@ -220,7 +227,9 @@ def judge_values(
     unlawful = ~finite & ~inside
     failed = ~inside
 
-    share = float(judged.mean()) if y.size else 1.0
+    # An entry at -inf has nothing to be judged by but its exact 0: it says nothing of a kernel whose numbers are unjudged.
+    telling = finite & (reference.facts.x > -np.inf) if op.keeps_length else finite
+    share = float(judged[telling].mean()) if telling.any() else 1.0
     broken = [
         status
         for status, holds in (
@@ -266,9 +275,9 @@ def _inside(op: Op, reference: Reference, allowed: Allowed, format: Format, y: A
     lower = np.where(allowed.judged, lower, -np.inf)
     upper = np.where(allowed.judged, upper, np.inf)
     finite_range = np.isfinite(y) | (allowed.judged & np.isinf(upper)) | np.isinf(format.round(hi))
-    if allowed.may_overflow is not None:
-        finite_range |= allowed.may_overflow
     inside = (lower <= y) & (y <= upper) & finite_range
+    if allowed.may_overflow is not None:
+        inside |= allowed.may_overflow & (y == np.copysign(np.inf, hi))
     if allowed.flush_below is not None:
         inside |= (y == 0) & (hi <= allowed.flush_below)
     by_position = {
@@ -381,6 +390,8 @@ def _fits(op: Op, reference: Reference, format: Format, y: Array, declared: Nume
     finite = reference.special == FINITE
     if not finite.any() or (failed & ~(finite & np.isfinite(y))).any():
         return None
+    if failed.any() and failed.mean() < TELLING_SHARE:
+        return None  # a few wrong entries are a slip of indices, which any wide model of rounding would "explain"
     for numerics in FITTING:
         if not failed.any() and numerics == BEST_PRACTICE and declared == BEST_PRACTICE:
             return str(numerics)
@@ -391,11 +402,11 @@ def _fits(op: Op, reference: Reference, format: Format, y: Array, declared: Nume
 
 
 def _tiles(failed: Mask) -> dict[str, str]:
-    """For each tile size, where in the tile the failures sit, where that says more than chance would."""
+    """Where in a tile the failures sit, for the largest tile size for which that says more than chance would."""
     columns = np.nonzero(failed)[1]
-    described = {}
+    described: dict[str, str] = {}
     for size in TILES:
-        if failed.shape[1] <= size or not len(columns):
+        if failed.shape[1] <= size or len(columns) < 2 or described:
             continue
         position, counts = np.unique(columns % size, return_counts=True)
         top = int(np.argmax(counts))
@@ -429,6 +440,7 @@ def _message(judgement: Judgement, reference: Reference, y: Array, failed: Mask)
         f"  got       {worst.got}",
         f"  expected  {worst.expected}",
         f"  allowed   [{worst.lower}, {worst.upper}]",
+        f"  input     {_input_text(reference.x[worst.row], worst.column, y.shape[1])}",
         f"  how bad   {worst.ratio:.4g} times of bound, {worst.ulp:.4g} ulp; numerics: {judgement.numerics}",
         f"  how many  {judgement.failed} of {judgement.entries} entries, in {judgement.failed_rows} of {y.shape[0]} rows"
         + (f"; {judgement.overflow} are NaN or infinite where the definition is finite" if judgement.overflow else ""),
@@ -443,6 +455,16 @@ def _message(judgement: Judgement, reference: Reference, y: Array, failed: Mask)
     return "\n".join(lines)
 
 
+def _input_text(row: Array, column: int, columns: int) -> str:
+    """The worst entry's logit and what is special about its row."""
+    entry = f"x = {float(row[column])!r} in a row of " if columns == len(row) else "a row of "
+    counts = (("NaN", np.isnan(row)), ("+inf", row == np.inf), ("-inf", row == -np.inf))
+    special = [f"{int(mask.sum())} {name}" for name, mask in counts if mask.any()]
+    finite = row[np.isfinite(row)]
+    largest = f", largest finite {float(finite.max())!r}" if finite.size else ""
+    return f"{entry}{len(row)}{largest}{', ' + ', '.join(special) if special else ''}"
+
+
 def _single_input(op: Op, inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
         if set(inputs) != set(op.arguments):
@@ -450,6 +472,9 @@ def _single_input(op: Op, inputs: Any) -> Any:
         inputs = inputs["x"]
     if not is_tensor(inputs):
         raise TypeError(f"input x is {_describe(inputs)}; expected a torch tensor or numpy array")
+    layout = str(getattr(inputs, "layout", "torch.strided"))
+    if layout != "torch.strided":
+        raise ValueError(f"input x has layout {layout}; expected a dense tensor")
     return inputs
 
 

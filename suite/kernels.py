@@ -52,7 +52,8 @@ class Kernel:
     id: how reports and commands name it. call: the function of torch tensors (of numpy arrays with adapter "numpy").
     dtypes, devices: what it supports; None = everything the op has. requires: packages that must be installed.
     domain: (facts, format) -> Domain, or None. version: a hash of its source, or its package's version.
-    outside: not one of this suite's own. reason: why it is unsupported everywhere, if it is.
+    outside: not one of this suite's own. declared: with @kernel, so that its op is its own word.
+    parameters: the names it can be called with, None where that is unknown.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Kernel:
     adapter: str = "torch"
     domain: Callable[[RowFacts, Format], Domain] | None = None
     outside: bool = False
+    declared: bool = True
     parameters: frozenset[str] | None = field(default=None)
 
     def supports(self, options: Mapping[str, Any], format: Format, device: str) -> str | None:
@@ -219,7 +221,13 @@ def _as_kernel(value: Any, op: str, specification: str) -> Kernel:
         raise ValueError(f"{specification} is declared as a kernel of {', '.join(declared)}, not of {op}")
     _check_signature(value, op, specification)
     return Kernel(
-        id=specification, op=op, call=value, outside=True, version=_source_version(value), parameters=_parameters(value)
+        id=specification,
+        op=op,
+        call=value,
+        outside=True,
+        declared=False,
+        version=_source_version(value),
+        parameters=_parameters(value),
     )
 
 

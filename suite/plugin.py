@@ -113,6 +113,12 @@ class Session:
                     errors.append(str(error))
             if len(errors) == len(self.ops):
                 raise pytest.UsageError(errors[0])
+            found = [k for op in self.ops for k in chosen[op] if k.id == specification]
+            if len(found) > 1 and not any(k.declared for k in found) and specification not in own_kernels(found[0].op):
+                raise pytest.UsageError(
+                    f"--kernel {specification!r} does not say what it computes: name one with --op ({', '.join(self.ops)}), "
+                    "or declare it with @kernel"
+                )
         return chosen
 
     def start(self, environment: dict[str, Any]) -> None:

@@ -119,4 +119,6 @@ def find_record(reference: str, runs_folder: Path) -> Record:
         for record in run.records:
             if record.id == reference:
                 return record
-    raise ValueError(f"no record {reference!r} in {runs_folder} or the run folders in it; give a record id or FILE:LINE")
+    raise ValueError(
+        f"no record {reference!r} in {runs_folder} or its run folders (--runs names others); give a record id or FILE:LINE"
+    )

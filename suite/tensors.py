@@ -19,7 +19,7 @@ def is_tensor(value: Any) -> bool:
 
 def dtype_name(tensor: Any) -> str:
     """The name of a tensor's dtype: "float32", "bfloat16", "int64", ..."""
-    return str(tensor.dtype).removeprefix("torch.")
+    return tensor.dtype.name if isinstance(tensor, np.ndarray) else str(tensor.dtype).removeprefix("torch.")
 
 
 def device_name(tensor: Any) -> str:

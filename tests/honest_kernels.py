@@ -175,6 +175,18 @@ def log_subtracted(x):
 
 
 @honest("softmax")
+def log_subtracted_in_base_2(x):
+    t = (x - top(x)) * constant(x, LOG2E)
+    return torch.exp2(t - torch.log2(torch.exp2(t).sum(-1, keepdim=True)))
+
+
+@honest("softmax")
+def log_subtracted_before_base_2(x):
+    d = x - top(x)
+    return torch.exp2((d - torch.log(torch.exp(d).sum(-1, keepdim=True))) * constant(x, LOG2E))
+
+
+@honest("softmax")
 def online_by_element(x):
     m, d = online(x, 1)
     return torch.exp(x - m) / d

@@ -267,6 +267,28 @@ def unguarded_rescale(x):
     return torch.exp(x - m) / d
 
 
+def unguarded(size):
+    """An online softmax by tiles of `size` that meets -inf - -inf in a leading tile of -inf."""
+
+    def kernel(x):
+        m = torch.full_like(x[..., :1], -torch.inf)
+        d = torch.zeros_like(m)
+        for block in torch.split(x, size, -1):
+            m_new = torch.maximum(m, block.amax(-1, keepdim=True))
+            d = d * torch.exp(m - m_new) + torch.exp(block - m_new).sum(-1, keepdim=True)
+            m = m_new
+        return torch.exp(x - m) / d
+
+    kernel.__name__ = f"unguarded_rescale_in_tiles_of_{size}"
+    return kernel
+
+
+for _size in (32, 64, 128):
+    fault("softmax", f"a tile of {_size} of -inf before the first number gives NaN", "nonfinite", dtypes=BOTH)(
+        last(unguarded(_size))
+    )
+
+
 @fault("softmax", "each block of 32 is shifted by its own maximum only", dtypes=BOTH)
 @last
 def block_maximum_only(x):
@@ -524,6 +546,18 @@ def clamped_logarithm(x):
 def log_of_a_short_sum(x):
     z = x - x.amax(-1, keepdim=True)
     return z - torch.log(torch.exp(z[..., :-1]).sum(-1, keepdim=True))
+
+
+@fault("log_softmax", "entries behind the lowest finite number are 5", "inaccurate", dtypes=BOTH)
+@last
+def five_behind_a_sentinel(x):
+    return torch.where(x < -1e30, 5.0, torch.log_softmax(x, -1))
+
+
+@fault("log_softmax", "entries behind the lowest finite number are +inf", "nonfinite", dtypes=BOTH)
+@last
+def infinity_behind_a_sentinel(x):
+    return torch.where(x < -1e30, torch.inf, torch.log_softmax(x, -1))
 
 
 # logsumexp

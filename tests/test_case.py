@@ -212,4 +212,4 @@ def test_the_ladder_has_odd_lengths_and_both_sides_of_every_tile_size():
 
     assert {1, 2, 3, 31, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1023, 1024, 1025, 4095, 4096} <= lengths
     assert set(LADDER) <= set(PROFILES)
-    assert (2, 151936) in VOCABULARY["quick"]
+    assert (4, 151936) in VOCABULARY["quick"]

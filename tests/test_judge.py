@@ -312,3 +312,95 @@ def test_a_vocabulary_row_in_float32_is_decided_by_the_float64_tier():
 
     assert reference.tier == "float64"
     assert reference.hi[0, 0] == pytest.approx(1 / 151936, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [2.4722671508789062, 2.3706462383270264, -61.989681243896484],
+        [2.6256580352783203, 2.220734119415283, -42.08257293701172],
+    ],
+)
+def test_a_second_subtraction_in_base_2_is_honest(row):
+    """exp2((d - ln s) log2 e) and exp2(t - log2 s) round the exponent once more: the bound has a term for it."""
+    x = torch.tensor([row])
+    d = x - x.amax(-1, keepdim=True)
+    t = d * 1.4426950408889634
+    first = torch.exp2((d - torch.log(torch.exp(d).sum(-1, keepdim=True))) * 1.4426950408889634)
+    second = torch.exp2(t - torch.log2(torch.exp2(t).sum(-1, keepdim=True)))
+
+    assert judge("softmax", x, first).passed
+    assert judge("softmax", x, second).passed
+
+
+def test_what_a_flushing_thread_would_hide_is_seen():
+    x, y = rows([0.0, -720.0], dtype=torch.float64), rows([0.0, -100.0])
+    wrong = (
+        torch.softmax(x, -1) * torch.tensor([1.0, 2.0], dtype=torch.float64),
+        torch.softmax(y, -1) * torch.tensor([1.0, 8.0]),
+    )
+    torch.set_flush_denormal(True)
+    try:
+        statuses = judge("softmax", x, wrong[0]).status, judge("softmax", y, wrong[1]).status
+    finally:
+        torch.set_flush_denormal(False)
+
+    assert statuses == ("inaccurate", "inaccurate")
+
+
+def test_entries_behind_the_lowest_finite_number_are_judged():
+    lowest = torch.finfo(torch.float32).min
+    x = rows([0.0, 0.0, lowest])
+    right = torch.log_softmax(x, -1)
+
+    assert judge("log_softmax", x, right).passed
+    assert judge("log_softmax", x, rows([*right[0, :2].tolist(), -INF])).passed
+    assert judge("log_softmax", x, rows([*right[0, :2].tolist(), INF])).status == "nonfinite"
+    assert judge("log_softmax", x, rows([*right[0, :2].tolist(), 5.0])).status == "inaccurate"
+    assert judge("logsumexp", rows([3e38, -3e38]), torch.tensor([5.0])).status == "inaccurate"
+    assert judge("logsumexp", rows([3e38, -3e38]), torch.tensor([INF])).passed
+
+
+@pytest.mark.parametrize("op", ["softmax", "log_softmax", "logsumexp"])
+def test_a_gap_beyond_float64_is_judged(op):
+    x = rows([1.7e308, -1.7e308, 0.0], [1.0, 2.0, 3.0], dtype=torch.float64)
+    right = getattr(torch, op)(x, -1)
+    wrong = right.clone()
+    wrong[0] = 0.3
+
+    assert judge(op, x, right).passed
+    assert judge(op, x, wrong).status == "inaccurate"
+
+
+def test_masked_entries_do_not_count_as_judged():
+    """200 entries of 2048 hold a number; with a bfloat16 accumulator none of them can be judged."""
+    x = torch.full((1, 2048), -INF)
+    x[0, :200] = 0.0
+    judgement = judge("softmax", x, torch.softmax(x, -1), numerics=Numerics(accumulate="bfloat16"))
+
+    assert (judgement.status, judgement.judged) == ("unjudged", 0.0)
+
+
+def test_misuse_of_what_is_declared_and_of_layouts():
+    x = torch.zeros(2, 2)
+    with pytest.raises(TypeError, match="numerics='lse'"):
+        judge("softmax", x, x, numerics="lse")
+    with pytest.raises(ValueError, match=r"layout torch\.sparse_coo"):
+        judge("softmax", x.to_sparse(), x)
+    big_endian = np.zeros((2, 2), dtype=">f4")
+    assert judge("softmax", big_endian, np.full((2, 2), 0.5, dtype=np.float32), options={"dim": np.int64(0)}).passed
+
+
+def test_the_input_is_shown_beside_the_output():
+    message = judge("softmax", rows([1.0, INF, -INF]), rows([0.0, 1.0, 0.0])).message
+
+    assert "input     x = 1.0 in a row of 3, largest finite 1.0, 1 +inf, 1 -inf" in message
+
+
+def test_a_slip_of_one_entry_is_not_explained_by_numerics():
+    x = torch.zeros(4, 300)
+    y = torch.softmax(x, -1)
+    y[2, 7] *= 1.001
+
+    assert judge("softmax", x, y).fits is None
+    assert judge("softmax", x, y).tiles == {}

@@ -280,7 +280,7 @@ class _Evaluation:
             reproduce=self._command(),
             bitwise=bitwise or {},
             torch_ratio=torch_ratio,
-            numerics=str(self.numerics),
+            numerics=str(self.numerics) + (", domain" if kernel.domain is not None and not self.strict else ""),
             seconds=outcome.seconds if outcome else None,
             warnings=outcome.warnings if outcome else (),
             output=outcome.output if outcome else "",

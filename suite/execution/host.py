@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import torch
@@ -104,12 +105,28 @@ def _adapted_call(kernel: Kernel, x: torch.Tensor, options: Mapping[str, Any]) -
 @contextlib.contextmanager
 def _recorded(printed: _Tail) -> Iterator[list[warnings.WarningMessage]]:
     with (
+        _no_silent_exit(),
         warnings.catch_warnings(record=True) as caught,
         contextlib.redirect_stdout(printed),
         contextlib.redirect_stderr(printed),
     ):
         warnings.simplefilter("always")
         yield caught
+
+
+@contextlib.contextmanager
+def _no_silent_exit() -> Iterator[None]:
+    """os._exit in a kernel of Python would end this process with the kernel's exit code, 0 included: it raises instead."""
+    original = os._exit
+
+    def refuse(status: int) -> NoReturn:
+        raise SystemExit(f"os._exit({status})")
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit = original
 
 
 class _Tail(io.TextIOBase):

@@ -110,26 +110,30 @@ def boundaries(n: int) -> list[int]:
 
 def _heavy_ends(rows: int, n: int, draw: Draw, floor: float) -> Array:
     places = boundaries(n)
+    tiles = np.arange(0, n, TILES[-1])
     x = np.full((rows, n), floor)
     for row in range(rows):
-        if row % 2:
-            chosen = places
+        if row % 4 == 1:
+            chosen = np.union1d(places, tiles)
+        elif row % 4 == 3:
+            inside = np.minimum(tiles + draw.integers(TILES[-1], len(tiles)), n - 1)
+            chosen = np.union1d(np.union1d(places, inside), np.maximum(tiles - 1, 0))
         else:
             first = (row // 2) % len(places)
-            chosen = [places[first], places[-1 - first]]
+            chosen = np.array([places[first], places[-1 - first]])
         x[row, chosen] = 2 * draw.normal(len(chosen))
     return x
 
 
 @family
 def sparse(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """Finite logits at tile boundaries only, all others -inf: at any length one lost entry shows."""
+    """Finite logits at tile boundaries and in each tile of 1024, all others -inf: a lost entry or tile shows at any length."""
     return _heavy_ends(rows, n, draw, -np.inf)
 
 
 @family
 def two_heavy_ends(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """Large logits at tile boundaries, all others about 30 lower: at any length one lost entry or rescale shows."""
+    """Large logits at tile boundaries and one in each tile of 1024, all others about 30 lower: one lost rescale shows."""
     return _heavy_ends(rows, n, draw, -30.0) - draw.uniform(rows, n) / 4
 
 
@@ -146,8 +150,10 @@ def ramps(rows: int, n: int, format: Format, draw: Draw) -> Array:
 def masked_tiles(rows: int, n: int, format: Format, draw: Draw) -> Array:
     """Leading, trailing and interior tiles of -inf, one row of -inf only: -inf - -inf is NaN in a careless recurrence."""
     x = 3 * draw.normal(rows, n)
+    fitting = [size for size in TILES if size < n] or [max(n - 1, 0)]
     for row in range(rows):
-        width = min(TILES[(row // 4) % len(TILES)], max(n - 1, 0))
+        # The widest tile first: a row of 8 must meet it, and a kernel that guards 32 columns may not guard 1024.
+        width = fitting[-1 - (row // 4) % len(fitting)]
         kind = row % 4
         if kind == 0:
             x[row, :width] = -np.inf
@@ -184,11 +190,16 @@ def nan_and_infinity(rows: int, n: int, format: Format, draw: Draw) -> Array:
     x = 2 * draw.normal(rows, n)
     for row in range(rows):
         place = draw.integers(n, 2)
-        if row % 4 == 0:
+        kind = row % 8
+        if kind in (0, 4):
             x[row, place[0]] = np.nan
-        elif row % 4 == 1:
+        elif kind == 1:
             x[row, place[0]] = np.inf
-        elif row % 4 == 2:
-            x[row, place] = -np.inf
-            x[row, place[0]] = np.nan if row % 8 == 2 else np.inf
+        elif kind == 5:
+            x[row, place] = np.inf
+        elif kind == 7:
+            x[row] = np.inf
+        elif kind in (2, 6):
+            x[row, place[1]] = -np.inf
+            x[row, place[0]] = np.nan if kind == 2 else np.inf
     return x

@@ -48,9 +48,10 @@ class Op:
             raise ValueError(f"{self.name} has no option {unknown[0]!r}; valid options: {', '.join(self.options)}")
         resolved = {**self.options, **given}
         dim = resolved["dim"]
-        if not isinstance(dim, int) or isinstance(dim, bool) or not -dimensions <= dim < dimensions:
+        integer = isinstance(dim, int | np.integer) and not isinstance(dim, bool)
+        if not integer or not -dimensions <= dim < dimensions:
             raise ValueError(f"dim={dim!r} must be an integer from {-dimensions} to {dimensions - 1}")
-        return resolved
+        return {**resolved, "dim": int(dim)}
 
     def rows(self, x: NDArray[Any], options: Mapping[str, Any]) -> NDArray[Any]:
         """x with the reduced dimension last, as [rows, n]."""

@@ -55,8 +55,8 @@ class RowFacts:
 
     @cached_property
     def finite_gap(self) -> Array:
-        """[rows, n]: D_i, 0 at -inf."""
-        return np.asarray(np.where(self.x > -np.inf, self.gap, 0.0))
+        """[rows, n]: D_i, 0 at -inf; a gap beyond float64 counts as its largest number."""
+        return np.asarray(np.where(self.x > -np.inf, np.minimum(self.gap, np.finfo(np.float64).max), 0.0))
 
     @cached_property
     def mean_gap(self) -> Array:
@@ -110,7 +110,7 @@ class Allowed:
 
     absolute: float64, the largest allowed |output - exact| before the output's own rounding; inf = not judged.
     flush_below: an exact 0 is accepted where the exact result is at most this (a device that flushes subnormals); or None.
-    may_overflow: where an honest intermediate overflows, so that an infinity is accepted; or None.
+    may_overflow: where an honest intermediate overflows, so that an infinity of the result's sign is accepted too; or None.
     """
 
     absolute: Array

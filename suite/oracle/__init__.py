@@ -37,9 +37,10 @@ class Reference:
 
     hi + lo: float64 [rows, k], the value as an unevaluated sum; radius: |exact - (hi + lo)| is at most this.
     special: int8 [rows, k], which kind of value each entry is (suite.ops.rows); hi, lo and radius hold for FINITE only.
-    tier: the highest tier that was needed. facts: the ingredients of the bound.
+    tier: the highest tier that was needed. facts: the ingredients of the bound. x: the rows themselves, as given.
     """
 
+    x: Array
     hi: Array
     lo: Array
     radius: Array
@@ -101,7 +102,7 @@ class Oracle:
                     cache.save(self._folder, key, stored)
                 hi[pending], lo[pending], radius[pending] = stored.hi, stored.lo, stored.radius
                 tier = stored.tier
-        return Reference(hi, lo, radius, special, tier, facts)
+        return Reference(x, hi, lo, radius, special, tier, facts)
 
 
 def certified_entry(op: Op, row: Array, column: int) -> tuple[float, float]:

@@ -26,7 +26,7 @@ def sufficient(hi: Array, radius: Array, allowed: Array, target: Format, finite:
     Small enough is 2^-10 ulp of the output; where no double-double can be that close (results near 0 of a logarithm,
     subnormal results), 2^-6 of what the bound allows; and never asked to be below the smallest float64.
     """
-    needed = np.maximum(np.maximum(target.ulp(hi) * 2.0**-10, allowed * 2.0**-6), TINY)
+    needed = np.fmax(np.fmax(target.ulp(hi) * 2.0**-10, allowed * 2.0**-6), TINY)
     return np.asarray(np.all((radius <= needed) | ~finite, axis=1))
 
 
@@ -52,7 +52,10 @@ def certified(
     pending, bits = np.arange(len(rows)), FIRST_BITS
     while len(pending) and bits <= LAST_BITS:
         chosen = rows[pending]
-        result.hi[pending], result.lo[pending], result.radius[pending] = evaluate(op, x[chosen], bits)
+        hi, lo, radius = evaluate(op, x[chosen], bits)
+        beyond = ~np.isfinite(hi)  # larger than every float64, and certainly so: infinity is its rounding
+        result.hi[pending] = hi
+        result.lo[pending], result.radius[pending] = np.where(beyond, 0.0, lo), np.where(beyond, 0.0, radius)
         enough = sufficient(result.hi[pending], result.radius[pending], allowed[chosen], target, finite[chosen])
         pending, bits = pending[~enough], 2 * bits
     if len(pending):

@@ -37,7 +37,7 @@ def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
     eta, scale = underflow_scale(facts, numerics, target)
     total = total + eta * facts.visible * scale
     absolute = rounding + total / (1 - np.minimum(total, 0.5)) + eta
-    # Beyond largest / log2(e) the base-2 form overflows on its way, which no bound on roundings can speak about.
+    # Beyond largest / log2(e) the base-2 form overflows on its way to -inf, which is accepted there besides.
     overflows = LOG2_E * gap >= numerics.arithmetic(target).largest
-    meaningful = (total < 0.5) & (rounding < 0.5 * np.maximum(1.0, result)) & ~overflows
-    return Allowed(np.where(meaningful, absolute, np.inf), may_overflow=overflows)
+    meaningful = (total < 0.5) & (rounding < 0.5 * np.maximum(1.0, result))
+    return Allowed(np.where(meaningful, absolute, np.inf), may_overflow=overflows & (facts.x > -np.inf))

@@ -22,7 +22,7 @@ def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
     log_error = 2 * numerics.log_ulp
     y = np.abs(facts.log_sum_exp)
     total = total_error(facts, numerics, target)
-    rounding = u * (3.25 * np.maximum(np.abs(facts.maximum), y) + log_error * facts.log_total + 2)
+    rounding = 3.25 * u * np.maximum(np.abs(facts.maximum), y) + u * (log_error * facts.log_total + 2)
     if numerics.shift == "none":
         rounding = rounding + u * log_error * y
     stored = numerics.format_of("probabilities", target)
@@ -32,7 +32,7 @@ def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
     eta, scale = underflow_scale(facts, numerics, target)
     total = total + eta * facts.visible * scale
     absolute = rounding + total / (1 - np.minimum(total, 0.5)) + eta
-    # Beyond largest / log2(e) the base-2 form overflows on its way, which no bound on roundings can speak about.
+    # Beyond largest / log2(e) the base-2 form overflows on its way to an infinity of m's sign, accepted there besides.
     overflows = LOG2_E * np.abs(facts.maximum) >= numerics.arithmetic(target).largest
-    meaningful = (total < 0.5) & (rounding < 0.5 * np.maximum(1.0, y)) & ~overflows
+    meaningful = (total < 0.5) & (rounding < 0.5 * np.maximum(1.0, y))
     return Allowed(np.where(meaningful, absolute, np.inf), may_overflow=overflows)

@@ -1,6 +1,6 @@
 """The bound of softmax: relative error U_i u, with (docs/verdict.md, section 2)
 
-    U_i = 2.25 (D_i + Dbar) + 6 ([D_i > 0] + 1 - q) + sigma + 7 rho + 9 ln s + 3
+    U_i = 3.25 D_i + 2.25 Dbar + 6 ([D_i > 0] + 1 - q) + sigma + 7 rho + 10 ln s + 3
 
 for every algorithm whose error depends on x only through max x - x. Declared numerics add their own terms.
 """
@@ -21,11 +21,11 @@ def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
     exp_error, log_error = 2 * numerics.exp_ulp, 2 * numerics.log_ulp
     p, gap = facts.probability, facts.finite_gap
 
-    of_row = total_error(facts, numerics, target) + u * ((log_error + 1) * facts.log_total + 3)
+    of_row = total_error(facts, numerics, target) + u * ((log_error + 2) * facts.log_total + 3)
     if numerics.shift == "none":
         of_entry = 2.25 * u * np.where(facts.x > -np.inf, np.abs(facts.x), 0.0) + u * exp_error
     else:
-        of_entry = 2.25 * u * gap + u * exp_error * (gap > 0)
+        of_entry = 3.25 * u * gap + u * exp_error * (gap > 0)
     if numerics.shift == "lse":
         of_row = of_row + 2 * u * np.abs(facts.log_sum_exp)
         of_entry = of_entry + u * (gap + facts.log_total)
