@@ -244,7 +244,7 @@ def test_list_machines_shows_the_published_runs():
     result = invoke("list", "machines")
 
     assert result.exit_code == 0
-    assert len(result.stdout.splitlines()) == len(published)
+    assert len(result.stdout.splitlines()) == max(len(published), 1)
 
 
 def test_the_listed_cases_are_the_ones_that_run():
