@@ -136,7 +136,7 @@ def judge(op: str, tensors: Path, dim: int, dtype: str | None, json_file: Path |
     from dataclasses import asdict
 
     from suite.judge import judge as judge_tensors
-    from suite.records import _plain
+    from suite.records import plain
     from suite.saved_tensors import load, pick
 
     try:
@@ -147,7 +147,7 @@ def judge(op: str, tensors: Path, dim: int, dtype: str | None, json_file: Path |
         misuse(str(error))
     click.echo(judgement.message)
     if json_file is not None:
-        _write(json_file, json.dumps(_plain(asdict(judgement)), allow_nan=False, indent=1))
+        _write(json_file, json.dumps(plain(asdict(judgement)), allow_nan=False, indent=1))
     sys.exit(0 if judgement.passed else 1)
 
 

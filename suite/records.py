@@ -128,9 +128,9 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, `id` first; infinities and NaN as the strings "inf", "-inf" and "nan"."""
-        plain = _plain({"id": self.id, **asdict(self)})
-        assert isinstance(plain, dict)
-        return plain
+        data = plain({"id": self.id, **asdict(self)})
+        assert isinstance(data, dict)
+        return data
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), allow_nan=False)
@@ -193,13 +193,14 @@ def by_precedence(statuses: set[str]) -> tuple[str, ...]:
     return tuple(status for status in STATUSES if status in statuses)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value as JSON has it: lists, objects, and infinities and NaN as text."""
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value
 
 

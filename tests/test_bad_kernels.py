@@ -6,6 +6,7 @@ Each bad kernel is one function, registered with the status it must get and a pi
 import contextlib
 import functools
 import json
+import os
 import re
 import sys
 import warnings
@@ -86,6 +87,11 @@ def _this_process_stays_whole():
 @bad("raised", "ValueError: rows are too long (at test_bad_kernels.py:")
 def raises(x, dim):
     raise ValueError("rows are too long")
+
+
+@bad("raised", "SystemExit: os._exit(0)")
+def leaves_without_a_word(x, dim):
+    os._exit(0)
 
 
 class _UnprintableError(Exception):

@@ -859,3 +859,13 @@ def test_help_lists_and_reports_do_not_wake_torch(finished):
     code, stdout, stderr = finished("asleep")
 
     assert (code, stdout) == (0, "asleep\n"), stderr
+
+
+def test_an_undeclared_kernel_without_op_is_misuse(tmp_path):
+    """f(x, dim) could be a kernel of any op: judging it as all of them would report failures that are none."""
+    (tmp_path / "mine.py").write_text("import torch\n\ndef f(x, dim=-1):\n    return torch.softmax(x, dim)\n")
+
+    result = invoke("check", "--kernel", f"{tmp_path}/mine.py:f")
+
+    assert result.exit_code == 2
+    assert "name one with --op (softmax, log_softmax, logsumexp)" in result.stderr
