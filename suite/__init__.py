@@ -7,6 +7,7 @@ Importing this package does not import torch.
 """
 
 from suite.judge import Judgement, JudgementError, judge
+from suite.kernels import kernel
 from suite.numerics import BEST_PRACTICE, CONTRACT, Numerics, Semantics
 from suite.version import __version__
 
@@ -19,4 +20,5 @@ __all__ = [
     "Semantics",
     "__version__",
     "judge",
+    "kernel",
 ]

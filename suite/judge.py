@@ -169,7 +169,7 @@ def judge(
             message=f"{op} {format.name} {list(shape)}: {status}: {reason}",
         )  # fmt: skip
     with subnormals_kept():
-        reference = (oracle or _default_oracle()).reference(
+        reference = (oracle or default_oracle()).reference(
             definition, {"x": to_float64(x)}, resolved, format, semantics=semantics
         )
         return judge_values(definition, reference, to_float64(output), shape, resolved, format, numerics)
@@ -489,7 +489,7 @@ def _describe(value: Any) -> str:
 _ORACLE: list[Oracle] = []
 
 
-def _default_oracle() -> Oracle:
+def default_oracle() -> Oracle:
     """The oracle of plain judge() calls: shared in this process, costly references on disk."""
     if not _ORACLE:
         from suite.oracle.cache import default_folder

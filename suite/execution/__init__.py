@@ -15,7 +15,7 @@ import torch
 from suite.case import Case
 from suite.execution.host import Host, InProcess, Outcome
 from suite.formats import Array, Format, get_format
-from suite.judge import Judgement, check_output, judge_values, ulp_errors
+from suite.judge import Judgement, check_output, default_oracle, judge_values, ulp_errors
 from suite.kernels import Kernel
 from suite.laws import Trial, get_law
 from suite.numerics import BEST_PRACTICE, CONTRACT
@@ -33,8 +33,8 @@ def evaluate(
     case: Case,
     kernel: Kernel,
     *,
-    dtype: str,
-    oracle: Oracle,
+    dtype: str = "float32",
+    oracle: Oracle | None = None,
     device: str = "cpu",
     host: Host | None = None,
     store: Store | None = None,
@@ -44,13 +44,13 @@ def evaluate(
 ) -> Record:
     """Runs a kernel on a case and judges it: never raises for the kernel's fault, and the record is stored on return.
 
-    dtype: a format's name. strict: judge by best practice, whatever the kernel declares. x: inputs from a file, in place of
+    dtype: a format's name. oracle: the one that judge() uses, by default. strict: judge by best practice, whatever the kernel declares. x: inputs from a file, in place of
     the case's own. Raises ValueError for misuse: an unknown dtype, a kernel of another op.
     """
     if kernel.op != case.op:
         raise ValueError(f"kernel {kernel.id} is a kernel of {kernel.op}, case {case.id} is one of {case.op}")
     format = get_format(dtype)
-    evaluation = _Evaluation(case, kernel, format, device, host or InProcess(), oracle, strict, x)
+    evaluation = _Evaluation(case, kernel, format, device, host or InProcess(), oracle or default_oracle(), strict, x)
     record = replace(evaluation.run(), env_id=env_id)
     if store is not None:
         store.append(record)
