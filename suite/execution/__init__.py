@@ -44,8 +44,9 @@ def evaluate(
 ) -> Record:
     """Runs a kernel on a case and judges it: never raises for the kernel's fault, and the record is stored on return.
 
-    dtype: a format's name. oracle: the one that judge() uses, by default. strict: judge by best practice, whatever the kernel declares. x: inputs from a file, in place of
-    the case's own. Raises ValueError for misuse: an unknown dtype, a kernel of another op.
+    dtype: a format's name. oracle: the one that judge() uses, by default. strict: judge by best practice, whatever the
+    kernel declares. x: inputs from a file, in place of the case's own. Raises ValueError for misuse: an unknown dtype, a
+    kernel of another op.
     """
     if kernel.op != case.op:
         raise ValueError(f"kernel {kernel.id} is a kernel of {kernel.op}, case {case.id} is one of {case.op}")
