@@ -253,9 +253,14 @@ def evaluate(request: pytest.FixtureRequest) -> Callable[[], None]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    from suite.oracle.cache import default_folder, trim
+
     shared = session.config.stash.get(SESSION, None)
-    if shared is not None and shared.store is not None:
+    if shared is None:
+        return
+    if shared.store is not None:
         shared.store.close()
+    trim(default_folder())
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
