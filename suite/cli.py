@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from suite.case import PROFILES
+from suite.formats import DTYPES
 from suite.ops import NAMES
 from suite.version import __version__
 
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from suite.records import Record
     from suite.run import Result
 
-DTYPES = ("float64", "float32", "bfloat16", "float16")
-PROFILES = ("smoke", "quick", "standard", "full")
 RUNS = Path("runs")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -172,10 +172,10 @@ def reproduce(record: str, runs: Path) -> None:
     from suite.case import Case
     from suite.execution import evaluate
     from suite.kernels import load_kernels
-    from suite.known_failures import apply, read
     from suite.oracle import Oracle
     from suite.oracle.cache import default_folder
-    from suite.plugin import cases_folder
+    from suite.plugin import default_known_failures
+    from suite.records import PASSING
     from suite.store import find_record
 
     try:
@@ -188,19 +188,17 @@ def reproduce(record: str, runs: Path) -> None:
             dtype=recorded.dtype,
             device=recorded.device,
             oracle=Oracle(default_folder()),
+            known=default_known_failures(),
             strict=recorded.strict,
         )
     except ValueError as error:
         misuse(str(error))
-    default = cases_folder() / "known_failures.txt"
-    if not again.strict and default.is_file():
-        again = apply(again, read(default))
     click.echo(again.message or f"{again.case} {again.dtype} {again.kernel}: {again.status}")
     same = "the same output bits" if again.digest == recorded.digest else "other output bits"
     if again.kernel_version != recorded.kernel_version:
         same += f"; the kernel's source has changed ({recorded.kernel_version} then, {again.kernel_version} now)"
     click.echo(f"recorded {recorded.status}, now {again.status}; {same}")
-    sys.exit(0 if again.status in ("passed", "known_failure", "unsupported") else 1)
+    sys.exit(0 if again.status in PASSING else 1)
 
 
 @cli.command("list")
@@ -271,8 +269,6 @@ def _check_input(
     known: tuple[Path, ...],
 ) -> Result:
     """Judges kernels on the tensor x of a file, in its own dtype, or in the dtypes given where they hold its values."""
-    from dataclasses import replace
-
     from suite.case import Case
     from suite.environment import probe
     from suite.execution import evaluate
@@ -298,30 +294,29 @@ def _check_input(
             store.write_environment(environment)
         for dtype in dtypes or (dtype_name(x),):
             format = get_format(dtype)
-            if not bool((format.contains(values) | ~_finite(values)).all()):
+            if not format.holds(values):
                 raise ValueError(f"{input_file} has values of x that {dtype} cannot hold")
             case = Case(op=ops[0], family="file", shape=tuple(values.shape), why=f"the tensor x of {input_file.name}")
             for specification in kernels:
                 for kernel in load_kernels(specification, ops[0]):
                     record = evaluate(
-                        case, kernel, dtype=dtype, device=device, oracle=oracle, strict=strict,
-                        env_id=environment["env_id"], x=values,
-                    )  # fmt: skip
-                    command = record.reproduce.split(" --case ")[0] + f" --input {input_file}"
-                    records.append(replace(record, reproduce=command))
-                    if store is not None:
-                        store.append(records[-1])
+                        case,
+                        kernel,
+                        dtype=dtype,
+                        device=device,
+                        oracle=oracle,
+                        store=store,
+                        strict=strict,
+                        env_id=environment["env_id"],
+                        x=values,
+                        input_file=str(input_file),
+                    )
+                    records.append(record)
         if store is not None:
             store.close()
     except ValueError as error:
         misuse(str(error))
     return Result(records=tuple(records), environment=environment)
-
-
-def _finite(values: Any) -> Any:
-    import numpy as np
-
-    return np.isfinite(values)
 
 
 def _finish(result: Result) -> NoReturn:
@@ -336,13 +331,12 @@ def _finish(result: Result) -> NoReturn:
 
 def summary(records: Iterable[Record]) -> dict[str, dict[str, int]]:
     """Counts by kernel: passed, failed, unsupported, unjudged, known_failure."""
-    from suite.records import summary_class
+    from suite.records import SUMMARY_CLASSES, summary_class
 
     counts: dict[str, Counter[str]] = {}
     for record in records:
         counts.setdefault(record.kernel, Counter())[summary_class(record.status)] += 1
-    names = ("passed", "failed", "unsupported", "unjudged", "known_failure")
-    return {kernel: {name: count[name] for name in names} for kernel, count in counts.items()}
+    return {kernel: {name: count[name] for name in SUMMARY_CLASSES} for kernel, count in counts.items()}
 
 
 def _write_json(path: Path | None, result: Result) -> None:

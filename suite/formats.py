@@ -78,6 +78,10 @@ class Format:
         """Which finite values are numbers of the format, exactly."""
         return np.asarray(self.round(value) == value)
 
+    def holds(self, values: Array) -> bool:
+        """Whether every finite one of these values is a number of the format."""
+        return bool(np.all(self.contains(values) | ~np.isfinite(values)))
+
     def neighbours(self, value: Array | float) -> tuple[Array, Array]:
         """The numbers of the format next below and next above each number `value` of the format; +-inf past the ends."""
         value = np.asarray(value, dtype=np.float64)
@@ -164,6 +168,10 @@ float8_e5m2 = Format(name="float8_e5m2", precision=3, emin=-14, emax=15, largest
 float8_e4m3fn = Format(name="float8_e4m3fn", precision=4, emin=-6, emax=8, largest=448.0, bits=8, has_infinity=False)
 
 FORMATS: dict[str, Format] = {f.name: f for f in (float64, float32, bfloat16, float16, float8_e4m3fn, float8_e5m2)}
+
+
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+"""The formats that kernels are run in, widest first; float8 is a format only."""
 
 
 def get_format(name: str) -> Format:

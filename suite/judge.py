@@ -221,7 +221,6 @@ def judge_values(
     allowed = op.bound(reference.facts, numerics, format)
     lower, upper, inside = _inside(op, reference, allowed, format, y)
     finite = reference.special == FINITE
-    judged = allowed.judged & finite | ~finite
     escaped = finite & ~np.isfinite(y) & ~inside
     inaccurate = finite & np.isfinite(y) & ~inside
     unlawful = ~finite & ~inside
@@ -229,7 +228,7 @@ def judge_values(
 
     # An entry at -inf has nothing to be judged by but its exact 0: it says nothing of a kernel whose numbers are unjudged.
     telling = finite & (reference.facts.x > -np.inf) if op.keeps_length else finite
-    share = float(judged[telling].mean()) if telling.any() else 1.0
+    share = float(allowed.judged[telling].mean()) if telling.any() else 1.0
     broken = [
         status
         for status, holds in (

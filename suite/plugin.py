@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from suite.case import CASE_ATTRIBUTE, PROFILES, Case, CaseSpecification
+from suite.formats import DTYPES
 from suite.ops import NAMES
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from suite.records import Record
     from suite.store import Store
 
-DTYPES = ("float64", "float32", "bfloat16", "float16")
 SESSION = pytest.StashKey["Session"]()
 
 
@@ -67,6 +67,14 @@ def cases_folder() -> Path:
     return inside if inside.is_dir() else Path(__file__).parent.parent / "cases"
 
 
+def default_known_failures() -> list[KnownFailure]:
+    """The entries that come with the cases, if any do."""
+    from suite.known_failures import read
+
+    path = cases_folder() / "known_failures.txt"
+    return read(path) if path.is_file() else []
+
+
 class Session:
     """What all items of one pytest process share: kernels, oracle, host, store and the records so far."""
 
@@ -88,11 +96,9 @@ class Session:
         self.oracle: Oracle = Oracle(default_folder())
         self.host: Host = InProcess()
         self.store: Store | None = Store(option.out) if option.out else None
-        files = option.known_failures or []
-        default = cases_folder() / "known_failures.txt"
-        self.known: list[KnownFailure] = [
-            entry for path in [default, *files] for entry in (read(path) if path in files or path.is_file() else [])
-        ]
+        self.known: list[KnownFailure] = default_known_failures()
+        for path in option.known_failures or []:
+            self.known += read(path)
         self.records: list[Record] = []
         self.specifications: list[CaseSpecification] = []
         self.environment: dict[str, Any] = {}
@@ -131,9 +137,8 @@ class Session:
         return {case.id for specification in self.specifications for case in specification.cases("full")}
 
     def evaluate(self, case: Case, kernel: Kernel, dtype: str) -> Record:
-        """Evaluates, applies the known failures, stores."""
+        """The engine's record of a case, with what this session shares."""
         from suite.execution import evaluate
-        from suite.known_failures import apply
 
         record = evaluate(
             case,
@@ -142,12 +147,11 @@ class Session:
             device=self.device,
             oracle=self.oracle,
             host=self.host,
+            store=self.store,
+            known=self.known,
             strict=self.strict,
             env_id=self.environment["env_id"],
         )
-        record = record if self.strict else apply(record, self.known)
-        if self.store is not None:
-            self.store.append(record)
         self.records.append(record)
         return record
 

@@ -36,8 +36,12 @@ PASSING = ("passed", "known_failure", "unsupported")
 """The statuses that a run may end with and still exit 0."""
 
 
+SUMMARY_CLASSES = ("passed", "failed", "known_failure", "unjudged", "unsupported")
+"""What summaries count."""
+
+
 def summary_class(status: str) -> str:
-    """passed, known_failure, unsupported, unjudged or failed: the columns of a summary."""
+    """The one of SUMMARY_CLASSES that a status counts as."""
     return status if status in (*PASSING, "unjudged") else "failed"
 
 

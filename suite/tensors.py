@@ -45,7 +45,7 @@ def to_torch(values: Array, format: Format, device: str = "cpu") -> Any:
     import torch
 
     exact = np.array(values, dtype=np.float64, order="C")
-    assert bool(np.all(format.contains(exact) | ~np.isfinite(exact))), f"values that {format.name} cannot hold"
+    assert format.holds(exact), f"values that {format.name} cannot hold"
     return torch.from_numpy(exact).to(device=device, dtype=getattr(torch, format.name))
 
 

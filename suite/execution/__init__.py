@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,6 +17,7 @@ from suite.execution.host import Host, InProcess, Outcome
 from suite.formats import Array, Format, get_format
 from suite.judge import Judgement, check_output, default_oracle, judge_values, ulp_errors
 from suite.kernels import Kernel
+from suite.known_failures import KnownFailure, apply
 from suite.laws import Trial, get_law
 from suite.numerics import BEST_PRACTICE, CONTRACT
 from suite.ops import Op, get_op
@@ -38,21 +39,27 @@ def evaluate(
     device: str = "cpu",
     host: Host | None = None,
     store: Store | None = None,
+    known: Sequence[KnownFailure] = (),
     strict: bool = False,
     env_id: str = "",
     x: Array | None = None,
+    input_file: str = "",
 ) -> Record:
     """Runs a kernel on a case and judges it: never raises for the kernel's fault, and the record is stored on return.
 
-    dtype: a format's name. oracle: the one that judge() uses, by default. strict: judge by best practice, whatever the
-    kernel declares. x: inputs from a file, in place of the case's own. Raises ValueError for misuse: an unknown dtype, a
-    kernel of another op.
+    dtype: a format's name. oracle: the one that judge() uses, by default. known: failures that are known, which strict
+    ignores. strict: judge by best practice, whatever the kernel declares. x: inputs in place of the case's own, from
+    `input_file`. Raises ValueError for misuse: an unknown dtype, a kernel of another op.
     """
     if kernel.op != case.op:
         raise ValueError(f"kernel {kernel.id} is a kernel of {kernel.op}, case {case.id} is one of {case.op}")
     format = get_format(dtype)
     evaluation = _Evaluation(case, kernel, format, device, host or InProcess(), oracle or default_oracle(), strict, x)
     record = replace(evaluation.run(), env_id=env_id)
+    if input_file:
+        record = replace(record, reproduce=record.reproduce.replace(f"--case {case.id}", f"--input {shlex.quote(input_file)}"))
+    if not strict:
+        record = apply(record, known)
     if store is not None:
         store.append(record)
     return record

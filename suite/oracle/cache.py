@@ -59,7 +59,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def trim(folder: Path, *, limit_bytes: int = LIMIT_BYTES) -> None:
-    """Removes the references used longest ago until the folder is below the limit."""
+    """Removes the references written longest ago until the folder is below the limit."""
     with contextlib.suppress(OSError):
         files = sorted((p for p in folder.glob("*/*.npz")), key=lambda p: p.stat().st_mtime, reverse=True)
         total = 0

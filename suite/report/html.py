@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from suite.records import Record, summary_class
+from suite.formats import DTYPES
+from suite.records import SUMMARY_CLASSES, Record, summary_class
 from suite.report.summaries import cell, counts, known_reasons, times, verdict, worst_cases
 from suite.store import Run
-
-DTYPE_ORDER = ("float64", "float32", "bfloat16", "float16")
 
 
 def render(runs: Sequence[Run]) -> str:
@@ -84,7 +83,7 @@ def _kernels(records: Sequence[Record]) -> list[dict[str, Any]]:
     rows = []
     for op, kernel in sorted({(r.op, r.kernel) for r in records}):
         group = [r for r in records if (r.op, r.kernel) == (op, kernel)]
-        count = dict.fromkeys(("passed", "failed", "known_failure", "unjudged", "unsupported"), 0)
+        count = dict.fromkeys(SUMMARY_CLASSES, 0)
         for record in group:
             count[summary_class(record.status)] += 1
         passing = [r.ratio for r in group if r.status == "passed" and r.ratio is not None]
@@ -106,7 +105,7 @@ def _matrices(records: Sequence[Record]) -> list[dict[str, Any]]:
     """For each op and format: kernels down, input families across."""
     tables = []
     for op in dict.fromkeys(r.op for r in records):
-        for dtype in DTYPE_ORDER:
+        for dtype in DTYPES:
             group = [r for r in records if r.op == op and r.dtype == dtype]
             if not group:
                 continue

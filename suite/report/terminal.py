@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from suite.records import PASSING, Record, summary_class
+from suite.records import PASSING, SUMMARY_CLASSES, Record, summary_class
 from suite.report.summaries import how_bad, times, verdict, worst, worst_cases
 
 
@@ -27,7 +27,7 @@ def print_summary(records: Sequence[Record], *, verbose: bool, interrupted: bool
         key: tuple[str, ...] = (record.op, record.kernel, record.dtype)
         groups.setdefault(key if verbose else key[:2], []).append(record)
     for labels, group in sorted(groups.items()):
-        count = dict.fromkeys(("passed", "failed", "known_failure", "unjudged", "unsupported"), 0)
+        count = dict.fromkeys(SUMMARY_CLASSES, 0)
         for record in group:
             count[summary_class(record.status)] += 1
         passing = [r.ratio or 0.0 for r in group if r.status == "passed"]
