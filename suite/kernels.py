@@ -30,7 +30,9 @@ from suite.ops.rows import RowFacts
 
 ENTRY_POINTS = "softmax_suite.kernels"
 ATTRIBUTE = "__softmax_suite_kernels__"
-ADAPTERS = ("torch", "numpy")
+ADAPTERS = ("torch", "numpy", "jax")
+EXTRAS = {"triton": "triton"}
+"""The extra of this package that installs a requirement; "zoo" for those that are not named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +51,10 @@ class Domain:
 class Kernel:
     """One implementation under test.
 
-    id: how reports and commands name it. call: the function of torch tensors (of numpy arrays with adapter "numpy").
+    id: how reports and commands name it. call: the function of torch tensors (of the arrays of `adapter`'s library).
     dtypes, devices: what it supports; None = everything the op has. requires: packages that must be installed.
     domain: (facts, format) -> Domain, or None. version: a hash of its source, or its package's version.
+    slow: takes so long a call that it runs the smoke cases only, and by default from the profile standard on.
     outside: not one of this suite's own. declared: with @kernel, so that its op is its own word.
     parameters: the names it can be called with, None where that is unknown.
     """
@@ -67,6 +70,7 @@ class Kernel:
     requires: tuple[str, ...] = ()
     adapter: str = "torch"
     domain: Callable[[RowFacts, Format], Domain] | None = None
+    slow: bool = False
     outside: bool = False
     declared: bool = True
     parameters: frozenset[str] | None = field(default=None)
@@ -75,7 +79,7 @@ class Kernel:
         """None, or the reason why this call is unsupported; decided before any input exists."""
         missing = [name for name in self.requires if importlib.util.find_spec(name) is None]
         if missing:
-            return f"{missing[0]} is not installed: pip install 'softmax-suite[zoo]'"
+            return f"{missing[0]} is not installed: pip install 'softmax-suite[{EXTRAS.get(missing[0], 'zoo')}]'"
         if self.dtypes is not None and format.name not in self.dtypes:
             return f"declares dtypes {', '.join(self.dtypes)}"
         if self.devices is not None and device.split(":")[0] not in self.devices:
@@ -109,6 +113,7 @@ def kernel(
     requires: tuple[str, ...] = (),
     adapter: str = "torch",
     domain: Callable[[RowFacts, Format], Domain] | None = None,
+    slow: bool = False,
 ) -> Callable[[F], F]:
     """Declares that a plain function is a kernel of `op`; the function itself is returned unchanged.
 
@@ -134,6 +139,7 @@ def kernel(
             requires=requires,
             adapter=adapter,
             domain=domain,
+            slow=slow,
             parameters=_parameters(function),
         )
         setattr(function, ATTRIBUTE, {**getattr(function, ATTRIBUTE, {}), op: declared})

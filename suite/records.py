@@ -193,6 +193,47 @@ class Record:
             raise ValueError(f"incomplete record: {error}") from None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What was measured of one kernel apart from any case: a curve or a threshold, for a chapter of the report; no verdict.
+
+    kind: the chapter, "exponential" or "thresholds". kernel, op, dtype, device: what was measured. suite_version, env_id:
+    by what and where. data: JSON-ready numbers, as the module suite/measure/<kind>.py documents them.
+    """
+
+    schema: int = SCHEMA
+    kind: str
+    kernel: str
+    op: str
+    dtype: str
+    device: str = "cpu"
+    suite_version: str = ""
+    env_id: str = ""
+    data: dict[str, Any]
+
+    def to_json(self) -> str:
+        return json.dumps(plain(asdict(self)), allow_nan=False)
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Measurement:
+        """The measurement of a JSON object. Raises ValueError naming what is wrong with it."""
+        if not isinstance(data, dict):
+            raise ValueError(f"a measurement must be a JSON object, not a {type(data).__name__}")
+        schema = data.get("schema")
+        if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
+            raise ValueError(f"schema={schema!r} is not one that this version reads (1 to {SCHEMA})")
+        names = {f.name for f in fields(cls)}
+        for name in names - {"schema", "data"}:
+            if not isinstance(data.get(name, ""), str):
+                raise ValueError(f"{name}={data[name]!r} must be text")
+        if not isinstance(data.get("data"), dict):
+            raise ValueError("data must be an object")
+        try:
+            return cls(**{key: value for key, value in data.items() if key in names})
+        except TypeError as error:
+            raise ValueError(f"incomplete measurement: {error}") from None
+
+
 def by_precedence(statuses: set[str]) -> tuple[str, ...]:
     return tuple(status for status in STATUSES if status in statuses)
 

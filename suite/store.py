@@ -1,4 +1,5 @@
-"""The run folder: env.json and one append-only records-<host>-<pid>.jsonl for each process that evaluated something.
+"""The run folder: env.json and one append-only records-<host>-<pid>.jsonl for each process that evaluated something,
+with a measurements-<host>-<pid>.jsonl beside it where one measured something.
 
 A line is flushed before append() returns, so killing everything loses at most the case in flight. Readers merge the files.
 """
@@ -9,21 +10,25 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
-from suite.records import Record
+from suite.records import Measurement, Record
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a run folder holds: its environment, its records (the latest of each id) and notices about what was skipped."""
+    """What a run folder holds: its environment, records (the latest of each id), measurements, and notices of what was skipped."""
 
     folder: Path
     environment: dict[str, Any]
     records: tuple[Record, ...]
     notices: tuple[str, ...]
+    measurements: tuple[Measurement, ...] = ()
 
 
 class Store:
@@ -33,26 +38,34 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         host = hashlib.blake2b(platform.node().encode(), digest_size=3).hexdigest()
-        self._path = folder / f"records-{host}-{os.getpid()}.jsonl"
-        self._stream: TextIO | None = None
+        self._suffix = f"{host}-{os.getpid()}.jsonl"
+        self._streams: dict[str, TextIO] = {}
 
     def append(self, record: Record) -> None:
         """Writes one record; it is with the operating system when this returns."""
-        if self._stream is None:
-            torn = self._path.is_file() and not self._path.read_bytes().endswith(b"\n")
-            self._stream = self._path.open("a", encoding="utf-8")
+        self._write("records", record.to_json())
+
+    def append_measurement(self, measurement: Measurement) -> None:
+        """Writes one measurement, like append()."""
+        self._write("measurements", measurement.to_json())
+
+    def _write(self, kind: str, line: str) -> None:
+        if kind not in self._streams:
+            path = self.folder / f"{kind}-{self._suffix}"
+            torn = path.is_file() and not path.read_bytes().endswith(b"\n")
+            self._streams[kind] = path.open("a", encoding="utf-8")
             if torn:
-                self._stream.write("\n")
-        self._stream.write(record.to_json() + "\n")
-        self._stream.flush()
+                self._streams[kind].write("\n")
+        self._streams[kind].write(line + "\n")
+        self._streams[kind].flush()
 
     def write_environment(self, environment: dict[str, Any]) -> None:
         (self.folder / "env.json").write_text(json.dumps(environment, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     def close(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        for stream in self._streams.values():
+            stream.close()
+        self._streams.clear()
 
 
 def read_run(folder: Path) -> Run:
@@ -63,21 +76,38 @@ def read_run(folder: Path) -> Run:
     if not files:
         raise ValueError(f"{folder} holds no records (no records-*.jsonl)")
     records: dict[str, Record] = {}
-    notices = []
+    notices: list[str] = []
     for path in files:
-        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                record = Record.from_dict(json.loads(line))
-                record.id.encode()
-            except (ValueError, RecursionError) as error:
-                notices.append(f"{path.name}:{number} skipped: {str(error).splitlines()[0]}")
-                continue
+        for record in _read_lines(path, _record, notices):
             kept = records.get(record.id)
             if kept is None or record.started >= kept.started:
                 records[record.id] = record
-    return Run(folder, _read_environment(folder, notices), tuple(records.values()), tuple(notices))
+    measurements = {
+        (m.kind, m.op, m.kernel, m.dtype, m.device): m
+        for path in sorted(folder.glob("measurements-*.jsonl"))
+        for m in _read_lines(path, Measurement.from_dict, notices)
+    }
+    environment = _read_environment(folder, notices)
+    return Run(folder, environment, tuple(records.values()), tuple(notices), tuple(measurements.values()))
+
+
+def _record(data: Any) -> Record:
+    record = Record.from_dict(data)
+    record.id.encode()
+    return record
+
+
+def _read_lines(path: Path, parse: Callable[[Any], T], notices: list[str]) -> list[T]:
+    """What the lines of a file hold; a line that cannot be read is noticed and left out."""
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            found.append(parse(json.loads(line)))
+        except (ValueError, RecursionError) as error:
+            notices.append(f"{path.name}:{number} skipped: {str(error).splitlines()[0]}")
+    return found
 
 
 def _read_environment(folder: Path, notices: list[str]) -> dict[str, Any]:

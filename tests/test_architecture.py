@@ -24,9 +24,9 @@ LAYERS = (
     ("laws", "suite"),
     ("case",),
     ("execution",),
-    ("report",),
+    ("measure", "report"),
     ("plugin",),
-    ("run", "catalogue", "doctor"),
+    ("run", "catalogue", "doctor", "claims", "tolerance"),
     ("cli",),
     ("__main__",),
 )
