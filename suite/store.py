@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a run folder holds: its environment, records (the latest of each id), measurements, and notices of what was skipped."""
+    """What a run folder holds: environment, records (the latest of each id), measurements, notices of what was skipped."""
 
     folder: Path
     environment: dict[str, Any]
