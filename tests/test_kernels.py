@@ -280,7 +280,7 @@ def test_the_decorator_returns_the_function_itself():
     [
         ("hardmax", {}, "unknown op 'hardmax'; expected one of softmax, log_softmax, logsumexp"),
         ("softmax", {"dtypes": ("fp16",)}, "dtypes has 'fp16'; expected some of float64, float32, bfloat16, float16"),
-        ("softmax", {"adapter": "jax"}, "adapter='cupy' is not one of torch, numpy, jax"),
+        ("softmax", {"adapter": "cupy"}, "adapter='cupy' is not one of torch, numpy, jax"),
     ],
 )
 def test_a_declaration_of_something_unknown_is_refused(op, given, message):
