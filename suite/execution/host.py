@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from suite.execution import state
+from suite.execution.adapters import adapted_call
 from suite.kernels import Kernel
 from suite.tensors import bits
-from suite.timing.clock import timed
 
 KEPT_CHARACTERS = 2000
 
@@ -66,7 +66,7 @@ class InProcess:
         message, value, seconds = "", None, None
         try:
             with _recorded(printed) as caught:
-                value, seconds = _adapted_call(kernel, x, options)
+                value, seconds = adapted_call(kernel, x, options)
         except NotImplementedError as error:
             status, message = "unsupported", _exception_text(error)
         except (MemoryError, torch.OutOfMemoryError) as error:
@@ -89,17 +89,6 @@ class InProcess:
             warnings=tuple(dict.fromkeys(_clean(f"{w.category.__name__}: {str(w.message)[:200]}") for w in caught)),
             output=printed.text(),
         )
-
-
-def _adapted_call(kernel: Kernel, x: torch.Tensor, options: Mapping[str, Any]) -> tuple[Any, float]:
-    """(result as the kernel's contract has it, seconds). The numpy adapter's copies are outside the clock."""
-    if kernel.adapter == "torch":
-        return timed(lambda: kernel(x, options))
-    array = x.numpy()
-    value, seconds = timed(lambda: kernel(array, options))
-    if isinstance(value, np.ndarray | np.generic):
-        value = torch.from_numpy(np.array(value))
-    return value, seconds
 
 
 @contextlib.contextmanager
