@@ -290,10 +290,24 @@ def list_command(what: str) -> None:
 
 
 @cli.command()
-def doctor() -> None:
-    """Prints this machine's identity and checks that the judge can still tell right from wrong."""
-    from suite.doctor import examine
+@click.option("--kernel", "kernels", multiple=True, metavar="K", help="Print the profile of this kernel instead; repeatable.")
+@click.option("--op", default="softmax", show_default=True, type=click.Choice(NAMES), help="The op of --kernel.")
+@click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Formats of --kernel. Default: all.")
+@click.option("--device", default="cpu", show_default=True, help="Device of --kernel: cpu, cuda, cuda:1, ...")
+def doctor(kernels: tuple[str, ...], op: str, dtypes: tuple[str, ...], device: str) -> None:
+    """Prints this machine's identity and checks that the judge can still tell right from wrong.
 
+    With --kernel: prints what the arithmetic of a kernel looks like from outside.
+    """
+    from suite.doctor import examine, profiles
+
+    if kernels:
+        try:
+            for line in profiles(kernels, op, dtypes or DTYPES, device):
+                click.echo(line)
+        except ValueError as error:
+            misuse(str(error))
+        return
     healthy = True
     for line, good in examine():
         healthy &= good

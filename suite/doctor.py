@@ -1,8 +1,8 @@
-"""doctor: this machine's identity, and a self-test of the judge on one right and three wrong outputs."""
+"""doctor: this machine's identity and a self-test of the judge on one right and three wrong outputs; or kernel profiles."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,28 @@ def examine() -> Iterator[tuple[str, bool]]:
             f"{'self-test':<26}{name}: {status}, as it must be{'' if good else f'? No, {expected}: DO NOT TRUST THIS JUDGE'}",
             good,
         )
+
+
+def profiles(kernels: Sequence[str], op: str, dtypes: Sequence[str], device: str) -> Iterator[str]:
+    """Lines to print: the profile of each kernel in each format, a finding a line with its evidence.
+
+    Raises ValueError where a kernel cannot be loaded.
+    """
+    from suite.kernels import load_kernels
+    from suite.measure.exponential import measure
+    from suite.report.profile import COLUMNS, words
+
+    for kernel in [kernel for specification in kernels for kernel in load_kernels(specification, op)]:
+        for dtype in dtypes:
+            data = measure(kernel, dtype, device=device).data
+            yield f"{op} {kernel.id} {dtype} on {device}"
+            if "reason" in data:
+                yield f"  not measured: {data['reason']}"
+                continue
+            for name, heading in COLUMNS:
+                finding = data["findings"][name]
+                found = words(name, finding)
+                yield f"  {heading:<24}{found}{': ' if found else ''}{finding['text']}"
 
 
 Rows = NDArray[Any]

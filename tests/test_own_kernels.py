@@ -4,6 +4,8 @@ Accuracy, special values and 16-bit dtypes are the cases' (`pytest cases`); here
 blocks, options, and that `compiled` is compiled.
 """
 
+import functools
+
 import pytest
 import torch
 
@@ -113,13 +115,12 @@ def test_a_fused_multiply_add_passes_infinities_on(dtype):
 
 
 def test_a_compensated_sum_keeps_what_a_plain_one_loses():
-    """Each 2^-25 is below half an ulp of the 1 before it; together they are 2^-8."""
-    e = torch.full((1, 2**17), 2.0**-25)
+    """Each 2^-25 is below half an ulp of the 1 before it; together they are 2^-13. The tolerance is half an ulp."""
+    e = torch.full((1, 4096), 2.0**-25)
     e[0, 0] = 1.0
-    exact = torch.tensor(1 + (2**17 - 1) * 2.0**-25, dtype=torch.float32).item()
 
-    assert abs(compensated_sum(e, 1).item() - exact) <= 2.0**-23
-    assert e.cumsum(1)[0, -1].item() < exact - 2.0**-9
+    assert abs(compensated_sum(e, 1).item() - (1 + 4095 * 2.0**-25)) <= 2.0**-24
+    assert functools.reduce(torch.add, e[0]).item() == 1.0
     assert compensated_sum(e.t(), 0).shape == (1, 1)
 
 
@@ -231,7 +232,7 @@ def test_without_a_compiler_the_kernel_raises_what_torch_says(graphs):
     import torch._inductor.config as inductor
 
     with (
-        inductor.patch({"cpp.cxx": ("/nonexistent/c++",), "force_disable_caches": True}),
+        inductor.patch({"cpp.cxx": ("/nonexistent/c++",)}),
         pytest.raises(Exception, match=r"No working C\+\+ compiler"),
     ):
         call(COMPILED["softmax"], draw(3, 5, dtype=torch.float64))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from suite.formats import DTYPES, get_format
-from suite.kernels import Kernel, own_kernels
+from suite.kernels import Kernel
 from suite.measure import thresholds
 from suite.measure.thresholds import Grid, explanations, measure, tables
 from suite.records import Measurement
@@ -169,7 +169,7 @@ def test_the_arithmetic_of_an_unshifted_float16_kernel_shows_in_its_overflow():
 
     assert by_length(in_half["overflow"], "agrees_with")[1024] == ["sum float16"]
     assert by_length(in_half["overflow"])[1] == 11.09375
-    assert by_length(in_single["overflow"], "agrees_with")[1024] == ["sum float32"]
+    assert by_length(in_single["overflow"], "agrees_with")[1024] == ["sum float32", "sum bfloat16"]  # 0.25 % apart
 
 
 def test_wide_and_in_format_bfloat16_saturate_apart():
@@ -232,14 +232,14 @@ def test_a_rounded_log_sum_exp_is_lost_in_large_logits():
 
 def test_log_of_softmax_loses_entries_where_softmax_underflows():
     found = data(lambda x, dim=-1: torch.log(torch.softmax(x, dim)), "float32", "log_softmax")
-    own = measure(own_kernels("log_softmax")["fused"], "float32").data
+    own = data(torch.log_softmax, "float32", "log_softmax")
 
     assert by_length(found["underflow"], "agrees_with")[33] == ["zero float32"]
     assert by_length(own["underflow"], "agrees_with")[33] == ["log domain"]
 
 
 def test_an_unshifted_logsumexp_fails_on_both_sides():
-    found = measure(own_kernels("logsumexp")["naive"], "float16").data
+    found = data(lambda x, dim=-1: torch.log(torch.exp(x).sum(dim)), "float16", "logsumexp")
 
     assert by_length(found["overflow"], "agrees_with")[33] == ["sum float16"]
     assert by_length(found["underflow"], "agrees_with")[33] == ["zero float16"]
@@ -306,7 +306,7 @@ def test_another_op_is_misuse():
 
 
 def test_a_measurement_comes_back_from_its_file():
-    measured = measure(own_kernels("softmax")["naive"], "float16")
+    measured = measure(Kernel(id="no_shift", op="softmax", call=no_shift), "float16")
 
     assert Measurement.from_dict(json.loads(measured.to_json())) == measured
 
@@ -317,13 +317,15 @@ def test_a_measurement_comes_back_from_its_file():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_grid_holds_consecutive_numbers_of_the_format(dtype):
     format, grid = get_format(dtype), Grid(get_format(dtype))
-    places = np.arange(3 * 2 ** (grid.bits - 1) + 5)
+    ends = np.arange(1, 4) * 2 ** (grid.bits - 1)
+    places = np.unique([*range(300), *(end + step for end in ends for step in range(-50, 50))])
 
     numbers = grid.numbers(places)
 
     assert format.holds(numbers)
     assert numbers[0] == 2.0**thresholds.SMALLEST
-    assert np.array_equal([grid.spacing(float(v)) for v in numbers[1:]], np.diff(numbers))
+    below = grid.numbers(places[1:] - 1)
+    assert np.array_equal([grid.spacing(float(v)) for v in numbers[1:]], numbers[1:] - below)
     last = float(grid.numbers(np.array([grid.size - 1]))[0])
     assert last == format.largest if format.precision <= thresholds.GRID_BITS else 0 <= 1 - last / format.largest < 2e-6
 

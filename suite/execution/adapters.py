@@ -7,7 +7,7 @@ jax     f(jax.Array) -> jax.Array on the CPU; JAX's 64-bit mode is on during a f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -46,11 +46,12 @@ def _jax_call(kernel: Kernel, x: torch.Tensor, options: Mapping[str, Any]) -> tu
 
     if x.device.type != "cpu":
         raise NotImplementedError(f"the jax adapter runs on the CPU only, not on {x.device}")
+    finished: Callable[[Any], Any] = jax.block_until_ready
     bfloat16 = np.dtype(ml_dtypes.bfloat16)
     array = x.view(torch.int16).numpy().view(bfloat16) if x.dtype == torch.bfloat16 else x.numpy()
     with jax.enable_x64(x.dtype == torch.float64), jax.default_device(jax.devices("cpu")[0]):
-        given = jax.block_until_ready(jax.numpy.asarray(array))
-        value, seconds = timed(lambda: jax.block_until_ready(kernel(given, options)))
+        given = finished(jax.numpy.asarray(array))
+        value, seconds = timed(lambda: finished(kernel(given, options)))
         if isinstance(value, jax.Array):
             result = np.array(value)
             if result.dtype == bfloat16:

@@ -201,16 +201,15 @@ class _Profile:
     def _around(self, gap: float, count: int) -> Array:
         """2 count neighbouring numbers of the format around a gap."""
         spacing = float(self.format.ulp(gap))
-        return np.asarray(self.format.round(gap + spacing * np.arange(-count, count)))
+        return self.format.round(gap + spacing * np.arange(-count, count, dtype=np.float64))
 
     def _octaves(self) -> Array:
         """Gaps evenly over each octave of e^-g, [k ln 2, (k+1) ln 2): errors of period 1 in g log2 e have no say in a mean."""
         count = self.density.octave
         octave = np.arange(int(self.last_normal / LN2) - 1)
         start = (octave * 0.6180339887498949) % 1.0
-        place = (np.arange(count) + start[:, None]) / count
-        spread: Array = np.asarray((octave[:, None] + place) * LN2, dtype=np.float64).ravel()
-        gaps = self.format.round(spread)
+        place = (np.arange(count, dtype=np.float64) + start[:, None]) / count
+        gaps = self.format.round(np.asarray((octave[:, None] + place) * LN2)).ravel()
         return gaps[gaps > 2.0**-12]
 
     def _every_number(self) -> Array:

@@ -25,14 +25,14 @@ data of the measurement, JSON-ready:
 A formula agrees where it lies between the last number that works and the first that fails; where none does, those within
 one spacing of the latter. On a coarse grid several may: bfloat16 logits cannot tell ln Omega of float32 from bfloat16's.
 
-Names of formulas end with the format of the arithmetic that they are evaluated for; FORMULAS says what each is.
+The name of a formula is its idea, which docs/thresholds.md derives, and the format of the arithmetic it is evaluated for.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,25 +66,6 @@ SLOW_SECONDS = 0.005
 """A kernel that takes longer than this for one row of about 1,000 logits of a new length gets fewer lengths."""
 ENTRIES_PER_CALL = 2**18
 CANDIDATES, CANDIDATES_IF_SLOW = 64, 16
-
-FORMULAS: Mapping[str, str] = {
-    "shifted": "never: the row's maximum is subtracted first",
-    "exp": "ln Ω: exp(x) overflows",
-    "sum": "overflow: ln Ω − ln n, the sum of the exponentials overflows; saturation: p ln 2 + ln(n − 1), the competitors "
-    "are summed first and then absorbed together (in a 16-bit format each is rounded to it before)",
-    "part": "p ln 2 + ln(n/k): the row is summed in k parts of n/k entries, and 1 absorbs them part by part (2: a tree)",
-    "lse": "2^k where x + ln n, rounded, is off by more than ln 1.5",
-    "base 2": "Ω ln 2: x log₂e overflows",
-    "zero": "(p − e_min) ln 2: exp(−g) is below half the smallest subnormal (less ln s in softmax, plus ln(n − 1) in a sum)",
-    "flushed": "−e_min ln 2: exp(−g) is subnormal and flushed (plus ln(n − 1) in a sum)",
-    "log domain": "never: no logarithm of a probability is taken",
-    "absorbed": "p ln 2: 1 + exp(−g) is 1, competitor by competitor",
-    "rounded": "ln(2^(p+1) − 1) + ln(n − 1): the exact result, rounded once to the output's format",
-    "accumulator": "2^p: adding 1 changes nothing",
-    "Ω": "n ≥ Ω: a shifted sum of ones overflows, at any level and gap",
-    "wide": "not up to the longest row",
-}
-"""The formulas by their idea, for text. p, e_min, Ω: of the format that is named with it."""
 
 
 # The closed formulas: for tensors of a format, evaluated for every arithmetic that a kernel may use inside.
@@ -451,7 +432,7 @@ def tables() -> str:
     line("exp(−g) is flushed above", "any", lambda f: f.exp_subnormal)
     line("absorbed: 1 + exp(−g) is 1 from", "any", lambda f: f.saturation_in_format)
     for n in (33, 4096, 151936):
-        line("sum: 1 + (n − 1) exp(−g) is 1 from", f"{n:,}", lambda f, n=n: f.saturation_in_format + math.log(n - 1))  # type: ignore[misc]
+        line("sum: 1 + Σ exp(−g) is 1 from", f"{n:,}", lambda f, n=n: f.saturation_in_format + math.log(n - 1))  # type: ignore[misc]
     for n in (2, 33, 4096, 151936):
         line("rounded: the exact p rounds to 1 from", f"{n:,}", lambda f, n=n: f.saturation_rounded(n))  # type: ignore[misc]
     for n in (2, 4096):

@@ -56,4 +56,4 @@ def _model(operator: str, dtype: str, axis: int, rank: int) -> bytes:
     opset = helper.make_opsetid("", OPSET)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=helper.find_min_ir_version_for([opset]))
     checker.check_model(model)
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())

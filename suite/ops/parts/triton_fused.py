@@ -3,7 +3,9 @@
 In float32, float64 for float64. On CUDA, Triton compiles the exp of float32 to ex2.approx of the argument times log2(e):
 good to 2^-22 apart from the rounded product, which docs/verdict.md counts with the exponent.
 """
-# mypy: disallow-untyped-decorators=False, disallow-untyped-defs=False, disallow-untyped-calls=False
+# Triton kernels have arguments without types, and constants in capitals.
+# mypy: disallow-untyped-decorators=False, disallow-untyped-defs=False, disallow-incomplete-defs=False
+# ruff: noqa: N803
 
 from __future__ import annotations
 

@@ -3,7 +3,9 @@
 Milakov and Gimelshein, arXiv 1805.02867, with a block in the place of their single entry. In float32, float64 for float64;
 triton_fused.py says what is known of exp.
 """
-# mypy: disallow-untyped-decorators=False, disallow-untyped-defs=False, disallow-untyped-calls=False
+# Triton kernels have arguments without types, and constants in capitals.
+# mypy: disallow-untyped-decorators=False, disallow-untyped-defs=False, disallow-incomplete-defs=False
+# ruff: noqa: N803
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ def online_kernel(
     m = tl.full([ROWS, 1], -float("inf"), FORMAT)
     m_finite = tl.full([ROWS, 1], 0.0, FORMAT)  # m, 0 where it is infinite: inf - inf would be NaN
     d = tl.full([ROWS, 1], 0.0, FORMAT)
-    start = 0
+    start = 0  # no range(0, n, BLOCK): Triton 3.6 interprets none with numpy 2.4 (triton-lang/triton#9171)
     while start < n:
         column = start + tl.arange(0, BLOCK).to(tl.int64)[None, :]
         inside = (row < rows) & (column < n)

@@ -66,7 +66,7 @@ def launch(kernel: KernelInterface[Any], grid: tuple[int, ...], *arguments: torc
     elif isinstance(kernel, InterpretedFunction):
         raise NotImplementedError(f"TRITON_INTERPRET is set: nothing can be compiled for {x.device}")
     else:
-        with torch.cuda.device_of(x):
+        with torch.cuda.device(x.device):
             kernel[grid](*arguments, **constants)
 
 

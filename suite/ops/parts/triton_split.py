@@ -5,7 +5,9 @@
 as in flash-decoding, for a language model's vocabulary. In float32, float64 for float64; triton_fused.py says what is known
 of exp.
 """
-# mypy: disallow-untyped-decorators=False, disallow-untyped-defs=False, disallow-untyped-calls=False
+# Triton kernels have arguments without types, and constants in capitals.
+# mypy: disallow-untyped-decorators=False, disallow-untyped-defs=False, disallow-incomplete-defs=False
+# ruff: noqa: N803
 
 from __future__ import annotations
 
