@@ -201,6 +201,84 @@ def reproduce(record: str, runs: Path) -> None:
     sys.exit(0 if again.status in PASSING else 1)
 
 
+@cli.command()
+@click.option("--op", required=True, type=click.Choice(NAMES))
+@click.option("--shape", metavar="ROWSxN", help="Shape of the input, or the length of its rows: 32x8192, 8192.")
+@click.option("--dtype", type=click.Choice(DTYPES), help="Of the output. Default: that of the input file.")
+@click.option("--dim", default=-1, show_default=True, help="The reduced dim.")
+@click.option("--gap", type=float, help="Every finite logit is at most this far below its row's largest.")
+@click.option("--largest", type=float, help="Every finite logit is at most this in magnitude.")
+@click.option("--input", "input_file", type=click.Path(path_type=Path), metavar="FILE", help="For x of this file: sharper.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE")
+def tolerance(
+    op: str,
+    shape: str | None,
+    dtype: str | None,
+    dim: int,
+    gap: float | None,
+    largest: float | None,
+    input_file: Path | None,
+    json_file: Path | None,
+) -> None:
+    """Prints the rtol and atol that theory allows, with a line of assert_close to paste."""
+    from dataclasses import asdict
+
+    from suite.records import plain
+    from suite.saved_tensors import load, pick
+    from suite.tolerance import AGAINST, NoToleranceError
+    from suite.tolerance import tolerance as find
+
+    sizes = None
+    if shape is not None:
+        parts = shape.split("x")
+        if not all(part.isascii() and part.isdigit() for part in parts):
+            misuse(f"--shape {shape!r} must be sizes joined by x, as 32x8192 or 8192")
+        sizes = tuple(int(part) for part in parts)
+    found = []
+    try:
+        x = None if input_file is None else pick(load(input_file, dtype=dtype), ("x", "input"), input_file)
+        for against in AGAINST:
+            try:
+                found.append(find(op, sizes, dtype, dim=dim, gap=gap, largest=largest, input=x, against=against))
+            except NoToleranceError:
+                if not found:
+                    raise
+    except (ValueError, TypeError) as error:
+        misuse(str(error))
+    first = found[0]
+    click.echo(f"{op} {first.dtype}, rows of {first.n}\nholds for  {first.assumptions}\nfrom       {first.basis}")
+    for one in found:
+        click.echo(f"\nagainst {one.against}: rtol {one.rtol:g}, atol {one.atol:g}\n  {one.assert_close}\n  {one.defaults}")
+    for against in AGAINST[len(found) :]:
+        click.echo(f"\nagainst {against}: no tolerance says anything")
+    click.echo("\none pair for all entries is weaker than judge(), which has a bound for each entry")
+    if json_file is not None:
+        _write(json_file, json.dumps({"tolerances": [plain(asdict(one)) for one in found]}, allow_nan=False, indent=1))
+
+
+@cli.command()
+@click.option("--claim", "names", multiple=True, metavar="NAME", help="Only this claim; repeatable. Default: all.")
+@click.option("--exhaustive", is_flag=True, help="On all numbers where a sample is the default: minutes for each.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE")
+def claims(names: tuple[str, ...], exhaustive: bool, json_file: Path | None) -> None:
+    """Measures published numerical results again, beside what was published."""
+    from suite import claims as published
+    from suite.environment import probe
+
+    try:
+        selected = published.select(names)
+    except ValueError as error:
+        misuse(str(error))
+    results = [published.check(one, exhaustive=exhaustive) for one in selected]
+    machine = probe()
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    click.echo(f"{machine['cpu']}, {machine['machine']}, {machine['libc']}, Python {machine['python']}, {packages}\n")
+    click.echo(published.table(results))
+    if json_file is not None:
+        data = {"environment": machine, "claims": [result.to_dict() for result in results]}
+        _write(json_file, json.dumps(data, allow_nan=False, indent=1))
+
+
 @cli.command("list")
 @click.argument("what", type=click.Choice(["ops", "kernels", "cases", "inputs", "laws", "machines"]))
 def list_command(what: str) -> None:

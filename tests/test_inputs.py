@@ -6,13 +6,16 @@ import math
 import mpmath
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suite import inputs
+from suite import inputs, judge
 from suite.formats import FORMATS, get_format
 from suite.inputs.draws import Draw, _quantiles
 from suite.inputs.families import TILES, boundaries
+from suite.oracle import Oracle
+from suite.tensors import to_torch
 
 FAMILIES = inputs.all_families()
 FREE = sorted(name for name, family in FAMILIES.items() if family.fixed_shape is None)
@@ -20,10 +23,21 @@ CAPTURED = sorted(set(FAMILIES) - set(FREE))
 FLOAT32 = get_format("float32")
 
 GOLDEN = {
+    "alternating": "4802406f002ec1b8",
+    "every_16_bit_value": "7bf67f2fe71e2b70",
+    "exact_offset": "59bb0cbe872624e9",
+    "geometric_gaps": "d7b5a4de4cf78cf3",
+    "known_bugs": "1ab723ba832811f1",
+    "log_near_zero": "d8cf601b46986cf5",
     "masked_tiles": "feaad9aa95651655",
+    "masked_tiles_far_below": "9ee2220b2150172f",
+    "maximum_at_boundaries": "654e73842decd182",
+    "midpoint_results": "8dfc66b58e588df6",
     "minilm_padded": "3631d386137018f8",
     "minilm_scores": "d94316a08fbe565f",
+    "mixed_rows": "96368bbdc8693874",
     "nan_and_infinity": "c3ebe66c25b62aa0",
+    "near_ties": "79b68c6fe87eb744",
     "normal": "3d1f356854c228c5",
     "normal_large": "30b49c3a544e51fd",
     "normal_small": "432a6f818e7857eb",
@@ -33,12 +47,14 @@ GOLDEN = {
     "saturation_edge": "c675ae136aa1de0a",
     "sentinels": "3bafaead3825b4e5",
     "sparse": "73789195cb23f17d",
+    "subnormal_results": "30d4664d4bf069dc",
     "ties": "3e4d6cdc2b51129d",
+    "tiny_logits": "108b2d24aa103ffe",
     "two_heavy_ends": "20bfb1985cf43eb9",
     "underflow_edge": "05e41878de86458e",
     "very_negative": "9f12edf2d3b1ebb5",
 }
-"""blake2b of the little-endian float64 rows at (8, 33), float32, seed 0; of all rows for captured data."""
+"""blake2b of the little-endian float64 rows at (8, 33), float32, seed 0; of all rows for families of a fixed shape."""
 
 keys = st.text(max_size=8)
 
@@ -317,3 +333,228 @@ def test_very_negative_rows_are_rows_of_zeros_without_a_shift():
 
     assert (values < -80).all()
     assert (values.min(axis=1) < -40_000).any()
+
+
+@pytest.mark.parametrize("n", [33, 257, 1100])
+def test_the_maximum_stands_at_every_boundary_and_first_and_last_in_every_batch(n):
+    values = rows_of("maximum_at_boundaries", 40, n)
+
+    assert set(values.argmax(axis=1)) == set(boundaries(n))
+    assert values[:2].argmax(axis=1).tolist() == [n - 1, 0]
+    assert (np.partition(values, n - 2, axis=1)[:, n - 2] < 5).all()
+
+
+@pytest.mark.parametrize("family", ["masked_tiles", "masked_tiles_far_below"])
+def test_leading_and_trailing_tiles_of_every_width_occur(family):
+    empty = np.isneginf(rows_of(family, 40, 1100))
+    leading = {int(row.argmin()) for row in empty if row[0] and not row.all()}
+    trailing = {int(row[::-1].argmin()) for row in empty if row[-1] and not row.all()}
+
+    assert leading == trailing == set(TILES)
+
+
+def test_masked_tiles_far_below_hold_no_logit_that_a_maximum_started_at_minus_10000_would_survive():
+    values = rows_of("masked_tiles_far_below", 16, 33)
+    finite = values[np.isfinite(values)]
+
+    assert (finite < -100).all()
+    assert (values[::3].max(axis=1) < -10_000).all()
+    assert np.isfinite(values).any(axis=1).all()
+
+
+def test_mixed_rows_hold_every_kind_beside_ordinary_rows():
+    values = rows_of("mixed_rows", 17, 33)
+
+    assert (np.abs(values[::2]) < 10).all()
+    assert np.isneginf(values[3]).all()
+    assert np.isnan(values[7]).sum() == 1
+    assert np.isposinf(values[11]).sum() == 1
+    assert values[5].max() < -20_000
+    assert values[9].min() > 20_000
+    assert np.abs(values[1]).max() > 5000
+    assert np.abs(values[13]).max() < 2.0**-16
+
+
+def test_alternating_rows_have_the_larger_magnitude_below_zero():
+    values = rows_of("alternating", 16, 33)
+
+    assert (values[:, :-1] * values[:, 1:] < 0).all()
+    assert (-values.min(axis=1) > values.max(axis=1)).all()
+
+
+@pytest.mark.parametrize("name", ["float64", "float32", "bfloat16", "float16"])
+def test_exact_offsets_keep_their_gaps_and_stay_where_the_base_2_form_does_not_overflow(name):
+    format = get_format(name)
+    values = rows_of("exact_offset", 8, 130, format)
+    top = 2.0 ** (format.emax - 1)
+    steps = (values[4] - top) / format.ulp(top)
+
+    assert np.array_equal(np.unique(steps), np.arange(24))
+    assert np.array_equal(np.unique(values[0]), np.arange(128.0, 152.0))
+    if format.emax > 15:
+        assert (np.abs(values) * 1.4427 <= format.largest).all()
+
+
+@pytest.mark.parametrize(("name", "row"), [("float64", 3), ("float32", 2), ("bfloat16", 1), ("float16", 0)])
+def test_tiny_logits_are_subnormal_numbers_and_zeros_of_both_signs(name, row):
+    format = get_format(name)
+    values = rows_of("tiny_logits", 8, 130, format)
+
+    for chosen in values[[row, row + 4]] if row else values[[row]]:
+        assert (np.abs(chosen) < format.smallest_normal).all()
+        assert len(np.unique(np.abs(chosen))) > 20
+    assert (values[4] == 0).all()
+    if name != "float64":
+        assert {bool(sign) for sign in np.signbit(values[4])} == {True, False}
+
+
+@pytest.mark.parametrize(("name", "row"), [("float64", 3), ("float32", 2), ("bfloat16", 1), ("float16", 0)])
+def test_subnormal_results_are_subnormal_in_every_binade(name, row):
+    """By log2 of the exact results: at least 90 % of the binades between the smallest subnormal and the smallest normal."""
+    format = get_format(name)
+    for values in rows_of("subnormal_results", 8, 1000, get_format("float64"))[[row, row + 4]]:
+        with mpmath.workdps(30):
+            total = mpmath.fsum(mpmath.exp(mpmath.mpf(v)) for v in values)
+            exponents = [int(mpmath.floor(mpmath.log(mpmath.exp(mpmath.mpf(v)) / total, 2))) for v in values]
+        wanted = set(range(format.emin - format.precision + 1, format.emin))
+        assert len(wanted & set(exponents)) >= 0.9 * len(wanted)
+
+
+def test_geometric_gaps_are_powers_of_two():
+    values = rows_of("geometric_gaps", 4, 130, get_format("float64"))
+
+    assert np.abs(np.exp2(np.rint(values[0] / math.log(2))) / np.exp(values[0]) - 1).max() < 1e-13
+    assert (values <= 0).all()
+    assert len(np.unique(values[0])) == 120
+
+
+def test_near_ties_fall_together_when_scores_are_rounded():
+    """At 2^10 bfloat16 keeps fewer than the distinct logits of a row, and their gaps are far above the bound."""
+    values = rows_of("near_ties", 6, 130, get_format("float64"))
+    for row, name in ((0, "bfloat16"), (2, "float16"), (4, "float32")):
+        rounded = get_format(name).round(values[row])
+        assert len(np.unique(rounded)) < len(np.unique(values[row]))
+        assert np.abs(rounded - values[row]).max() > 2.0**-6
+
+
+@pytest.mark.parametrize(("name", "first"), [("bfloat16", 0), ("float16", 1)])
+def test_midpoint_results_lie_just_beside_a_midpoint(name, first):
+    """Largest probability by 30 digits: nearer to the midpoint than 2^-15 of itself, and further than the bound of 2^-20."""
+    format = get_format(name)
+    for row in rows_of("midpoint_results", 16, 33)[first::2]:
+        finite = row[np.isfinite(row)]
+        with mpmath.workdps(30):
+            largest = 1 / mpmath.fsum(mpmath.exp(mpmath.mpf(v)) for v in finite)
+            position = largest / mpmath.mpf(float(format.ulp(float(largest))))
+            beside = abs(position - mpmath.floor(position) - mpmath.mpf(1) / 2) * largest / position / largest
+        assert finite.max() == 0
+        assert 2.0**-20 < beside < 2.0**-15
+
+
+def test_log_near_zero_has_a_logsumexp_or_a_largest_log_probability_next_to_zero():
+    values = rows_of("log_near_zero", 24, 130)
+    with mpmath.workdps(40):
+        lse = [mpmath.log(mpmath.fsum(mpmath.exp(mpmath.mpf(v)) for v in row)) for row in values]
+    kinds = [[abs(lse[row]) for row in range(kind, 24, 3)] for kind in range(3)]
+
+    assert max(kinds[0]) < 0.01
+    assert min(kinds[1]) < 1e-15
+    assert max(abs(values[row].max() - lse[row]) for row in range(13, 24, 3)) < 1e-4
+    assert max(kinds[2]) < 1e-6
+
+
+@pytest.mark.parametrize(("name", "torch_name"), [("float16", "float16"), ("bfloat16", "bfloat16"), ("float32", "float16")])
+def test_every_16_bit_value_is_every_number_of_the_format_in_order(name, torch_name):
+    values = rows_of("every_16_bit_value", format=get_format(name))
+    patterns = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(getattr(torch, torch_name)).double().numpy()
+
+    assert np.array_equal(values[:, 0], patterns, equal_nan=True)
+    assert (values[:, 1] == 0).all()
+
+
+def shifted(x, m):
+    e = torch.exp(x - m)
+    return e / e.sum(-1, keepdim=True)
+
+
+def maximum_of_bits_read_as_integers(x):
+    """As an integer atomicMax takes it: the wrong way round where every logit is negative."""
+    bits = torch.where(x == -torch.inf, torch.iinfo(torch.int32).min, x.view(torch.int32))
+    return shifted(x, bits.amax(-1, keepdim=True).view(torch.float32))
+
+
+def maximum_skips_lane_15(x):
+    m = torch.cat([x[:, :15], x[:, 16:]], -1).amax(-1, keepdim=True)
+    return shifted(x, torch.where(x[:, 15:16] == torch.inf, torch.inf, m))
+
+
+def maximum_of_an_empty_tile_is_zero(x):
+    m, total = torch.full((len(x), 1), -torch.inf), torch.zeros(len(x), 1)
+    for tile in torch.split(x, 16, -1):
+        own = tile.amax(-1, keepdim=True)
+        own = torch.where(own == -torch.inf, 0.0, own)
+        new = torch.maximum(m, own)
+        total = total * torch.exp(m - new) + torch.exp(tile - new).sum(-1, keepdim=True)
+        m = new
+    return torch.where((x == -torch.inf).all(-1, keepdim=True), torch.nan, torch.exp(x - m) / total)
+
+
+def zeros_with_a_sign_are_masked(x):
+    return torch.softmax(torch.where((x == 0) & torch.signbit(x), -torch.inf, x), -1)
+
+
+def integer_and_fraction_of_the_exponent_rounded_apart(x):
+    y = (x - x.amax(-1, keepdim=True)).double() / math.log(2)
+    e = torch.exp2(torch.floor(y + 1e-7)) * torch.exp2((y - torch.floor(y)).nan_to_num(0))
+    return (e / e.sum(-1, keepdim=True)).float()
+
+
+def two_to_minus_17_too_small(x):
+    return (torch.softmax(x.float(), -1) * (1 - 2.0**-17)).bfloat16()
+
+
+def shift_folded_into_a_fused_multiply_add(x):
+    c = float(torch.tensor(1 / math.log(2)))
+    e = torch.exp2((x.double() * c - (x.amax(-1, keepdim=True) * c).double()).float())
+    p = e / e.sum(-1, keepdim=True)
+    return torch.where(p.isnan(), p, torch.softmax(x, -1))  # its overflow alone: it also loses accuracy at any offset
+
+
+def wrong_for_one_number(x):
+    return torch.where(x[:, :1] == 0.0999755859375, 0.5, torch.softmax(x, -1))
+
+
+@pytest.mark.parametrize(
+    ("family", "dtype", "fault"),
+    [
+        ("known_bugs", "float32", maximum_of_bits_read_as_integers),
+        ("maximum_at_boundaries", "float32", maximum_skips_lane_15),
+        ("masked_tiles_far_below", "float32", maximum_of_an_empty_tile_is_zero),
+        ("tiny_logits", "float32", zeros_with_a_sign_are_masked),
+        ("geometric_gaps", "float32", integer_and_fraction_of_the_exponent_rounded_apart),
+        ("midpoint_results", "bfloat16", two_to_minus_17_too_small),
+        ("exact_offset", "float32", shift_folded_into_a_fused_multiply_add),
+        ("every_16_bit_value", "float16", wrong_for_one_number),
+    ],
+)
+def test_a_family_finds_a_fault_that_the_older_families_miss(family, dtype, fault):
+    """No family differs from another in its name only."""
+    format, oracle = get_format(dtype), Oracle()
+    old = ("normal", "normal_small", "normal_large", "overflow_edge", "underflow_edge", "saturation_edge")
+    old += (
+        "very_negative",
+        "offset",
+        "ties",
+        "sparse",
+        "two_heavy_ends",
+        "ramps",
+        "masked_tiles",
+        "sentinels",
+        "nan_and_infinity",
+    )
+    finds = {}
+    for name in (*old, family):
+        x = to_torch(rows_of(name, 64 if name == "known_bugs" else 16, 33, format), format)
+        finds[name] = not judge("softmax", x, fault(x), oracle=oracle).passed
+
+    assert [name for name, found in finds.items() if found] == [family]

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from suite.execution import state
+from suite.execution.adapters import adapted_call
 from suite.execution.memory import Guards, Memory, filled
 from suite.kernels import Kernel
 from suite.tensors import bits
-from suite.timing.clock import timed
 
 KEPT_CHARACTERS = 2000
 
@@ -87,7 +87,7 @@ class InProcess:
         message, value, seconds = "", None, None
         try:
             with _recorded(printed) as caught, filled() if memory == "filled" else guards or contextlib.nullcontext():
-                value, seconds = _adapted_call(kernel, tensors, options)
+                value, seconds = adapted_call(kernel, tensors, options)
         except NotImplementedError as error:
             status, message = "unsupported", _exception_text(error)
         except (MemoryError, torch.OutOfMemoryError) as error:
@@ -111,17 +111,6 @@ class InProcess:
             warnings=tuple(dict.fromkeys(_clean(f"{w.category.__name__}: {str(w.message)[:200]}") for w in caught)),
             output=printed.text(),
         )
-
-
-def _adapted_call(kernel: Kernel, tensors: tuple[torch.Tensor, ...], options: Mapping[str, Any]) -> tuple[Any, float]:
-    """(result as the kernel's contract has it, seconds). The numpy adapter's copies are outside the clock."""
-    if kernel.adapter == "torch":
-        return timed(lambda: kernel(*tensors, options=options))
-    arrays = [tensor.numpy() for tensor in tensors]
-    value, seconds = timed(lambda: kernel(*arrays, options=options))
-    if isinstance(value, np.ndarray | np.generic):
-        value = torch.from_numpy(np.array(value))
-    return value, seconds
 
 
 @contextlib.contextmanager

@@ -47,7 +47,7 @@ def family(generate: Generator, *, fixed_shape: tuple[int, int] | None = None) -
 
 def all_families() -> dict[str, Family]:
     """All families by name."""
-    for module in ("families", "captured"):
+    for module in ("families", "ends_and_tiles", "rounding", "known_bugs", "exhaustive", "captured"):
         importlib.import_module(f"suite.inputs.{module}")
     return dict(_FAMILIES)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from suite.ops.parts.row_max import row_max
+
 
 def online_normaliser(x: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(m, d): the maximum of x along dim and d = sum exp(x - m), in one pass; both keep the dim at size 1.
@@ -12,9 +14,10 @@ def online_normaliser(x: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Te
 
     Computes in x's dtype. While every entry so far is -inf, m_j - m_j would be NaN: m_j counts as 0 there.
     """
-    m = torch.full_like(x.narrow(dim, 0, 1), -torch.inf)
+    m = row_max(x.narrow(dim, 0, 0), dim)
     d = torch.zeros_like(m)
-    for x_j in torch.split(x, 1, dim):
+    for j in range(x.shape[dim]):
+        x_j = x.narrow(dim, j, 1)
         m_new = torch.maximum(m, x_j)
         m_safe = m_new.masked_fill(m_new == -torch.inf, 0.0)
         d = d * torch.exp(m - m_safe) + torch.exp(x_j - m_safe)

@@ -3,11 +3,12 @@
 import torch
 
 from suite.kernels import kernel
+from suite.ops.parts.row_max import row_max
 from suite.ops.parts.wide import wide
 
 
 @kernel("log_softmax")
 @wide
 def shifted(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
-    z = x - x.amax(dim, keepdim=True)
+    z = x - row_max(x, dim)
     return z - torch.log(torch.exp(z).sum(dim, keepdim=True))

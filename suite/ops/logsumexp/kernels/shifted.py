@@ -3,12 +3,13 @@
 import torch
 
 from suite.kernels import kernel
+from suite.ops.parts.row_max import row_max
 from suite.ops.parts.wide import wide
 
 
 @kernel("logsumexp")
 @wide
 def shifted(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
-    m = x.amax(dim, keepdim=True)
+    m = row_max(x, dim)
     m = m.masked_fill(m.isinf(), 0.0)
     return m.squeeze(dim) + torch.log(torch.exp(x - m).sum(dim))

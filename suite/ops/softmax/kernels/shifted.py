@@ -3,11 +3,12 @@
 import torch
 
 from suite.kernels import kernel
+from suite.ops.parts.row_max import row_max
 from suite.ops.parts.wide import wide
 
 
 @kernel("softmax")
 @wide
 def shifted(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
-    e = torch.exp(x - x.amax(dim, keepdim=True))
+    e = torch.exp(x - row_max(x, dim))
     return e / e.sum(dim, keepdim=True)

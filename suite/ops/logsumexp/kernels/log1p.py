@@ -1,0 +1,18 @@
+"""m + log1p(sum of exp(x_j - m) without the largest): Blanchard, Higham and Higham 2021, theorem 4.2."""
+
+import torch
+
+from suite.kernels import kernel
+from suite.ops.parts.log1p import sum_of_others
+from suite.ops.parts.row_max import row_max
+from suite.ops.parts.wide import wide
+
+
+@kernel("logsumexp")
+@wide
+def log1p(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
+    if x.shape[dim] == 0:
+        return row_max(x, dim).squeeze(dim)
+    m, largest = x.max(dim, keepdim=True)
+    e = torch.exp(x - m.masked_fill(m.isinf(), 0.0))
+    return (m + torch.log1p(sum_of_others(e, largest, dim))).squeeze(dim)

@@ -1,0 +1,14 @@
+"""(m, d) of blocks merged pairwise in a tree (arXiv 1805.02867, section 3.1), then m + log d."""
+
+import torch
+
+from suite.kernels import kernel
+from suite.ops.parts.partial import log_sum_exp
+from suite.ops.parts.tree import tree_normaliser
+from suite.ops.parts.wide import wide
+
+
+@kernel("logsumexp")
+@wide
+def online_tree(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
+    return log_sum_exp(tree_normaliser(x, dim)).squeeze(dim)

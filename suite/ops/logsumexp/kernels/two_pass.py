@@ -1,0 +1,16 @@
+"""K ln 2 + log sum_j f_j 2^(k_j - K): exponentials as pairs f 2^k, no pass for a maximum (arXiv 2001.04438)."""
+
+import torch
+
+from suite.kernels import kernel
+from suite.ops.parts.base_two import LN_2
+from suite.ops.parts.partial import log_sum_exp
+from suite.ops.parts.two_pass import scaled_to_largest
+from suite.ops.parts.wide import wide
+
+
+@kernel("logsumexp")
+@wide
+def two_pass(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
+    k, e = scaled_to_largest(x, dim)
+    return log_sum_exp((k * LN_2, e.sum(dim, keepdim=True))).squeeze(dim)

@@ -1,0 +1,38 @@
+"""A formula through torch.compile, and never anything else under that name."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from suite.ops.parts.wide import RowKernel
+
+
+def compiled(function: RowKernel) -> RowKernel:
+    """Makes f(x, dim) a graph of torch.compile; shapes are symbolic, but for sizes 0 and 1, and each dtype is a graph.
+
+    torch.compile keeps 8 graphs of a function and then runs it eagerly, or raises, with fullgraph. Here the graphs are
+    dropped then and the ninth is compiled. Every other way back to eager (TORCH_COMPILE_DISABLE, suppress_errors) is a
+    RuntimeError. Raises what the compiler raises, where there is none, say.
+    """
+
+    @functools.wraps(function)
+    def traced(x: torch.Tensor, dim: int) -> torch.Tensor:
+        if not torch.compiler.is_compiling():  # a constant of the graph: only an eager run gets here
+            raise RuntimeError("torch.compile ran this function eagerly")
+        return function(x, dim)
+
+    graph = torch.compile(traced, fullgraph=True, dynamic=True)
+
+    @functools.wraps(function)
+    def call(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
+        from torch._dynamo.exc import FailOnRecompileLimitHit
+
+        try:
+            return graph(x, dim)
+        except FailOnRecompileLimitHit:
+            torch.compiler.reset()
+            return graph(x, dim)
+
+    return call

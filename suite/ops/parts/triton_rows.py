@@ -1,0 +1,78 @@
+"""What the Triton kernels share on the host: a tensor as rows, and a launch, compiled on CUDA and interpreted on the CPU.
+
+A kernel is written once, with @triton.jit. Triton decides when it is imported whether everything is compiled or interpreted
+(TRITON_INTERPRET); here the launch decides, so that one process can do both. For that the kernels use builtins of
+triton.language only: tl.max, tl.sum and tl.zeros are jitted functions themselves, tl.reduce and tl.full are not.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import triton.language as tl  # noqa: TID253  (this module is imported inside kernels only)
+from triton.runtime.interpreter import InterpretedFunction  # noqa: TID253
+from triton.runtime.jit import KernelInterface  # noqa: TID253
+
+ENTRIES = 4096
+"""How many entries of a tensor one program holds at a time, where rows are short enough to have several in a program."""
+
+Compute = Callable[[str, torch.Tensor, torch.Tensor], None]
+
+
+def over_rows(compute: Compute, op: str, x: torch.Tensor, dim: int) -> torch.Tensor:
+    """The result of an op along a dim of x, from compute(op, rows, result), which fills result.
+
+    rows: [rows, n] with any strides, a view of x wherever one exists. result: contiguous, [rows, n], or [rows] for logsumexp.
+    """
+    moved = x.movedim(dim, -1)
+    shape = moved.shape[:-1] if op == "logsumexp" else moved.shape
+    if x.numel() == 0:
+        empty = x.new_full(shape, -torch.inf)  # the logsumexp of an empty row; the others have no entries
+        return empty if op == "logsumexp" else empty.movedim(-1, dim)
+    rows = moved.reshape(-1, moved.shape[-1])
+    # The interpreter's bfloat16 is not the device's: it truncates where the device rounds, and it loses subnormal numbers.
+    # https://github.com/triton-lang/triton/pull/10945
+    if x.dtype == torch.bfloat16 and x.device.type == "cpu":
+        rows = rows.float()
+    result = torch.empty(rows.shape[:1] if op == "logsumexp" else rows.shape, dtype=rows.dtype, device=x.device)
+    compute(op, rows, result)
+    result = result.to(x.dtype).reshape(shape)
+    return result if op == "logsumexp" else result.movedim(-1, dim)
+
+
+def arithmetic(x: torch.Tensor) -> tl.dtype:
+    """The format that kernels compute in."""
+    return tl.float64 if x.dtype == torch.float64 else tl.float32
+
+
+def rows_per_program(block: int) -> int:
+    """How many rows of `block` entries, a power of two, make up ENTRIES; at least one."""
+    return max(1, ENTRIES // block)
+
+
+def launch(kernel: KernelInterface[Any], grid: tuple[int, ...], *arguments: torch.Tensor | int, **constants: Any) -> None:
+    """Runs a @triton.jit kernel once for every program of the grid, on the device of its first argument.
+
+    Raises NotImplementedError on a device where TRITON_INTERPRET would have it interpreted.
+    """
+    x = arguments[0]
+    assert isinstance(x, torch.Tensor)
+    if x.device.type == "cpu":
+        _interpret(kernel, grid, *arguments, **constants)
+    elif isinstance(kernel, InterpretedFunction):
+        raise NotImplementedError(f"TRITON_INTERPRET is set: nothing can be compiled for {x.device}")
+    else:
+        with torch.cuda.device_of(x):
+            kernel[grid](*arguments, **constants)
+
+
+def _interpret(kernel: KernelInterface[Any], grid: tuple[int, ...], *arguments: torch.Tensor | int, **constants: Any) -> None:
+    """numpy's warnings are the interpreter's: -inf - -inf is NaN on a device without a word."""
+    interpreted = kernel if isinstance(kernel, InterpretedFunction) else InterpretedFunction(kernel.fn)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        interpreted[grid](*arguments, **constants)
