@@ -11,21 +11,25 @@ import numpy as np
 
 from suite import inputs
 from suite.formats import Array, Format
-from suite.ops import get_op
+from suite.inputs.draws import Draw
+from suite.inputs.layouts import LAYOUTS
+from suite.inputs.targets import TARGETS, indices, probabilities
+from suite.ops import Op, get_op
 
 PROFILES = ("smoke", "quick", "standard", "full")
 SEEDS = {"smoke": 1, "quick": 1, "standard": 3, "full": 20}
 """How many seeds each profile runs; cases of a smaller profile are part of every larger one."""
 
 CASE_ATTRIBUTE = "__softmax_suite_case__"
-_ID = re.compile(r"(?P<op>\w+)/(?P<family>\w+)/(?P<shape>\d+(x\d+)*)(/dim=(?P<dim>-?\d+))?/s(?P<seed>\d+)")
+_ID = re.compile(r"(?P<op>\w+)/(?P<family>\w+)/(?P<shape>\d+(x\d+)*)(?P<settings>(/\w+=[\w.+-]+)*)/s(?P<seed>\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One input for one op.
 
-    family: input family. shape: of the tensor x. options: of the op, as given. laws: relations to check besides accuracy.
+    family: input family. shape: of the logits. options: of the op, as given. layout: of the logits in memory. target: what
+    cross_entropy's targets are, "indices" or "probabilities". laws: relations to check besides accuracy.
     profile: the smallest profile that runs it. why: the law, one sentence. source: where it comes from.
     """
 
@@ -33,39 +37,105 @@ class Case:
     family: str
     shape: tuple[int, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    layout: str = "contiguous"
+    target: str = "indices"
     laws: tuple[str, ...] = ()
     seed: int = 0
     profile: str = "smoke"
     why: str = ""
     source: str = ""
 
+    def __post_init__(self) -> None:
+        for name, valid in (("layout", LAYOUTS), ("target", TARGETS)):
+            if getattr(self, name) not in valid:
+                raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(valid)}")
+
     @property
     def id(self) -> str:
-        dim = f"/dim={self.options['dim']}" if "dim" in self.options else ""
-        return f"{self.op}/{self.family}/{'x'.join(map(str, self.shape))}{dim}/s{self.seed}"
+        settings = dict(self.options)
+        settings |= {"layout": self.layout} if self.layout != "contiguous" else {}
+        settings |= {"target": self.target} if self.target != "indices" else {}
+        shown = "".join(f"/{name}={value}" for name, value in settings.items())
+        return f"{self.op}/{self.family}/{'x'.join(map(str, self.shape))}{shown}/s{self.seed}"
 
     @classmethod
     def from_id(cls, id: str, *, laws: tuple[str, ...] = ()) -> Case:
         """The case of an id. Raises ValueError where the id is malformed or names an unknown op or family."""
         match = _ID.fullmatch(id)
         if match is None:
-            raise ValueError(f"case id {id!r} is not op/family/ROWSxN[/dim=D]/sSEED")
-        get_op(match["op"])
+            raise ValueError(f"case id {id!r} is not op/family/ROWSxN[/OPTION=VALUE...]/sSEED")
+        op = get_op(match["op"])
         family = inputs.get_family(match["family"])
         shape = tuple(int(n) for n in match["shape"].split("x"))
         if family.fixed_shape is not None and family.fixed_shape != shape:
             raise ValueError(f"{family.name} has the shape {'x'.join(map(str, family.fixed_shape))}, not {match['shape']}")
-        options = {"dim": int(match["dim"])} if match["dim"] else {}
-        case = cls(op=match["op"], family=match["family"], shape=shape, options=options, laws=laws, seed=int(match["seed"]))
-        get_op(case.op).resolve_options(options, len(shape))
+        options = dict(setting.split("=") for setting in match["settings"].split("/")[1:])
+        layout, target = options.pop("layout", "contiguous"), options.pop("target", "indices")
+        case = cls(
+            op=op.name,
+            family=family.name,
+            shape=shape,
+            options={name: _option(op, name, text) for name, text in options.items()},
+            layout=layout,
+            target=target,
+            laws=laws,
+            seed=int(match["seed"]),
+        )
+        case.resolved_options()
         return case
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the inputs, by argument."""
+        op = get_op(self.op)
+        shapes = {op.arguments[0]: self.shape}
+        if "target" in op.arguments:
+            axis = op.axis(self.options, self.shape)
+            classless = self.shape[:axis] + self.shape[axis + 1 :]
+            shapes["target"] = self.shape if self.target == "probabilities" else classless
+        return shapes
+
+    def resolved_options(self) -> dict[str, Any]:
+        """The options with defaults. Raises ValueError for one that has no meaning for this shape."""
+        return get_op(self.op).resolve_options(self.options, self.shapes())
+
     def inputs(self, format: Format) -> dict[str, Array]:
-        """{"x": float64 of `shape`}, every finite value a number of `format`: the same bits on every machine."""
-        dim = self.options.get("dim", -1) % len(self.shape)
-        others = self.shape[:dim] + self.shape[dim + 1 :]
-        rows = inputs.build(self.family, int(np.prod(others)), self.shape[dim], format, self.seed)
-        return {"x": np.ascontiguousarray(np.moveaxis(rows.reshape(*others, self.shape[dim]), -1, dim))}
+        """The inputs by argument, the same bits on every machine: float64 logits of `shape`, every finite value a number of
+        `format`, and what else the op takes.
+        """
+        op, options = get_op(self.op), self.resolved_options()
+        axis = op.axis(options, self.shape)
+        others, n = self.shape[:axis] + self.shape[axis + 1 :], self.shape[axis]
+        rows = inputs.build(self.family, int(np.prod(others)), n, format, self.seed)
+        if self.layout == "expanded":  # its slices along the first dim are one, so their rows must be equal
+            rows = np.tile(rows[: len(rows) // others[0]], (others[0], 1)) if axis != 0 else np.tile(rows[:, :1], (1, n))
+        found: dict[str, Any] = {op.arguments[0]: _unrows(rows, others, axis)}
+        if "target" in op.arguments:
+            draw = Draw(f"target|{self.target}|{self.family}|{self.shape}|{self.seed}")
+            if self.target == "indices":
+                found["target"] = indices(rows, options["ignore_index"], draw).reshape(others)
+            else:
+                found["target"] = _unrows(probabilities(rows, format, draw), others, axis)
+        return found
+
+
+def _unrows(rows: Array, others: tuple[int, ...], axis: int) -> Array:
+    return np.ascontiguousarray(np.moveaxis(rows.reshape(*others, rows.shape[1]), -1, axis))
+
+
+def _option(op: Op, name: str, text: str) -> Any:
+    """The value of an option in a case id. Raises ValueError for an unknown option or a value that cannot be one."""
+    if name not in op.options:
+        raise ValueError(f"{op.name} has no option {name!r}; valid options: {', '.join(op.options)}, layout, target")
+    kind = type(op.options[name])
+    if kind is bool:
+        return {"True": True, "False": False}.get(text, text)
+    try:
+        value = kind(text)
+    except ValueError:
+        raise ValueError(f"{name}={text!r} must be a {kind.__name__}") from None
+    if str(value) != text:
+        raise ValueError(f"{name}={text} must be written {value} in a case id: an id names one case, and a case has one id")
+    return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +146,8 @@ class CaseSpecification:
     family: str
     shapes: Mapping[str, Sequence[tuple[int, ...]]]
     options: Mapping[str, Any]
+    layout: str
+    target: str
     laws: tuple[str, ...]
     why: str
     source: str
@@ -93,6 +165,8 @@ class CaseSpecification:
                 family=self.family,
                 shape=shape,
                 options=self.options,
+                layout=self.layout,
+                target=self.target,
                 laws=self.laws,
                 seed=seed,
                 profile=name,
@@ -115,6 +189,8 @@ def case(
     source: str,
     shapes: Mapping[str, Sequence[tuple[int, ...]]] | None = None,
     options: Mapping[str, Any] | None = None,
+    layout: str = "contiguous",
+    target: str = "indices",
     laws: tuple[str, ...] = (),
 ) -> Callable[[T], T]:
     """Makes a test function a case: it runs for every op, shape, seed, kernel and dtype that the run selects.
@@ -142,6 +218,8 @@ def case(
             family=family,
             shapes=ladder,
             options=dict(options or {}),
+            layout=layout,
+            target=target,
             laws=laws,
             why=why,
             source=source,

@@ -400,7 +400,7 @@ def _check_input(
                         store=store,
                         strict=strict,
                         env_id=environment["env_id"],
-                        x=values,
+                        inputs={"x": values},
                         input_file=str(input_file),
                     )
                     records.append(record)

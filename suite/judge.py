@@ -22,18 +22,19 @@ from numpy.typing import NDArray
 from suite.floating_point import subnormals_kept
 from suite.formats import Array, Format, two_sum
 from suite.numerics import BEST_PRACTICE, CONTRACT, Numerics, Semantics
-from suite.ops import Op, get_op
+from suite.ops import Op, Shapes, get_op
 from suite.ops.rows import (
     FINITE,
     NAN,
     NAN_OR_NEGATIVE_INFINITY,
+    NAN_OR_POSITIVE_INFINITY,
     NEGATIVE_INFINITY,
     POSITIVE_INFINITY,
     SPECIAL_NAMES,
     Allowed,
 )
 from suite.oracle import Oracle, Reference, certified_entry
-from suite.tensors import device_name, dtype_name, format_of, is_tensor, to_float64
+from suite.tensors import device_name, dtype_name, format_of, is_tensor, to_float64, to_numpy
 
 Mask = NDArray[np.bool_]
 TILES = (128, 64, 32, 16)
@@ -96,6 +97,7 @@ class Judgement:
     op: str
     dtype: str
     shape: tuple[int, ...]
+    """Of the logits."""
     status: str
     broken: tuple[str, ...] = ()
     judged: float = 0.0
@@ -146,8 +148,9 @@ def judge(
 ) -> Judgement:
     """Judges one output of one op. Needs tensors only: torch or numpy, any device, any strides.
 
-    op: softmax, log_softmax or logsumexp. inputs: the tensor x, or {"x": x}. output: what the kernel returned for it.
-    options: {"dim": -1}. numerics, semantics: what the kernel declares about itself; the default is best practice.
+    op: a name of `softmax-suite list ops`. inputs: the tensor x, or a mapping of the op's arguments: {"x": x},
+    {"logits": logits, "target": target}. output: what the kernel returned for them. options: such as {"dim": -1}.
+    numerics, semantics: what the kernel declares about itself; the default is best practice.
 
     Raises TypeError or ValueError for misuse (unknown op or option, an input that is no tensor of a known format).
     Whatever is wrong with the output is a status.
@@ -155,33 +158,36 @@ def judge(
     if not isinstance(numerics, Numerics) or not isinstance(semantics, Semantics):
         raise TypeError(f"numerics={numerics!r} and semantics={semantics!r} must be suite.Numerics and suite.Semantics")
     definition = get_op(op)
-    x = _single_input(definition, inputs)
-    format = format_of(x)
-    if format is None or x.ndim == 0:
-        raise ValueError(f"input x has dtype {dtype_name(x)} and shape {tuple(x.shape)}; expected a floating tensor with a dim")
-    resolved = definition.resolve_options(options, x.ndim)
-    shape = tuple(int(n) for n in x.shape)
-    wrong = check_output(definition, output, shape, dtype_name(x), device_name(x), resolved)
+    tensors = _named_inputs(definition, inputs)
+    name, logits = next(iter(tensors.items()))
+    format = format_of(logits)
+    if format is None or logits.ndim == 0:
+        raise ValueError(
+            f"input {name} has dtype {dtype_name(logits)} and shape {tuple(logits.shape)}; expected floating, with a dim"
+        )
+    shapes = {name: tuple(int(n) for n in tensor.shape) for name, tensor in tensors.items()}
+    resolved = definition.resolve_options(options, shapes)
+    wrong = check_output(definition, output, shapes, dtype_name(logits), device_name(logits), resolved)
     if wrong is not None:
         status, reason = wrong
         return Judgement(
-            op=op, dtype=format.name, shape=shape, status=status, broken=(status,), numerics=str(numerics),
-            message=f"{op} {format.name} {list(shape)}: {status}: {reason}",
+            op=op, dtype=format.name, shape=shapes[name], status=status, broken=(status,), numerics=str(numerics),
+            message=f"{op} {format.name} {list(shapes[name])}: {status}: {reason}",
         )  # fmt: skip
     with subnormals_kept():
-        reference = (oracle or default_oracle()).reference(
-            definition, {"x": to_float64(x)}, resolved, format, semantics=semantics
-        )
-        return judge_values(definition, reference, to_float64(output), shape, resolved, format, numerics)
+        values = {name: to_numpy(tensor) for name, tensor in tensors.items()}
+        reference = (oracle or default_oracle()).reference(definition, values, resolved, format, semantics=semantics)
+        return judge_values(definition, reference, to_float64(output), shapes, resolved, format, numerics)
 
 
 def check_output(
-    op: Op, output: Any, shape: tuple[int, ...], dtype: str, device: str, options: Mapping[str, Any]
+    op: Op, output: Any, shapes: Shapes, dtype: str, device: str, options: Mapping[str, Any]
 ) -> tuple[str, str] | None:
     """(status, reason) where the output is no dense tensor of the right device, shape and dtype; else None.
 
-    shape, dtype, device: of the input, as it was before the call.
+    shapes: of the inputs, by name; dtype, device: of the logits, as they were before the call.
     """
+    expected = op.output_shape(shapes, options)
     if not is_tensor(output):
         return "wrong_type", f"returned {_describe(output)}; expected one tensor"
     try:
@@ -191,8 +197,8 @@ def check_output(
             return "wrong_type", f"returned a tensor on {where}; the input is on {device}"
         if layout != "torch.strided":
             return "wrong_type", f"returned a tensor with layout {layout}; expected a dense one"
-        if got != op.output_shape(shape, options):
-            return "wrong_shape", f"returned shape {list(got)}; expected {list(op.output_shape(shape, options))}"
+        if got != expected:
+            return "wrong_shape", f"returned shape {list(got)}; expected {list(expected)}"
         if what != dtype:
             return "wrong_dtype", f"returned {what}; expected {dtype}"
         to_float64(output)
@@ -206,19 +212,19 @@ def judge_values(
     op: Op,
     reference: Reference,
     output: Array,
-    shape: tuple[int, ...],
+    shapes: Shapes,
     options: Mapping[str, Any],
     format: Format,
     numerics: Numerics,
     *,
     statistics: bool = True,
 ) -> Judgement:
-    """Judges an output of the right shape and dtype, given as float64, against its reference. `shape` is the input's.
+    """Judges an output of the right shape and dtype, given as float64, against its reference. `shapes`: of the inputs.
 
     statistics: also find what is recorded and not judged, which takes as long as the verdict.
     """
     y = op.output_rows(output, options)
-    allowed = op.bound(reference.facts, numerics, format)
+    allowed = op.reduced_bound(reference.facts, numerics, format)
     lower, upper, inside = _inside(op, reference, allowed, format, y)
     finite = reference.special == FINITE
     escaped = finite & ~np.isfinite(y) & ~inside
@@ -227,7 +233,7 @@ def judge_values(
     failed = ~inside
 
     # An entry at -inf has nothing to be judged by but its exact 0: it says nothing of a kernel whose numbers are unjudged.
-    telling = finite & (reference.facts.x > -np.inf) if op.keeps_length else finite
+    telling = finite & (reference.problem.shown > -np.inf) if op.keeps_length else finite
     share = float(allowed.judged[telling].mean()) if telling.any() else 1.0
     broken = [
         status
@@ -243,7 +249,7 @@ def judge_values(
     judgement = Judgement(
         op=op.name,
         dtype=format.name,
-        shape=shape,
+        shape=shapes[op.arguments[0]],
         status=broken[0] if broken else "passed",
         broken=tuple(broken),
         judged=share,
@@ -252,7 +258,7 @@ def judge_values(
         entries=int(y.size),
         failed_rows=int(failed.any(axis=1).sum()),
         overflow=int(escaped.sum()),
-        worst=_worst(op, reference, format, y, ratio, lower, upper, shape, options) if y.size else None,
+        worst=_worst(op, reference, format, y, ratio, lower, upper, shapes, options) if y.size else None,
         digest=hashlib.blake2b(np.ascontiguousarray(y).tobytes(), digest_size=8).hexdigest(),
         fits=_fits(op, reference, format, y, numerics, failed) if statistics else None,
         first_failing_column=int(np.flatnonzero(failed.any(axis=0))[0]) if failed.any() else None,
@@ -284,6 +290,7 @@ def _inside(op: Op, reference: Reference, allowed: Allowed, format: Format, y: A
         POSITIVE_INFINITY: y == np.inf,
         NEGATIVE_INFINITY: y == -np.inf,
         NAN_OR_NEGATIVE_INFINITY: np.isnan(y) | (y == -np.inf),
+        NAN_OR_POSITIVE_INFINITY: np.isnan(y) | (y == np.inf),
     }
     for code, right in by_position.items():
         inside = np.where(reference.special == code, right, inside)
@@ -316,7 +323,7 @@ def _worst(
     ratio: Array,
     lower: Array,
     upper: Array,
-    shape: tuple[int, ...],
+    shapes: Shapes,
     options: Mapping[str, Any],
 ) -> Worst:
     row, column = (int(i) for i in np.unravel_index(int(np.argmax(ratio)), ratio.shape))
@@ -325,11 +332,12 @@ def _worst(
     expected = SPECIAL_NAMES[reference.special[row, column]]
     if finite:
         exact = (hi, float(reference.lo[row, column]))
-        if ratio[row, column] > 1 and reference.tier == "float64":
-            exact = certified_entry(op, reference.facts.x[row : row + 1], column)
+        reduced = len(reference.hi) != len(reference.problem.x)
+        if ratio[row, column] > 1 and reference.tier == "float64" and not reduced:
+            exact = certified_entry(op, reference.problem, row, column)
         expected = _digits(*exact)
     return Worst(
-        index=op.output_index(row, column, shape, options),
+        index=op.output_index(row, column, shapes, options),
         row=row,
         column=column,
         got=repr(got),
@@ -363,7 +371,7 @@ def _statistics(op: Op, reference: Reference, format: Format, y: Array) -> dict[
         result["flushed"] = int(np.count_nonzero(finite & (y == 0) & (format.round(hi) != 0)))
         result["inversions"] = _inversions(reference, y)
     if op.lower_limit == 0:
-        below_one = reference.facts.probability < 1
+        below_one = reference.facts.shown(reference.facts.probability) < 1
         result["saturated"] = int(np.count_nonzero(finite & (y == 1) & below_one))
     return result
 
@@ -378,7 +386,7 @@ def ulp_errors(reference: Reference, format: Format, y: Array) -> Array:
 def _inversions(reference: Reference, y: Array) -> int:
     facts = reference.facts
     if y.shape != facts.x.shape:
-        return 0
+        return 0  # hidden logits, or nothing to compare
     x_sorted = np.take_along_axis(facts.x, facts.order, axis=1)
     y_sorted = np.take_along_axis(y, facts.order, axis=1)
     return int(np.count_nonzero((x_sorted[:, 1:] > x_sorted[:, :-1]) & (y_sorted[:, 1:] < y_sorted[:, :-1])))
@@ -394,7 +402,7 @@ def _fits(op: Op, reference: Reference, format: Format, y: Array, declared: Nume
     for numerics in FITTING:
         if not failed.any() and numerics == BEST_PRACTICE and declared == BEST_PRACTICE:
             return str(numerics)
-        allowed = op.bound(reference.facts, numerics, format)
+        allowed = op.reduced_bound(reference.facts, numerics, format)
         if allowed.judged[finite].mean() >= 0.5 and _inside(op, reference, allowed, format, y)[2].all():
             return str(numerics)
     return None
@@ -439,7 +447,7 @@ def _message(judgement: Judgement, reference: Reference, y: Array, failed: Mask)
         f"  got       {worst.got}",
         f"  expected  {worst.expected}",
         f"  allowed   [{worst.lower}, {worst.upper}]",
-        f"  input     {_input_text(reference.x[worst.row], worst.column, y.shape[1])}",
+        f"  input     {reference.problem.describe(worst.row, worst.column if y.shape[1] > 1 else None)}",
         f"  how bad   {worst.ratio:.4g} times of bound, {worst.ulp:.4g} ulp; numerics: {judgement.numerics}",
         f"  how many  {judgement.failed} of {judgement.entries} entries, in {judgement.failed_rows} of {y.shape[0]} rows"
         + (f"; {judgement.overflow} are NaN or infinite where the definition is finite" if judgement.overflow else ""),
@@ -454,27 +462,19 @@ def _message(judgement: Judgement, reference: Reference, y: Array, failed: Mask)
     return "\n".join(lines)
 
 
-def _input_text(row: Array, column: int, columns: int) -> str:
-    """The worst entry's logit and what is special about its row."""
-    entry = f"x = {float(row[column])!r} in a row of " if columns == len(row) else "a row of "
-    counts = (("NaN", np.isnan(row)), ("+inf", row == np.inf), ("-inf", row == -np.inf))
-    special = [f"{int(mask.sum())} {name}" for name, mask in counts if mask.any()]
-    finite = row[np.isfinite(row)]
-    largest = f", largest finite {float(finite.max())!r}" if finite.size else ""
-    return f"{entry}{len(row)}{largest}{', ' + ', '.join(special) if special else ''}"
-
-
-def _single_input(op: Op, inputs: Any) -> Any:
-    if isinstance(inputs, Mapping):
-        if set(inputs) != set(op.arguments):
-            raise ValueError(f"inputs has the keys {sorted(inputs)}; {op.name} takes {', '.join(op.arguments)}")
-        inputs = inputs["x"]
-    if not is_tensor(inputs):
-        raise TypeError(f"input x is {_describe(inputs)}; expected a torch tensor or numpy array")
-    layout = str(getattr(inputs, "layout", "torch.strided"))
-    if layout != "torch.strided":
-        raise ValueError(f"input x has layout {layout}; expected a dense tensor")
-    return inputs
+def _named_inputs(op: Op, inputs: Any) -> dict[str, Any]:
+    """The inputs by name, in the order of the op's arguments. Raises ValueError or TypeError for what they cannot be."""
+    if not isinstance(inputs, Mapping):
+        inputs = {"x": inputs}
+    if set(inputs) != set(op.arguments):
+        raise ValueError(f"inputs has the keys {sorted(inputs)}; {op.name} takes {', '.join(op.arguments)}")
+    for name, tensor in inputs.items():
+        if not is_tensor(tensor):
+            raise TypeError(f"input {name} is {_describe(tensor)}; expected a torch tensor or numpy array")
+        layout = str(getattr(tensor, "layout", "torch.strided"))
+        if layout != "torch.strided":
+            raise ValueError(f"input {name} has layout {layout}; expected a dense tensor")
+    return {name: inputs[name] for name in op.arguments}
 
 
 def _describe(value: Any) -> str:

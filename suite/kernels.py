@@ -56,7 +56,7 @@ class Kernel:
     domain: (facts, format) -> Domain, or None. version: a hash of its source, or its package's version.
     slow: takes so long a call that it runs the smoke cases only, and by default from the profile standard on.
     outside: not one of this suite's own. declared: with @kernel, so that its op is its own word.
-    parameters: the names it can be called with, None where that is unknown.
+    parameters: the names it can be called with, None for every name.
     """
 
     id: str
@@ -88,15 +88,23 @@ class Kernel:
             return "numpy has no bfloat16"
         if self.adapter == "numpy" and device != "cpu":
             return "numpy runs on the CPU only"
-        if self.parameters is not None and "dim" not in self.parameters and options.get("dim", -1) != -1:
-            return "takes no argument dim"
+        defaults = get_op(self.op).options
+        for name, value in options.items():
+            if self.parameters is not None and name not in self.parameters and value != defaults[name]:
+                return f"takes no argument {name}"
         return None
 
-    def __call__(self, x: Any, options: Mapping[str, Any]) -> Any:
-        """Calls the function as f(x, dim=...), without dim where it takes none."""
-        if self.parameters is not None and "dim" not in self.parameters:
-            return self.call(x)
-        return self.call(x, dim=options["dim"])
+    def __call__(self, *tensors: Any, options: Mapping[str, Any]) -> Any:
+        """Calls the function as f(*tensors, option=value, ...), without options that it does not take.
+
+        One that takes every name gets dim, and what else differs from the op's default.
+        """
+        if self.parameters is not None:
+            given = {name: value for name, value in options.items() if name in self.parameters}
+        else:
+            defaults = get_op(self.op).options
+            given = {name: value for name, value in options.items() if name == "dim" or value != defaults[name]}
+        return self.call(*tensors, **given)
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -242,21 +250,21 @@ def _check_signature(function: Callable[..., Any], op: str, specification: str) 
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         return  # a builtin without a signature: the call itself will tell
-    for arguments in (((None,), {"dim": -1}), ((None,), {})):
-        try:
-            signature.bind(*arguments[0], **arguments[1])
-        except TypeError:
-            continue
-        return
-    raise ValueError(f"{specification}{signature} cannot be called as a kernel of {op}: expected f(x, dim=-1) or f(x)")
+    try:
+        signature.bind(*get_op(op).arguments)
+    except TypeError:
+        expected = ", ".join((*get_op(op).arguments, *(f"{name}={value!r}" for name, value in get_op(op).options.items())))
+        raise ValueError(
+            f"{specification}{signature} cannot be called as a kernel of {op}: expected f({expected}) or fewer options"
+        ) from None
 
 
 def _parameters(function: Callable[..., Any]) -> frozenset[str] | None:
-    """The names a function can be called with by keyword, None where that cannot be known or is everything."""
+    """The names a function can be called with by keyword, None for every name; dim alone for a builtin, which tells nothing."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        return None
+        return frozenset({"dim"})
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
     return frozenset(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))

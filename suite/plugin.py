@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 SESSION = pytest.StashKey["Session"]()
 
+SLOW_PROFILES = ("standard", "full")
+"""The profiles whose default kernels include the slow ones."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("softmax-suite", "softmax-suite: cases against kernels")
@@ -108,7 +111,8 @@ class Session:
         from suite.kernels import load_kernels, own_kernels
 
         if not specifications:
-            return {op: list(own_kernels(op).values()) for op in self.ops}
+            everything = self.profile in SLOW_PROFILES
+            return {op: [k for k in own_kernels(op).values() if everything or not k.slow] for op in self.ops}
         chosen: dict[str, list[Kernel]] = {op: [] for op in self.ops}
         for specification in specifications:
             errors = []
@@ -215,7 +219,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         everything = specification.cases("full") if specification.may_have(session.patterns) else []
         named = [case for case in everything if case.id in session.patterns and case.op in session.ops]
         cases = named + [c for c in cases if c not in named and any(fnmatchcase(c.id, p) for p in session.patterns)]
-    triples = [(c, d, k) for c in cases for d in session.dtypes for k in session.kernels[c.op]]
+    triples = [
+        (case, dtype, kernel)
+        for case in cases
+        for dtype in session.dtypes
+        for kernel in session.kernels[case.op]
+        if case.profile == "smoke" or not kernel.slow or case.id in session.patterns
+    ]
     metafunc.parametrize("evaluate", triples, ids=[f"{c.id}-{d}-{k.id}" for c, d, k in triples], indirect=True)
 
 

@@ -40,10 +40,24 @@ def to_float64(tensor: Any) -> Array:
         return np.array(tensor.detach().to(device="cpu", dtype=torch.float64).resolve_neg().numpy(), dtype=np.float64)
 
 
-def to_torch(values: Array, format: Format, device: str = "cpu") -> Any:
-    """A contiguous torch tensor of `format` with these values, which must be numbers of the format (NaN, inf allowed)."""
+def to_numpy(tensor: Any) -> NDArray[Any]:
+    """The tensor's values, exactly: float64 of a floating tensor, int64 of a tensor of integers."""
+    if isinstance(tensor, np.ndarray):
+        return np.array(tensor, dtype=np.int64) if tensor.dtype.kind in "iub" else to_float64(tensor)
+    if tensor.is_floating_point():
+        return to_float64(tensor)
+    return np.array(tensor.detach().cpu().numpy(), dtype=np.int64)
+
+
+def to_torch(values: NDArray[Any], format: Format, device: str = "cpu") -> Any:
+    """A contiguous torch tensor of `format` with these values, which must be numbers of the format (NaN, inf allowed).
+
+    Integers become int64 whatever the format.
+    """
     import torch
 
+    if values.dtype.kind == "i":
+        return torch.from_numpy(np.array(values, dtype=np.int64, order="C")).to(device=device)
     exact = np.array(values, dtype=np.float64, order="C")
     assert format.holds(exact), f"values that {format.name} cannot hold"
     return torch.from_numpy(exact).to(device=device, dtype=getattr(torch, format.name))

@@ -23,7 +23,7 @@ from suite.formats import DTYPES, Array, Format, get_format
 from suite.numerics import BEST_PRACTICE, Numerics
 from suite.ops import Op, get_op
 from suite.ops.arithmetic import Float64
-from suite.ops.rows import RowFacts
+from suite.ops.rows import RowFacts, Rows
 from suite.tensors import dtype_name, is_tensor, to_float64
 
 Against = Literal["exact", "rounded reference", "other kernel"]
@@ -249,7 +249,7 @@ def _of_rows(op: Op, rows: Array, format: Format, numerics: Numerics) -> tuple[P
         raise ValueError("the input has no row with a finite largest logit, so its results are special values")
     facts = RowFacts.of(rows[ordinary])
     allowed = op.bound(facts, numerics, format)
-    exact = np.abs(op.define(Float64(), facts.x))
+    exact = np.abs(op.define(Float64(), Rows(facts.x)))
     counted = facts.x > -np.inf if op.keeps_length else np.ones(exact.shape, dtype=np.bool_)
     u, eta = format.unit_roundoff, format.smallest_subnormal
 

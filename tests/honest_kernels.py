@@ -427,7 +427,7 @@ def ratios(op: str, family: str, dtype: str, *, seeds: int, shapes: list[tuple[i
                     continue
                 output = to_float64(kernel(tensor))
                 judgement = judge_values(
-                    definition, reference, output, x.shape, {"dim": -1}, format, numerics, statistics=False
+                    definition, reference, output, {"x": x.shape}, {"dim": -1}, format, numerics, statistics=False
                 )
                 failed = "" if judgement.status == "passed" else f"{family} {rows}x{n} seed {seed}: {judgement.message}"
                 yield name, failed, judgement.ratio

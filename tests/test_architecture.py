@@ -26,7 +26,7 @@ LAYERS = (
     ("execution",),
     ("measure", "report"),
     ("plugin",),
-    ("run", "catalogue", "doctor", "claims", "tolerance"),
+    ("run", "catalogue", "doctor"),
     ("cli",),
     ("__main__",),
 )

@@ -637,7 +637,7 @@ def test_misuse_is_a_value_error_that_names_what_is_wrong(op, dtype, message):
         (None, "f", "does not exist"),
         ("def g(x, dim=-1): pass", "f", "has no function 'f'; it has: g"),
         ("f = 3", "f", "is a int, not a function"),
-        ("def f(): pass", "f", "cannot be called as a kernel of softmax: expected f(x, dim=-1) or f(x)"),
+        ("def f(): pass", "f", "cannot be called as a kernel of softmax: expected f(x, dim=-1, temperature=1.0"),
         ("def f(x, y, dim): pass", "f", "cannot be called as a kernel of softmax"),
         ("def f(x, dim=-1): pass", "", "declares no kernel of softmax"),
         ("import nowhere", "f", "cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),

@@ -1,6 +1,7 @@
 """case.py: a case is its id; its inputs follow from it; its docstring is its law."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from suite import inputs
 from suite.case import CASE_ATTRIBUTE, LADDER, PROFILES, SEEDS, VOCABULARY, Case, case
 from suite.formats import FORMATS, get_format
+from suite.inputs.layouts import LAYOUTS
+from suite.inputs.targets import TARGETS
 from suite.laws import RELATIONS
 from suite.ops import NAMES
 
@@ -19,9 +22,22 @@ FREE = sorted(name for name, family in inputs.all_families().items() if family.f
 @st.composite
 def cases(draw):
     shape = tuple(draw(st.lists(st.integers(1, 5000), min_size=1, max_size=4)))
-    options = draw(st.just({}) | st.integers(-len(shape), len(shape) - 1).map(lambda dim: {"dim": dim}))
     family, op, seed = draw(st.sampled_from(FREE)), draw(st.sampled_from(NAMES)), draw(st.integers(0, 10**6))
-    return Case(op=op, family=family, shape=shape, options=options, seed=seed)
+    if op == "cross_entropy":
+        choices = {
+            "ignore_index": st.integers(-100, 100),
+            "label_smoothing": st.floats(0, 1),
+            "reduction": st.sampled_from(("mean", "sum", "none")),
+        }
+    else:
+        choices = {"dim": st.integers(-len(shape), len(shape) - 1)}
+    if op == "softmax":
+        choices |= {"temperature": st.floats(1e-3, 1e3), "off_by_one": st.booleans()}
+    options = draw(st.fixed_dictionaries({}, optional=choices))
+    target = draw(st.sampled_from(TARGETS)) if op == "cross_entropy" else "indices"
+    return Case(
+        op=op, family=family, shape=shape, options=options, layout=draw(st.sampled_from(LAYOUTS)), target=target, seed=seed
+    )
 
 
 @settings(deadline=None, max_examples=60)
@@ -29,6 +45,27 @@ def cases(draw):
 def test_a_case_is_rebuilt_from_its_id(case):
     assert Case.from_id(case.id) == case
     assert Case.from_id(case.id).id == case.id
+
+
+@pytest.mark.parametrize(
+    ("id", "message"),
+    [
+        ("softmax/normal/4x4/dim=+1/s0", "dim=+1 must be written 1"),
+        ("softmax/normal/4x4/temperature=2/s0", "temperature=2 must be written 2.0"),
+        ("softmax/normal/4x4/temperature=hot/s0", "temperature='hot' must be a float"),
+        ("softmax/normal/4x4/off_by_one=1/s0", "off_by_one='1' must be True or False"),
+        ("softmax/normal/4x4/layout=diagonal/s0", "layout='diagonal' is not one of contiguous, transposed"),
+        ("cross_entropy/normal/4x4/target=words/s0", "target='words' is not one of indices, probabilities"),
+        ("cross_entropy/normal/4x4/reduction=max/s0", "reduction='max' is not one of mean, sum, none"),
+        (
+            "logsumexp/normal/4x4/temperature=2.0/s0",
+            "logsumexp has no option 'temperature'; valid options: dim, layout, target",
+        ),
+    ],
+)
+def test_a_setting_that_means_nothing_is_refused_by_name(id, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Case.from_id(id)
 
 
 def test_laws_are_given_beside_the_id():
@@ -49,10 +86,10 @@ def test_ids_are_the_same_in_every_version():
     ["", "softmax", "softmax/normal/4x4", "softmax/normal/4x/s0", "softmax/normal/x4/s0", "softmax/normal/4x4/s",
      "/normal/4/s0", "softmax/normal/4x4/dim=/s0", "softmax/normal/4x4/s0/dim=1", "softmax/normal/4x4/s-1",
      "softmax/normal/-4x4/s0", "softmax/normal/4x4/s0 ",
-     "softmax/normal/4x4/s0\n", "softmax/normal//s0", "softmax/normal/4x4/dim=+1/s0"],
+     "softmax/normal/4x4/s0\n", "softmax/normal//s0"],
 )  # fmt: skip
 def test_a_malformed_id_is_shown_with_the_form_of_an_id(id):
-    with pytest.raises(ValueError, match=r"is not op/family/ROWSxN\[/dim=D\]/sSEED") as caught:
+    with pytest.raises(ValueError, match=r"is not op/family/ROWSxN\[/OPTION=VALUE...\]/sSEED") as caught:
         Case.from_id(id)
     assert repr(id) in str(caught.value)
 

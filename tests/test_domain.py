@@ -18,7 +18,7 @@ DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 def judged(op, kernel, x, dtype, strict=False):
     case = Case(op=op, family="file", shape=x.shape)
-    return evaluate(case, kernel, dtype=dtype, oracle=ORACLE, x=FORMATS[dtype].round(x), strict=strict)
+    return evaluate(case, kernel, dtype=dtype, oracle=ORACLE, inputs={"x": FORMATS[dtype].round(x)}, strict=strict)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

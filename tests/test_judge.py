@@ -299,7 +299,7 @@ def test_nan_never_passes_even_where_nothing_is_judged():
 
 def test_check_output_accepts_what_the_contract_says():
     def check(output, dim):
-        return check_output(get_op("logsumexp"), output, (2, 3), "float32", "cpu", {"dim": dim})
+        return check_output(get_op("logsumexp"), output, {"x": (2, 3)}, "float32", "cpu", {"dim": dim})
 
     assert check(torch.zeros(2), -1) is None
     assert check(torch.zeros(3), 0) is None

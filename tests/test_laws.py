@@ -90,5 +90,5 @@ def test_bitwise_agreement_is_recorded_and_not_judged():
 
 
 def test_an_unknown_law_is_answered_with_the_valid_ones():
-    with pytest.raises(ValueError, match="unknown law 'shfit'; expected one of batch, permutation, repeat"):
+    with pytest.raises(ValueError, match="unknown law 'shfit'; expected one of batch, canaries, neighbour, permutation, "):
         get_law("shfit")

@@ -115,7 +115,7 @@ def softmax_bounds(x: Array) -> list[Array]:
     seconds=0.1,
 )
 def overflow() -> Finding:
-    """In float16 the unshifted log-sum-exp overflows on a fifth of real rows of logits, the shifted one on none."""
+    """In float16 the unshifted log-sum-exp overflows on a fifth of the rows of a network's logits, the shifted one on none."""
     x = vectors(float16)
     plain, safe = (int(np.isinf(algorithm(x, float16).lse).sum()) for algorithm in (unshifted, shifted))
     return Finding(measured=f"{plain} of {len(x)}; shifted {safe}", agrees=plain > 0 and safe == 0)

@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from suite.claims import Finding, NotRunHereError, claim
-from suite.formats import Array, Format, bfloat16
+from suite.claims.thresholds import sum_of_ones
+from suite.formats import Array, bfloat16
 from suite.judge import judge
 
 
@@ -15,7 +16,7 @@ from suite.judge import judge
     name="pytorch-38839",
     source="issue pytorch/pytorch#38839",
     published="-1, -2 instead of -1.0986, -1.5514",
-    criterion="reproduced if torch's output is refused by the bound of log_softmax, as then; rows of three logits near -10^7",
+    criterion='reproduced if the bound of log_softmax refuses torch\'s output, as it would have then; "differs" means mended',
     seconds=0.5,
 )
 def log_softmax_with_an_offset() -> Finding:
@@ -30,14 +31,6 @@ def log_softmax_with_an_offset() -> Finding:
     return Finding(measured=shown, agrees=not judgement.passed, note=f"torch {torch.__version__}: {judgement.status}")
 
 
-def uniform_softmax_in(terms: int, f: Format) -> float:
-    """One entry of the softmax of `terms` equal logits with the sum in the format."""
-    total = 0.0
-    for _ in range(terms):
-        total = float(f.round(total + 1.0))
-    return float(f.round(1.0 / total))
-
-
 @claim(
     name="executorch-20090",
     source="pull request pytorch/executorch#20090",
@@ -49,7 +42,7 @@ def bfloat16_denominator() -> Finding:
     """Softmax of 512 equal logits gives 1/256 each where the denominator is a bfloat16."""
     import torch
 
-    emulated = uniform_softmax_in(512, bfloat16)
+    emulated = float(bfloat16.round(1 / sum_of_ones(512, bfloat16)))
     here = float(torch.softmax(torch.zeros(512, dtype=torch.bfloat16), 0)[0])
     return Finding(measured=f"1/{1 / emulated:.0f}", agrees=emulated == 1 / 256, note=f"torch.softmax here: 1/{1 / here:.0f}")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from suite.claims import Finding, claim
+from suite.claims import Finding, claim, same_digits
 from suite.formats import DTYPES, Array, Format, bfloat16, float16, float32, get_format
 
 PAPER = "Blanchard, Higham and Higham 2021, Table 2"
@@ -18,7 +18,7 @@ OWN = "closed formula of suite/formats.py"
     name="float16-exp-overflow",
     source=f"{PAPER} (log r_max), and {OWN}",
     published="11.09",
-    criterion="equal to the printed digits between the last number with a finite exp and the next, and the formula lies there",
+    criterion="the formula ln Omega has the printed digits and lies between the last finite and the first infinite result",
     seconds=0.1,
 )
 def exp_overflow() -> Finding:
@@ -31,7 +31,7 @@ def exp_overflow() -> Finding:
     between = last < float16.ln_omega < first
     return Finding(
         measured=f"finite at {last:.4f}, infinite at {first:.4f}",
-        agrees=between and last <= 11.09 <= first,
+        agrees=between and same_digits(float16.ln_omega, "11.09"),
         note=f"formula {float16.ln_omega:.5f}",
     )
 
@@ -58,9 +58,6 @@ def stagnation() -> Finding:
         measured="; ".join(f"{name} {total:.0f}" for name, total in reached.items()),
         agrees=reached == {"bfloat16": 256.0, "float16": 2048.0},
     )
-
-
-Softmax = Callable[[Any], Any]
 
 
 def first_gap(condition: Callable[[Array], Any], f: Format, *, low: float, high: float, step: float) -> float:
@@ -106,13 +103,19 @@ SATURATION = {
     seconds=0.5,
 )
 def saturation_points() -> Finding:
-    """torch.softmax gives exactly 1, and its gradient exactly 0, from a gap to the other entries that is known in advance."""
+    """torch.softmax gives the largest entry exactly 1 from a gap to the other entries that is known in advance."""
     found = {key: saturation(get_format(key[0]), key[1], high=np.ceil(SATURATION[key][1]) + 1) for key in SATURATION}
     expected = {key: on_grid(formula, get_format(key[0])) for key, (_, formula) in SATURATION.items()}
     return Finding(
         measured=", ".join(f"{name} n={n} {gap:.4f}" for (name, n), gap in found.items()),
         agrees=found == expected and all(found[key] == SATURATION[key][0] for key in found),
     )
+
+
+def underflow(f: Format) -> float:
+    """The smallest gap, in steps of 1/4, at which torch gives the smaller of two entries exactly 0."""
+    low = np.floor(f.exp_underflow) - 8
+    return first_gap(lambda g: torch_softmax(f, g, 2)[:, 1] == 0, f, low=low, high=low + 12, step=0.25)
 
 
 @claim(
@@ -124,11 +127,7 @@ def saturation_points() -> Finding:
 )
 def underflow_points() -> Finding:
     """torch.softmax gives a smaller entry exactly 0 from a gap that is known in advance."""
-    found = {}
-    for name in DTYPES:
-        f, formula = get_format(name), get_format(name).exp_underflow
-        low = np.floor(formula) - 8
-        found[name] = first_gap(lambda g, f=f: torch_softmax(f, g, 2)[:, 1] == 0, f, low=low, high=low + 12, step=0.25)
+    found = {name: underflow(get_format(name)) for name in DTYPES}
     return Finding(
         measured=", ".join(f"{name} {gap:g}" for name, gap in found.items()),
         agrees=found == {"float64": 745.25, "float32": 104.0, "bfloat16": 93.0, "float16": 17.5},

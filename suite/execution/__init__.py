@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import datetime
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch.nn import functional
 
 from suite.case import Case
 from suite.execution.host import Host, InProcess, Outcome
+from suite.execution.memory import Memory
 from suite.formats import Array, Format, get_format
+from suite.inputs.layouts import arrange
 from suite.judge import Judgement, check_output, default_oracle, judge_values, ulp_errors
 from suite.kernels import Kernel
 from suite.known_failures import KnownFailure, apply
@@ -25,6 +29,9 @@ from suite.oracle import Oracle, Reference
 from suite.records import Record, by_precedence
 from suite.store import Store
 from suite.tensors import to_float64, to_torch
+
+Inputs = Mapping[str, NDArray[Any]]
+"""The inputs of a call, by argument: float64, or integers for class indices."""
 
 _TORCH_ULP: WeakKeyDictionary[Reference, float | None] = WeakKeyDictionary()
 """The largest error of torch's own kernel, for each reference in use."""
@@ -42,19 +49,19 @@ def evaluate(
     known: Sequence[KnownFailure] = (),
     strict: bool = False,
     env_id: str = "",
-    x: Array | None = None,
+    inputs: Inputs | None = None,
     input_file: str = "",
 ) -> Record:
     """Runs a kernel on a case and judges it: never raises for the kernel's fault, and the record is stored on return.
 
     dtype: a format's name. oracle: the one that judge() uses, by default. known: failures that are known, which strict
-    ignores. strict: judge by best practice, whatever the kernel declares. x: inputs in place of the case's own, from
+    ignores. strict: judge by best practice, whatever the kernel declares. inputs: in place of the case's own, from
     `input_file`. Raises ValueError for misuse: an unknown dtype, a kernel of another op.
     """
     if kernel.op != case.op:
         raise ValueError(f"kernel {kernel.id} is a kernel of {kernel.op}, case {case.id} is one of {case.op}")
     format = get_format(dtype)
-    evaluation = _Evaluation(case, kernel, format, device, host or InProcess(), oracle or default_oracle(), strict, x)
+    evaluation = _Evaluation(case, kernel, format, device, host or InProcess(), oracle or default_oracle(), strict, inputs)
     record = replace(evaluation.run(), env_id=env_id)
     if input_file:
         record = replace(record, reproduce=record.reproduce.replace(f"--case {case.id}", f"--input {shlex.quote(input_file)}"))
@@ -77,41 +84,46 @@ class _Evaluation:
         host: Host,
         oracle: Oracle,
         strict: bool,
-        x: Array | None,
+        inputs: Inputs | None,
     ) -> None:
         self.case, self.kernel, self.format, self.device = case, kernel, format, device
         self.host, self.oracle, self.strict = host, oracle, strict
         self.op: Op = get_op(case.op)
-        self.options = self.op.resolve_options(case.options, len(case.shape))
+        self.options = case.resolved_options()
         self.numerics = BEST_PRACTICE if strict else kernel.numerics
         self.semantics = CONTRACT if strict else kernel.semantics
-        self._x = x
+        self._inputs = inputs
 
     def run(self) -> Record:
         reason = self.kernel.supports(self.options, self.format, self.device)
         if reason is not None:
             return self._record("unsupported", message=reason)
-        x = self._x if self._x is not None else self.case.inputs(self.format)["x"]
-        tensor = to_torch(x, self.format, self.device)
-        outcome = self.host.call(self.kernel, tensor, self.options)
-        if outcome.status == "unsupported" and not self._declines_benign_input(x):
+        inputs = self._inputs if self._inputs is not None else self.case.inputs(self.format)
+        outcome = self.host.call(self.kernel, self._tensors(inputs), self.options)
+        if outcome.status == "unsupported" and not self._declines_benign_input(inputs):
             outcome = replace(outcome, status="raised", message=f"{outcome.message} (only on this case's input)")
         if outcome.status is not None:
             return self._record(outcome.status, message=outcome.message, outcome=outcome)
-        wrong = self._wrong_kind(outcome.value, tuple(x.shape))
+        wrong = self._wrong_kind(outcome.value, inputs)
         if wrong is not None:
             return self._record(wrong[0], message=wrong[1], outcome=outcome)
-        return self._judged(x, outcome)
+        return self._judged(inputs, outcome)
 
-    def _judged(self, x: Array, outcome: Outcome) -> Record:
+    def _tensors(self, inputs: Inputs) -> tuple[torch.Tensor, ...]:
+        """The inputs as the kernel gets them: in their format, on their device, the logits in the case's layout."""
+        logits, *others = (to_torch(values, self.format, self.device) for values in inputs.values())
+        same = self.case.layout != "expanded" or torch.equal(logits.nan_to_num(), logits[:1].expand_as(logits).nan_to_num())
+        return (arrange(logits, self.case.layout) if same else logits, *others)
+
+    def _judged(self, inputs: Inputs, outcome: Outcome) -> Record:
         y = to_float64(outcome.value)
-        reference = self._reference(x)
-        judgement = judge_values(self.op, reference, y, tuple(x.shape), self.options, self.format, self.numerics)
+        reference = self._reference(inputs)
+        judgement = judge_values(self.op, reference, y, _shapes(inputs), self.options, self.format, self.numerics)
         broken = set(judgement.broken)
-        notes = [judgement.message if broken else f"{self.op.name} {self.format.name} {list(x.shape)}: law_broken"]
+        notes = [judgement.message if broken else f"{self.op.name} {self.format.name} {list(judgement.shape)}: law_broken"]
         known = ""
         if self.kernel.domain is not None and not self.strict:
-            judgement, broken, notes, known = self._in_domain(x, judgement, reference, broken, notes)
+            judgement, broken, notes, known = self._in_domain(judgement, reference, broken, notes)
         if outcome.modified:
             broken.add("law_broken")
             notes.append("  law       input untouched: the kernel changed its input tensor")
@@ -122,7 +134,7 @@ class _Evaluation:
             )
         bitwise: dict[str, bool] = {}
         if not broken and not known:
-            for name, finding in self._laws(x, y).items():
+            for name, finding in self._laws(inputs, y).items():
                 if finding.bitwise is not None:
                     bitwise[name] = finding.bitwise
                 if not finding.held:
@@ -139,16 +151,16 @@ class _Evaluation:
             outcome=outcome,
             judgement=judgement,
             bitwise=bitwise,
-            torch_ratio=self._torch_ratio(x, reference, judgement),
+            torch_ratio=self._torch_ratio(inputs, reference, judgement),
         )
 
     def _in_domain(
-        self, x: Array, judgement: Judgement, reference: Reference, broken: set[str], notes: list[str]
+        self, judgement: Judgement, reference: Reference, broken: set[str], notes: list[str]
     ) -> tuple[Judgement, set[str], list[str], str]:
         """Checks the declared domain both ways: failing outside it is a known failure, passing there breaks a law."""
         assert self.kernel.domain is not None
         domain = self.kernel.domain(reference.facts, self.format)
-        largest = self.op.rows(x, self.options).max(axis=1, initial=-np.inf)
+        largest = reference.problem.x.max(axis=1, initial=-np.inf)
         ordinary = np.isfinite(largest)
         failed = np.array([s != "passed" for s in judgement.row_status])
         surprising = np.flatnonzero(ordinary & domain.fails & ~failed)
@@ -162,14 +174,16 @@ class _Evaluation:
         known = f"outside its declared domain: {domain.why} ({rows} of {len(failed)} rows)"
         return judgement, set(), [known, *notes], known
 
-    def _laws(self, x: Array, y: Array) -> dict[str, Any]:
+    def _laws(self, inputs: Inputs, y: Array) -> dict[str, Any]:
+        logits = self.op.arguments[0]
         trial = Trial(
-            x=x,
+            x=inputs[logits],
             output=y,
-            dim=self.options["dim"] % x.ndim,
+            dim=self.op.axis(self.options, inputs[logits].shape),
             keeps_length=self.op.keeps_length,
-            call=self._call_again,
-            judge=self._judge_again,
+            format=self.format,
+            call=lambda x, memory="plain": self._call_again({**inputs, logits: x}, memory),
+            judge=lambda x, output: self._judge_again({**inputs, logits: x}, output),
         )
         findings = {}
         for name in self.case.laws:
@@ -181,46 +195,53 @@ class _Evaluation:
                 findings[name] = Finding(held=False, note=str(error))
         return findings
 
-    def _call_again(self, x: Array) -> Array:
-        tensor = to_torch(x, self.format, self.device)
-        outcome = self.host.call(self.kernel, tensor, self.options)
+    def _call_again(self, inputs: Inputs, memory: Memory) -> Array:
+        outcome = self.host.call(self.kernel, self._tensors(inputs), self.options, memory=memory)
         if outcome.status is not None:
             raise _LawCallError(f"{outcome.status}: {outcome.message}")
-        wrong = self._wrong_kind(outcome.value, tuple(x.shape))
+        if outcome.overrun:
+            raise _LawCallError(outcome.overrun)
+        wrong = self._wrong_kind(outcome.value, inputs)
         if wrong is not None:
             raise _LawCallError(f"{wrong[0]}: {wrong[1]}")
         return to_float64(outcome.value)
 
-    def _wrong_kind(self, output: Any, shape: tuple[int, ...]) -> tuple[str, str] | None:
+    def _wrong_kind(self, output: Any, inputs: Inputs) -> tuple[str, str] | None:
         if isinstance(output, np.ndarray):
             return "wrong_type", "returned a numpy array; expected one tensor of torch (numpy kernels declare adapter='numpy')"
         device = str(torch.empty(0, device=self.device).device)
-        return check_output(self.op, output, shape, self.format.name, device, self.options)
+        return check_output(self.op, output, _shapes(inputs), self.format.name, device, self.options)
 
-    def _judge_again(self, x: Array, y: Array) -> Judgement:
-        reference, shape = self._reference(x), tuple(x.shape)
-        return judge_values(self.op, reference, y, shape, self.options, self.format, self.numerics, statistics=False)
+    def _judge_again(self, inputs: Inputs, y: Array) -> Judgement:
+        reference, shapes = self._reference(inputs), _shapes(inputs)
+        judgement = judge_values(self.op, reference, y, shapes, self.options, self.format, self.numerics, statistics=False)
+        if judgement.broken and self.kernel.domain is not None and not self.strict:
+            failed = np.array([s != "passed" for s in judgement.row_status])
+            if not (failed & self.kernel.domain(reference.facts, self.format).works).any():
+                return replace(judgement, status="passed", broken=())
+        return judgement
 
-    def _reference(self, x: Array) -> Reference:
-        return self.oracle.reference(self.op, {"x": x}, self.options, self.format, semantics=self.semantics)
+    def _reference(self, inputs: Inputs) -> Reference:
+        return self.oracle.reference(self.op, inputs, self.options, self.format, semantics=self.semantics)
 
-    def _declines_benign_input(self, x: Array) -> bool:
-        benign = to_torch(np.zeros(x.shape), self.format, self.device)
+    def _declines_benign_input(self, inputs: Inputs) -> bool:
+        benign = self._tensors({name: np.zeros_like(values) for name, values in inputs.items()})
         return self.host.call(self.kernel, benign, self.options).status == "unsupported"
 
-    def _torch_ratio(self, x: Array, reference: Reference, judgement: Judgement) -> float | None:
+    def _torch_ratio(self, inputs: Inputs, reference: Reference, judgement: Judgement) -> float | None:
         """The kernel's largest error in ulps over that of torch's own kernel on the same input; None where torch has none."""
         if reference not in _TORCH_ULP:
-            _TORCH_ULP[reference] = self._torch_ulp(x, reference)
+            _TORCH_ULP[reference] = self._torch_ulp(inputs, reference)
         own = _TORCH_ULP[reference]
         return judgement.max_ulp / own if own and judgement.max_ulp is not None else None
 
-    def _torch_ulp(self, x: Array, reference: Reference) -> float | None:
-        torch_kernel: Callable[..., torch.Tensor] = getattr(torch, self.op.name)
+    def _torch_ulp(self, inputs: Inputs, reference: Reference) -> float | None:
+        torch_kernel: Callable[..., torch.Tensor] = getattr(torch, self.op.name, None) or getattr(functional, self.op.name)
+        given = {name: value for name, value in self.options.items() if name == "dim" or value != self.op.options[name]}
         try:
-            output = torch_kernel(to_torch(x, self.format, self.device), self.options["dim"])
-        except (RuntimeError, IndexError):
-            return None
+            output = torch_kernel(*self._tensors(inputs), **given)
+        except (RuntimeError, IndexError, TypeError):
+            return None  # torch has no such option, or not for this format
         errors = ulp_errors(reference, self.format, self.op.output_rows(to_float64(output), self.options))
         return float(np.abs(errors).max()) if errors.size else None
 
@@ -309,6 +330,10 @@ class _Evaluation:
         words += ["--device", self.device] if self.device != "cpu" else []
         words += ["--strict"] if self.strict else []
         return shlex.join([*words, "--case", self.case.id])
+
+
+def _shapes(inputs: Inputs) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(values.shape) for name, values in inputs.items()}
 
 
 class _LawCallError(Exception):

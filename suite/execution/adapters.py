@@ -17,41 +17,42 @@ from suite.kernels import Kernel
 from suite.timing.clock import timed
 
 
-def adapted_call(kernel: Kernel, x: torch.Tensor, options: Mapping[str, Any]) -> tuple[Any, float]:
-    """(result, seconds) of kernel(x, options) by way of the kernel's adapter.
+def adapted_call(kernel: Kernel, tensors: tuple[torch.Tensor, ...], options: Mapping[str, Any]) -> tuple[Any, float]:
+    """(result, seconds) of kernel(*tensors, options=options) by way of the kernel's adapter.
 
     A result that is an array of the adapter's library becomes a torch tensor with its bits; anything else is handed on for
     the judge to refuse. seconds: of the kernel alone, until its result is there.
     Raises NotImplementedError where the adapter does not go, and whatever the kernel raises.
     """
     if kernel.adapter == "numpy":
-        return _numpy_call(kernel, x, options)
+        return _numpy_call(kernel, tensors, options)
     if kernel.adapter == "jax":
-        return _jax_call(kernel, x, options)
-    return timed(lambda: kernel(x, options))
+        return _jax_call(kernel, tensors, options)
+    return timed(lambda: kernel(*tensors, options=options))
 
 
-def _numpy_call(kernel: Kernel, x: torch.Tensor, options: Mapping[str, Any]) -> tuple[Any, float]:
-    array = x.numpy()
-    value, seconds = timed(lambda: kernel(array, options))
+def _numpy_call(kernel: Kernel, tensors: tuple[torch.Tensor, ...], options: Mapping[str, Any]) -> tuple[Any, float]:
+    arrays = [tensor.numpy() for tensor in tensors]
+    value, seconds = timed(lambda: kernel(*arrays, options=options))
     if isinstance(value, np.ndarray | np.generic):
         value = torch.from_numpy(np.array(value))
     return value, seconds
 
 
-def _jax_call(kernel: Kernel, x: torch.Tensor, options: Mapping[str, Any]) -> tuple[Any, float]:
+def _jax_call(kernel: Kernel, tensors: tuple[torch.Tensor, ...], options: Mapping[str, Any]) -> tuple[Any, float]:
     """Arrays pass as numpy's. numpy has no bfloat16 of its own, so those go as their 16 bits."""
     import jax
     import ml_dtypes
 
-    if x.device.type != "cpu":
-        raise NotImplementedError(f"the jax adapter runs on the CPU only, not on {x.device}")
+    first = tensors[0]
+    if first.device.type != "cpu":
+        raise NotImplementedError(f"the jax adapter runs on the CPU only, not on {first.device}")
     finished: Callable[[Any], Any] = jax.block_until_ready
     bfloat16 = np.dtype(ml_dtypes.bfloat16)
-    array = x.view(torch.int16).numpy().view(bfloat16) if x.dtype == torch.bfloat16 else x.numpy()
-    with jax.enable_x64(x.dtype == torch.float64), jax.default_device(jax.devices("cpu")[0]):
-        given = finished(jax.numpy.asarray(array))
-        value, seconds = timed(lambda: finished(kernel(given, options)))
+    arrays = [x.view(torch.int16).numpy().view(bfloat16) if x.dtype == torch.bfloat16 else x.numpy() for x in tensors]
+    with jax.enable_x64(first.dtype == torch.float64), jax.default_device(jax.devices("cpu")[0]):
+        given = finished([jax.numpy.asarray(array) for array in arrays])
+        value, seconds = timed(lambda: finished(kernel(*given, options=options)))
         if isinstance(value, jax.Array):
             result = np.array(value)
             if result.dtype == bfloat16:

@@ -20,6 +20,7 @@ import torch
 
 from suite.execution import state
 from suite.execution.adapters import adapted_call
+from suite.execution.memory import Guards, Memory, filled
 from suite.kernels import Kernel
 from suite.tensors import bits
 
@@ -32,6 +33,7 @@ class Outcome:
 
     status: None where the kernel returned, else raised, unsupported or out_of_memory, with the reason in message.
     value: what it returned. seconds: wall clock of the call alone. modified: the input's bits are not what they were.
+    overrun: what it wrote outside its tensors, where that was watched.
     state_changes: global switches that it changed, put back since. warnings, output: what it warned of and printed.
     """
 
@@ -40,6 +42,7 @@ class Outcome:
     value: Any = None
     seconds: float | None = None
     modified: bool = False
+    overrun: str = ""
     state_changes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     output: str = ""
@@ -48,15 +51,33 @@ class Outcome:
 class Host(Protocol):
     """Where kernels run."""
 
-    def call(self, kernel: Kernel, x: torch.Tensor, options: Mapping[str, Any]) -> Outcome:
-        """Calls the kernel on x. Never raises for the kernel's fault; KeyboardInterrupt passes."""
+    def call(
+        self,
+        kernel: Kernel,
+        inputs: torch.Tensor | tuple[torch.Tensor, ...],
+        options: Mapping[str, Any],
+        *,
+        memory: Memory = "plain",
+    ) -> Outcome:
+        """Calls the kernel on its input tensors. Never raises for the kernel's fault; KeyboardInterrupt passes."""
 
 
 class InProcess:
     """Calls kernels in this process: for this suite's own kernels, and for any that is trusted not to crash or hang."""
 
-    def call(self, kernel: Kernel, x: torch.Tensor, options: Mapping[str, Any]) -> Outcome:
-        before = bits(x)
+    def call(
+        self,
+        kernel: Kernel,
+        inputs: torch.Tensor | tuple[torch.Tensor, ...],
+        options: Mapping[str, Any],
+        *,
+        memory: Memory = "plain",
+    ) -> Outcome:
+        tensors = inputs if isinstance(inputs, tuple) else (inputs,)
+        guards = Guards() if memory == "guarded" else None
+        if guards is not None:
+            tensors = tuple(guards.around(tensor, "the input") for tensor in tensors)
+        before = [bits(tensor) for tensor in tensors]
         outside = state.read()
         strict = state.strict()
         state.write(strict)
@@ -65,8 +86,8 @@ class InProcess:
         status: str | None = None
         message, value, seconds = "", None, None
         try:
-            with _recorded(printed) as caught:
-                value, seconds = adapted_call(kernel, x, options)
+            with _recorded(printed) as caught, filled() if memory == "filled" else guards or contextlib.nullcontext():
+                value, seconds = adapted_call(kernel, tensors, options)
         except NotImplementedError as error:
             status, message = "unsupported", _exception_text(error)
         except (MemoryError, torch.OutOfMemoryError) as error:
@@ -84,7 +105,8 @@ class InProcess:
             message=message,
             value=value,
             seconds=seconds,
-            modified=not np.array_equal(before, bits(x)),
+            overrun=guards.broken() if guards is not None else "",
+            modified=not all(np.array_equal(was, bits(tensor)) for was, tensor in zip(before, tensors, strict=True)),
             state_changes=tuple(changes),
             warnings=tuple(dict.fromkeys(_clean(f"{w.category.__name__}: {str(w.message)[:200]}") for w in caught)),
             output=printed.text(),

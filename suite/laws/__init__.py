@@ -11,25 +11,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from suite.formats import Format
 from suite.judge import Judgement
 
-RELATIONS = ("batch", "permutation", "repeat")
+RELATIONS = ("batch", "canaries", "neighbour", "permutation", "repeat", "replay", "shift", "written")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """One judged call of a kernel, and the means to call it again.
 
-    x: the float64 input. output: the judged float64 output. dim: the reduced dimension, counted from 0.
-    keeps_length: whether the output has the input's shape. call: kernel on a float64 input to a float64 output.
-    judge: the judgement of an output for a float64 input of any shape.
+    x: the float64 logits. output: the judged float64 output. dim: the dimension of the rows, counted from 0.
+    keeps_length: whether the output has the logits' shape. format: of the logits. call: kernel on float64 logits, all else
+    as it was, to a float64 output; with memory="filled" or "guarded" under watch (suite/execution/memory.py).
+    judge: the judgement of an output for float64 logits of any shape.
     """
 
     x: Any
     output: Any
     dim: int
     keeps_length: bool
-    call: Callable[[Any], Any]
+    format: Format
+    call: Callable[..., Any]
     judge: Callable[[Any, Any], Judgement]
 
 

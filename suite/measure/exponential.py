@@ -311,7 +311,7 @@ class _Profile:
         return self.oracle.reference(self.op, {"x": x[chosen]}, self.options, self.format), y[chosen], x[chosen]
 
     def _judged(self, reference: Reference, y: Array, x: Array, numerics: Numerics) -> Judgement:
-        return judge_values(self.op, reference, y, x.shape, self.options, self.format, numerics, statistics=False)
+        return judge_values(self.op, reference, y, {"x": x.shape}, self.options, self.format, numerics, statistics=False)
 
     def _fits(self) -> dict[str, Any]:
         """The first of FITTING that every result of a sample satisfies, over all gaps, or else over gaps up to 16."""

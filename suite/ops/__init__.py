@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,65 +13,143 @@ from numpy.typing import NDArray
 from suite.formats import Array, Format
 from suite.numerics import Numerics, Semantics
 from suite.ops.arithmetic import Arithmetic
-from suite.ops.rows import Allowed, RowFacts
+from suite.ops.rows import Allowed, Rows
 
-NAMES = ("softmax", "log_softmax", "logsumexp")
+NAMES = ("softmax", "log_softmax", "logsumexp", "cross_entropy")
+Shapes = Mapping[str, tuple[int, ...]]
+Options = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Op:
+class Values(NamedTuple):
+    """Exact values as rows: hi + lo within radius, where special (suite.ops.rows) says FINITE."""
+
+    hi: Array
+    lo: Array
+    radius: Array
+    special: NDArray[np.int8]
+
+
+class Op(ABC):
     """An operation with a definition.
 
-    arguments, outputs: their names. options: the names and defaults of what changes the meaning of a call.
-    define: rows of logits [rows, n] to values, in any arithmetic. special: the kind of value at each position.
-    bound: facts, declared numerics and the output's format to what is allowed.
-    keeps_length: whether the output has the input's shape, or lacks the reduced dimension.
-    lower_limit: no exact result is below it. summary: the formula, in one line.
+    name; arguments: the names of its input tensors, the logits first. options: names and defaults of what changes the
+    meaning of a call. keeps_length: the output has the logits' shape. lower_limit: no exact result is below it.
+    summary: the formula, in one line.
+
+    A problem holds the inputs of one call in canonical form, as rows (suite.ops.rows.Rows or a subclass); facts are what
+    its bound is made of. Both are computed once and shared by every kernel that is judged on these inputs.
     """
 
-    name: str
-    arguments: tuple[str, ...] = ("x",)
-    outputs: tuple[str, ...] = ("y",)
-    options: Mapping[str, Any] = field(default_factory=lambda: {"dim": -1})
-    define: Callable[[Arithmetic, Array], Any]
-    special: Callable[[Array, Semantics], NDArray[np.int8]]
-    bound: Callable[[RowFacts, Numerics, Format], Allowed]
-    keeps_length: bool
-    lower_limit: float
-    summary: str
+    name: ClassVar[str]
+    arguments: ClassVar[tuple[str, ...]]
+    options: ClassVar[Options]
+    keeps_length: ClassVar[bool]
+    lower_limit: ClassVar[float]
+    summary: ClassVar[str]
 
-    def resolve_options(self, options: Mapping[str, Any] | None, dimensions: int) -> dict[str, Any]:
-        """The options with defaults filled in. Raises ValueError for an unknown name or a dim out of range."""
+    @abstractmethod
+    def check_options(self, options: Options, shapes: Shapes) -> dict[str, Any]:
+        """The options in canonical form. Raises ValueError for a value that has no meaning for inputs of these shapes."""
+
+    @abstractmethod
+    def axis(self, options: Options, shape: tuple[int, ...]) -> int:
+        """The dim of logits of this shape that the op works along, counted from 0."""
+
+    @abstractmethod
+    def problem(self, inputs: Mapping[str, Array], options: Options) -> Any:
+        """The canonical form of these inputs."""
+
+    @abstractmethod
+    def special(self, problem: Any, semantics: Semantics) -> NDArray[np.int8]:
+        """[rows, k]: which kind of value the definition has at each position (suite.ops.rows)."""
+
+    @abstractmethod
+    def facts(self, problem: Any) -> Any:
+        """The ingredients of the bound; rows without a finite largest logit count as zeros."""
+
+    @abstractmethod
+    def define(self, arithmetic: Arithmetic, problem: Any) -> Any:
+        """The values [rows, k] of rows with a finite largest logit, in the numbers of `arithmetic`."""
+
+    @abstractmethod
+    def bound(self, facts: Any, numerics: Numerics, target: Format) -> Allowed:
+        """What is allowed, in the shape of the rows that define() gives, before rounding to `target`."""
+
+    def reduce(self, problem: Any, rows: Values) -> Values:
+        """The output's values from those of the rows; most ops have one for one."""
+        return rows
+
+    def reduced_bound(self, facts: Any, numerics: Numerics, target: Format) -> Allowed:
+        """What is allowed, in the shape of what reduce() gives."""
+        return self.bound(facts, numerics, target)
+
+    @abstractmethod
+    def output_shape(self, shapes: Shapes, options: Options) -> tuple[int, ...]:
+        """The shape of the output for inputs of these shapes."""
+
+    @abstractmethod
+    def output_rows(self, output: NDArray[Any], options: Options) -> NDArray[Any]:
+        """An output of the right shape as the rows of the reference."""
+
+    @abstractmethod
+    def output_index(self, row: int, column: int, shapes: Shapes, options: Options) -> tuple[int, ...]:
+        """The index in the output tensor of an entry of its rows."""
+
+    def resolve_options(self, options: Options | None, shapes: Shapes) -> dict[str, Any]:
+        """The options with defaults filled in. Raises ValueError for an unknown name or a value without a meaning."""
         given = dict(options or {})
         unknown = sorted(set(given) - set(self.options))
         if unknown:
             raise ValueError(f"{self.name} has no option {unknown[0]!r}; valid options: {', '.join(self.options)}")
-        resolved = {**self.options, **given}
-        dim = resolved["dim"]
-        integer = isinstance(dim, int | np.integer) and not isinstance(dim, bool)
-        if not integer or not -dimensions <= dim < dimensions:
-            raise ValueError(f"dim={dim!r} must be an integer from {-dimensions} to {dimensions - 1}")
-        return {**resolved, "dim": int(dim)}
+        return self.check_options({**self.options, **given}, shapes)
 
-    def rows(self, x: NDArray[Any], options: Mapping[str, Any]) -> NDArray[Any]:
-        """x with the reduced dimension last, as [rows, n]."""
-        moved = np.moveaxis(x, options["dim"], -1)
-        count = int(np.prod(moved.shape[:-1], dtype=np.int64))
-        return np.ascontiguousarray(moved).reshape(count, moved.shape[-1])
 
-    def output_shape(self, shape: tuple[int, ...], options: Mapping[str, Any]) -> tuple[int, ...]:
+def check_dim(dim: Any, dimensions: int) -> int:
+    """dim as an int. Raises ValueError where a tensor with so many dimensions has no such dim."""
+    integer = isinstance(dim, int | np.integer) and not isinstance(dim, bool)
+    if not integer or not -dimensions <= dim < dimensions:
+        raise ValueError(f"dim={dim!r} must be an integer from {-dimensions} to {dimensions - 1}")
+    return int(dim)
+
+
+def as_rows(x: NDArray[Any], dim: int) -> NDArray[Any]:
+    """x with this dim last, as [rows, n]."""
+    moved = np.moveaxis(x, dim, -1)
+    count = int(np.prod(moved.shape[:-1], dtype=np.int64))
+    return np.ascontiguousarray(moved).reshape(count, moved.shape[-1])
+
+
+class RowOp(Op):
+    """An op of one tensor x that works along one dim: softmax, log_softmax, logsumexp."""
+
+    arguments = ("x",)
+    options: ClassVar[Options] = {"dim": -1}
+
+    def check_options(self, options: Options, shapes: Shapes) -> dict[str, Any]:
+        return {**options, "dim": check_dim(options["dim"], len(shapes["x"]))}
+
+    def axis(self, options: Options, shape: tuple[int, ...]) -> int:
+        return int(options["dim"]) % len(shape)
+
+    def problem(self, inputs: Mapping[str, Array], options: Options) -> Rows:
+        return Rows(as_rows(inputs["x"], options["dim"]))
+
+    def facts(self, problem: Rows) -> Any:
+        return problem.facts()
+
+    def output_shape(self, shapes: Shapes, options: Options) -> tuple[int, ...]:
+        shape = shapes["x"]
         if self.keeps_length:
             return shape
-        dim = options["dim"] % len(shape)
+        dim = self.axis(options, shape)
         return shape[:dim] + shape[dim + 1 :]
 
-    def output_rows(self, output: NDArray[Any], options: Mapping[str, Any]) -> NDArray[Any]:
-        """An output of the right shape as the rows of the reference: [rows, n], or [rows, 1]."""
-        return self.rows(output, options) if self.keeps_length else output.reshape(-1, 1)
+    def output_rows(self, output: NDArray[Any], options: Options) -> NDArray[Any]:
+        return as_rows(output, options["dim"]) if self.keeps_length else output.reshape(-1, 1)
 
-    def output_index(self, row: int, column: int, shape: tuple[int, ...], options: Mapping[str, Any]) -> tuple[int, ...]:
-        """The index in the output tensor of an entry of its rows; `shape` is the input's."""
-        dim = options["dim"] % len(shape)
+    def output_index(self, row: int, column: int, shapes: Shapes, options: Options) -> tuple[int, ...]:
+        shape = shapes["x"]
+        dim = self.axis(options, shape)
         others = shape[:dim] + shape[dim + 1 :]
         index = tuple(int(i) for i in np.unravel_index(row, others)) if others else ()
         return (*index[:dim], column, *index[dim:]) if self.keeps_length else index

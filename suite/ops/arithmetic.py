@@ -31,8 +31,8 @@ class Arithmetic(Protocol):
     def shifted(self, x: Array) -> Any:
         """x - max x of each row; 0 at -inf."""
 
-    def shifted_exp(self, x: Array) -> Any:
-        """exp(x - max x) of each row; exactly 0 at -inf."""
+    def shifted_exp(self, x: Array, temperature: float = 1.0) -> Any:
+        """exp((x - max x) / temperature) of each row; exactly 0 at -inf."""
 
 
 class Float64:
@@ -54,9 +54,9 @@ class Float64:
         with np.errstate(over="ignore"):
             return np.where(x > -np.inf, x - x.max(axis=1, keepdims=True), 0.0)
 
-    def shifted_exp(self, x: Array) -> Array:
+    def shifted_exp(self, x: Array, temperature: float = 1.0) -> Array:
         with np.errstate(over="ignore", under="ignore"):
-            return np.asarray(np.exp(x - x.max(axis=1, keepdims=True)))
+            return np.asarray(np.exp((x - x.max(axis=1, keepdims=True)) / temperature))
 
 
 class _ObjectArithmetic:
@@ -85,10 +85,10 @@ class _ObjectArithmetic:
         result[visible] = self.lift(x[visible]) - self.lift(maximum[visible])
         return result
 
-    def shifted_exp(self, x: Array) -> Any:
+    def shifted_exp(self, x: Array, temperature: float = 1.0) -> Any:
         visible = x > -np.inf
         result = np.full(x.shape, self.number(0.0), dtype=object)
-        result[visible] = self.exp(self.shifted(x)[visible])
+        result[visible] = self.exp(self.shifted(x)[visible] / self.number(temperature))
         return result
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +12,58 @@ from numpy.typing import NDArray
 from suite.formats import Array, Format
 from suite.numerics import Numerics
 
-FINITE, NAN, POSITIVE_INFINITY, NEGATIVE_INFINITY, NAN_OR_NEGATIVE_INFINITY = range(5)
+FINITE, NAN, POSITIVE_INFINITY, NEGATIVE_INFINITY, NAN_OR_NEGATIVE_INFINITY, NAN_OR_POSITIVE_INFINITY = range(6)
 LOG2_E = 1.4426950408889634
 
-SPECIAL_NAMES = ("finite", "NaN", "inf", "-inf", "NaN or -inf")
+SPECIAL_NAMES = ("finite", "NaN", "inf", "-inf", "NaN or -inf", "NaN or inf")
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Logits as rows: the canonical form of a row-wise op's inputs.
+
+    x: float64 [rows, n]. temperature: by which the logits are divided. hidden: how many columns at the end are logits that
+    the op itself adds, which have no entry in the output.
+    """
+
+    x: Array
+    temperature: float = 1.0
+    hidden: int = 0
+
+    @property
+    def shown(self) -> Array:
+        """The logits that have an entry in the output."""
+        return self.x[:, : self.x.shape[1] - self.hidden]
+
+    @cached_property
+    def ordinary(self) -> NDArray[np.bool_]:
+        """[rows]: whether the largest logit is finite, so that the row has facts and a value to compute."""
+        return np.asarray(np.isfinite(self.x.max(axis=1, initial=-np.inf)))
+
+    def take(self, rows: NDArray[np.intp]) -> Self:
+        """The problem of these rows alone."""
+        return replace(self, x=self.x[rows])
+
+    def facts(self) -> RowFacts:
+        rows, n = self.x.shape
+        x = np.where(self.ordinary[:, None], self.x, 0.0) if n else np.zeros((rows, 1))
+        return RowFacts.of(x, temperature=self.temperature, hidden=self.hidden)
+
+    def content(self) -> bytes:
+        """Bytes that are equal exactly where the problem is."""
+        return f"{self.x.shape}|{self.temperature!r}|{self.hidden}|".encode() + np.ascontiguousarray(self.x).tobytes()
+
+    def describe(self, row: int, column: int | None) -> str:
+        """The logit behind an entry of the output, if it has one of its own, and what is special about its row."""
+        values = self.x[row]
+        entry = f"x = {float(values[column])!r} in a row of " if column is not None else "a row of "
+        counts = (("NaN", np.isnan(values)), ("+inf", values == np.inf), ("-inf", values == -np.inf))
+        special = [f"{int(mask.sum())} {name}" for name, mask in counts if mask.any()]
+        finite = values[np.isfinite(values)]
+        largest = f", largest finite {float(finite.max())!r}" if finite.size else ""
+        added = f", {self.hidden} of them the op's own" if self.hidden else ""
+        divided = f", temperature {self.temperature!r}" if self.temperature != 1 else ""
+        return f"{entry}{len(values)}{added}{largest}{', ' + ', '.join(special) if special else ''}{divided}"
 
 
 @dataclass(frozen=True)
@@ -22,6 +71,7 @@ class RowFacts:
     """Facts of rows of logits x [rows, n], each with a finite largest entry: the ingredients of the bounds.
 
     All are float64 of shape [rows, 1], or [rows, n] where noted; -inf logits have probability 0 and an infinite gap.
+    Gaps and the maximum are those of x / temperature.
     """
 
     x: Array  # [rows, n]
@@ -29,16 +79,29 @@ class RowFacts:
     gap: Array  # [rows, n]: D_i = max x - x_i
     exponential: Array  # [rows, n]: e^-D_i
     total: Array  # s = sum_j e^-D_j, between 1 and n
+    temperature: float = 1.0
+    hidden: int = 0
 
     @classmethod
-    def of(cls, x: Array) -> RowFacts:
+    def of(cls, x: Array, *, temperature: float = 1.0, hidden: int = 0) -> RowFacts:
         """Facts of x [rows, n], float64 without NaN or +inf, at least one finite entry a row."""
         with np.errstate(invalid="ignore", over="ignore", under="ignore"):
             maximum = x.max(axis=1, keepdims=True)
-            gap = maximum - x
+            gap = (maximum - x) / temperature
             exponential = np.exp(-gap)
             total = exponential.sum(axis=1, keepdims=True)
-        return cls(x, maximum, gap, exponential, total)
+        return cls(x, maximum / temperature, gap, exponential, total, temperature, hidden)
+
+    def shown(self, values: Array) -> Array:
+        """The columns of a [rows, n] fact that have an entry in the output."""
+        return values[:, : values.shape[1] - self.hidden]
+
+    @property
+    def argument_roundings(self) -> float:
+        """Roundings, in units of u times the gap, that the argument of exp meets: subtraction, the factor log2(e), its
+        rounded constant; two more where a temperature or its rounded reciprocal takes part.
+        """
+        return 2.25 if self.temperature == 1 else 4.25
 
     @cached_property
     def probability(self) -> Array:
@@ -66,7 +129,7 @@ class RowFacts:
     @cached_property
     def mean_magnitude(self) -> Array:
         """sum_j p_j |x_j|: the argument error of an exponential without shift."""
-        finite = np.where(self.exponential > 0, np.abs(self.x), 0.0)
+        finite = np.where(self.exponential > 0, np.abs(self.x / self.temperature), 0.0)
         return np.asarray(np.einsum("ij,ij->i", self.exponential, finite)[:, None] / self.total)
 
     @cached_property
@@ -77,12 +140,10 @@ class RowFacts:
     @cached_property
     def rescales(self) -> Array:
         """rho = sum_j p_j #{distinct x > x_j}: the rescales that term j can meet in any order of traversal."""
-        ascending = np.sort(self.x, axis=1)
-        exponential = np.exp(ascending - self.maximum)
-        larger = np.zeros(ascending.shape)
-        steps = ascending[:, 1:] != ascending[:, :-1]
-        larger[:, :-1] = np.cumsum(steps[:, ::-1], axis=1)[:, ::-1]
-        return np.asarray(np.einsum("ij,ij->i", exponential, larger)[:, None] / self.total)
+        gaps = np.sort(self.gap, axis=1)
+        larger = np.zeros(gaps.shape)
+        larger[:, 1:] = np.cumsum(gaps[:, 1:] != gaps[:, :-1], axis=1)
+        return np.asarray(np.einsum("ij,ij->i", np.exp(-gaps), larger)[:, None] / self.total)
 
     @cached_property
     def visible(self) -> Array:
@@ -128,10 +189,10 @@ def total_error(facts: RowFacts, numerics: Numerics, target: Format) -> Array:
     u = arithmetic.unit_roundoff
     exp_error = 2 * numerics.exp_ulp
     if numerics.shift == "none":
-        per_term = 2.25 * facts.mean_magnitude + exp_error
+        per_term = facts.argument_roundings * facts.mean_magnitude + exp_error
         rescales = np.zeros_like(facts.total)
     else:
-        per_term = 2.25 * facts.mean_gap + exp_error * (1 - facts.top_mass)
+        per_term = facts.argument_roundings * facts.mean_gap + exp_error * (1 - facts.top_mass)
         rescales = (exp_error + 1) * facts.rescales
     error = u * (per_term + facts.summation(u) + rescales)
     if numerics.shift == "folded":

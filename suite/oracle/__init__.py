@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from suite.floating_point import subnormals_kept
 from suite.formats import Array, Format, float64
 from suite.numerics import BEST_PRACTICE, CONTRACT, Semantics
-from suite.ops import Op
-from suite.ops.rows import FINITE, RowFacts
+from suite.ops import Op, Values
+from suite.ops.rows import FINITE
 from suite.oracle import cache, libm, tiers
 from suite.oracle.certified import certified_tier
 
-REFERENCE_VERSION = 1
+REFERENCE_VERSION = 2
 """Raised when a definition or a tier changes its values, so that stored references of before are not read again."""
 
 
@@ -37,16 +37,17 @@ class Reference:
 
     hi + lo: float64 [rows, k], the value as an unevaluated sum; radius: |exact - (hi + lo)| is at most this.
     special: int8 [rows, k], which kind of value each entry is (suite.ops.rows); hi, lo and radius hold for FINITE only.
-    tier: the highest tier that was needed. facts: the ingredients of the bound. x: the rows themselves, as given.
+    tier: the highest tier that was needed. facts: the ingredients of the bound. problem: the inputs in
+    canonical form.
     """
 
-    x: Array
+    problem: Any
     hi: Array
     lo: Array
     radius: Array
     special: NDArray[np.int8]
     tier: str
-    facts: RowFacts
+    facts: Any
 
 
 class Oracle:
@@ -70,52 +71,51 @@ class Oracle:
         semantics: Semantics = CONTRACT,
     ) -> Reference:
         """The reference of `op` on float64 `inputs`, certain enough to judge an output of format `target`."""
-        x = op.rows(inputs["x"], options)
-        key = _content_key(op, x, target, semantics)
+        problem = op.problem(inputs, {**op.options, **options})
+        key = _content_key(op, problem, target, semantics)
         if key in self._memory:
             self._memory.move_to_end(key)
             return self._memory[key]
         with subnormals_kept():
-            reference = self._compute(op, x, target, semantics, key)
+            reference = self._compute(op, problem, target, semantics, key)
         self._memory[key] = reference
         if len(self._memory) > self._remembered:
             self._memory.popitem(last=False)
         return reference
 
-    def _compute(self, op: Op, x: Array, target: Format, semantics: Semantics, key: str) -> Reference:
-        special = op.special(x, semantics)
-        rows, n = x.shape
-        ordinary = np.isfinite(x.max(axis=1, initial=-np.inf))
-        facts = RowFacts.of(np.where(ordinary[:, None], x, 0.0) if n else np.zeros((rows, 1)))
+    def _compute(self, op: Op, problem: Any, target: Format, semantics: Semantics, key: str) -> Reference:
+        special = op.special(problem, semantics)
+        facts = op.facts(problem)
         hi, lo, radius = (np.zeros(special.shape) for _ in range(3))
         tier = "float64"
-        pending = np.flatnonzero(ordinary)
+        pending = np.flatnonzero(problem.ordinary)
         if len(pending):
             allowed = op.bound(facts, BEST_PRACTICE, target).absolute
             if target is not float64 and libm.is_accurate():
-                hi[pending], radius[pending] = tiers.float64(op, facts, pending)
+                hi[pending], radius[pending] = tiers.float64(op, problem, facts, pending)
                 pending = pending[~tiers.sufficient(hi, radius, allowed, target, special == FINITE)[pending]]
             if len(pending):
                 stored = cache.load(self._folder, key)
                 if stored is None:
-                    stored = tiers.certified(op, x, facts, pending, allowed, target, special == FINITE)
+                    stored = tiers.certified(op, problem, pending, allowed, target, special == FINITE)
                     cache.save(self._folder, key, stored)
                 hi[pending], lo[pending], radius[pending] = stored.hi, stored.lo, stored.radius
                 tier = stored.tier
-        return Reference(x, hi, lo, radius, special, tier, facts)
+        values = op.reduce(problem, Values(hi, lo, radius, special))
+        return Reference(problem, values.hi, values.lo, values.radius, values.special, tier, facts)
 
 
-def certified_entry(op: Op, row: Array, column: int) -> tuple[float, float]:
-    """(hi, lo) of one entry of one ordinary row [1, n] to more than 20 digits, whatever tier judged it."""
+def certified_entry(op: Op, problem: Any, row: int, column: int) -> tuple[float, float]:
+    """(hi, lo) of one entry of one ordinary row to more than 20 digits, whatever tier judged it."""
     evaluate = tiers.arb if certified_tier() == "arb" else tiers.mpmath
     with subnormals_kept():
-        hi, lo, _ = evaluate(op, row, 4 * tiers.FIRST_BITS)
+        hi, lo, _ = evaluate(op, problem.take(np.array([row])), 4 * tiers.FIRST_BITS)
     return float(hi[0, column]), float(lo[0, column])
 
 
-def _content_key(op: Op, x: Array, target: Format, semantics: Semantics) -> str:
+def _content_key(op: Op, problem: Any, target: Format, semantics: Semantics) -> str:
     """A name for the reference that depends on nothing but what it is a function of."""
     digest = hashlib.blake2b(digest_size=20)
-    digest.update(f"{REFERENCE_VERSION}|{op.name}|{target.name}|{semantics}|{x.shape}|{certified_tier()}|".encode())
-    digest.update(np.ascontiguousarray(x).tobytes())
+    digest.update(f"{REFERENCE_VERSION}|{op.name}|{target.name}|{semantics}|{certified_tier()}|".encode())
+    digest.update(problem.content())
     return digest.hexdigest()

@@ -12,7 +12,6 @@ from suite.formats import float64 as float64_format
 from suite.numerics import Numerics
 from suite.ops import Op
 from suite.ops.arithmetic import Arb, Float64, Mpmath
-from suite.ops.rows import RowFacts
 from suite.oracle.certified import ASSUMED_ULP, Certified, certified_tier
 
 Mask = NDArray[np.bool_]
@@ -30,17 +29,17 @@ def sufficient(hi: Array, radius: Array, allowed: Array, target: Format, finite:
     return np.asarray(np.all((radius <= needed) | ~finite, axis=1))
 
 
-def float64(op: Op, facts: RowFacts, rows: NDArray[np.intp]) -> tuple[Array, Array]:
+def float64(op: Op, problem: Any, facts: Any, rows: NDArray[np.intp]) -> tuple[Array, Array]:
     """(hi, radius) of these rows in double precision: the radius is the op's own bound at u = 2^-53."""
-    chosen = facts if len(rows) == len(facts.x) else RowFacts.of(facts.x[rows])
+    if len(rows) < len(problem.x):
+        problem = problem.take(rows)
+        facts = op.facts(problem)
     numerics = Numerics(exp_ulp=ASSUMED_ULP, log_ulp=ASSUMED_ULP)
-    hi = op.define(Float64(), chosen.x)
-    return hi, op.bound(chosen, numerics, float64_format).absolute
+    hi = op.define(Float64(), problem)
+    return hi, op.bound(facts, numerics, float64_format).absolute
 
 
-def certified(
-    op: Op, x: Array, facts: RowFacts, rows: NDArray[np.intp], allowed: Array, target: Format, finite: Mask
-) -> Certified:
+def certified(op: Op, problem: Any, rows: NDArray[np.intp], allowed: Array, target: Format, finite: Mask) -> Certified:
     """These rows by Arb, or by mpmath where python-flint is missing, with as many bits as the verdict needs.
 
     Raises ArithmeticError where even LAST_BITS bits leave a radius that is too large, which no input known does.
@@ -52,7 +51,7 @@ def certified(
     pending, bits = np.arange(len(rows)), FIRST_BITS
     while len(pending) and bits <= LAST_BITS:
         chosen = rows[pending]
-        hi, lo, radius = evaluate(op, x[chosen], bits)
+        hi, lo, radius = evaluate(op, problem.take(chosen), bits)
         beyond = ~np.isfinite(hi)  # larger than every float64, and certainly so: infinity is its rounding
         result.hi[pending] = hi
         result.lo[pending], result.radius[pending] = np.where(beyond, 0.0, lo), np.where(beyond, 0.0, radius)
@@ -63,11 +62,11 @@ def certified(
     return result
 
 
-def arb(op: Op, x: Array, bits: int) -> tuple[Array, Array, Array]:
-    """(hi, lo, radius) of the rows x by ball arithmetic with `bits` bits: rigorous."""
+def arb(op: Op, problem: Any, bits: int) -> tuple[Array, Array, Array]:
+    """(hi, lo, radius) of the problem's rows by ball arithmetic with `bits` bits: rigorous."""
     arithmetic = Arb()
     with arithmetic.precision(bits):
-        value = op.define(arithmetic, x)
+        value = op.define(arithmetic, problem)
         hi = _to_float(value, _middle)
         rest = value - arithmetic.lift(hi)
         lo = _to_float(rest, _middle)
@@ -75,20 +74,20 @@ def arb(op: Op, x: Array, bits: int) -> tuple[Array, Array, Array]:
     return hi, lo, np.nextafter(radius, np.inf)
 
 
-def mpmath(op: Op, x: Array, bits: int) -> tuple[Array, Array, Array]:
-    """(hi, lo, radius) of the rows x by mpmath; the radius is the op's own bound at u = 2^-bits."""
+def mpmath(op: Op, problem: Any, bits: int) -> tuple[Array, Array, Array]:
+    """(hi, lo, radius) of the problem's rows by mpmath; the radius is the op's own bound at u = 2^-bits."""
     arithmetic = Mpmath()
     with arithmetic.precision(bits):
-        value = op.define(arithmetic, x)
+        value = op.define(arithmetic, problem)
         hi = _to_float(value, float)
         lo = _to_float(value - arithmetic.lift(hi), float)
     working = Format(name=f"{bits} bits", precision=bits, emin=-(2**40), emax=2**40, largest=np.inf, bits=bits)
-    facts = RowFacts.of(x)
+    facts = op.facts(problem)
     radius = op.bound(facts, Numerics(exp_ulp=ASSUMED_ULP, log_ulp=ASSUMED_ULP), working).absolute
     radius = np.nextafter(radius + 2.0**-52 * np.abs(lo), np.inf)
     if op.lower_limit == 0:
         # e^-800 is below every float64: far behind a sentinel the value is 0 to within TINY, whatever the bits say.
-        radius = np.where(facts.gap > 800, TINY, radius)
+        radius = np.where(facts.shown(facts.gap) > 800, TINY, radius)
     return hi, lo, radius
 
 

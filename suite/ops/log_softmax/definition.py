@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from suite.formats import Array
 from suite.numerics import Semantics
 from suite.ops.arithmetic import Arithmetic
-from suite.ops.rows import FINITE, NAN, NAN_OR_NEGATIVE_INFINITY, NEGATIVE_INFINITY
+from suite.ops.rows import FINITE, NAN, NAN_OR_NEGATIVE_INFINITY, NEGATIVE_INFINITY, Rows
 
 
-def define(arithmetic: Arithmetic, x: Array) -> Any:
+def define(arithmetic: Arithmetic, problem: Rows) -> Any:
     """log_softmax of each row of x [rows, n] (float64, largest entry finite), in the numbers of `arithmetic`; 0 at -inf."""
-    log_total = arithmetic.log(arithmetic.row_sum(arithmetic.shifted_exp(x)))
-    return arithmetic.shifted(x) - log_total
+    log_total = arithmetic.log(arithmetic.row_sum(arithmetic.shifted_exp(problem.x)))
+    return arithmetic.shifted(problem.x) - log_total
 
 
-def special(x: Array, semantics: Semantics) -> NDArray[np.int8]:
+def special(problem: Rows, semantics: Semantics) -> NDArray[np.int8]:
     """[rows, n]: which kind of value the definition has at each position."""
+    x = problem.x
     largest = x.max(axis=1, initial=-np.inf)[:, None]
     codes = np.where(x == -np.inf, NEGATIVE_INFINITY, FINITE)
     codes = np.where(largest == np.inf, np.where(x == np.inf, NAN, NAN_OR_NEGATIVE_INFINITY), codes)

@@ -1,15 +1,18 @@
 """logsumexp: see definition.py, bound.py and kernels/."""
 
-from suite.ops import Op
+from suite.ops import RowOp
 from suite.ops.logsumexp.bound import bound
 from suite.ops.logsumexp.definition import define, special
 
-OP = Op(
-    name="logsumexp",
-    define=define,
-    special=special,
-    bound=bound,
-    keeps_length=False,
-    lower_limit=float("-inf"),
-    summary="log sum_j exp(x_j)",
-)
+
+class LogSumExp(RowOp):
+    name = "logsumexp"
+    keeps_length = False
+    lower_limit = float("-inf")
+    summary = "log sum_j exp(x_j)"
+    define = staticmethod(define)
+    special = staticmethod(special)
+    bound = staticmethod(bound)
+
+
+OP = LogSumExp()

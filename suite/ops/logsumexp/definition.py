@@ -10,21 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from suite.formats import Array
 from suite.numerics import Semantics
 from suite.ops.arithmetic import Arithmetic
-from suite.ops.rows import FINITE, NAN, NEGATIVE_INFINITY, POSITIVE_INFINITY
+from suite.ops.rows import FINITE, NAN, NEGATIVE_INFINITY, POSITIVE_INFINITY, Rows
 
 
-def define(arithmetic: Arithmetic, x: Array) -> Any:
+def define(arithmetic: Arithmetic, problem: Rows) -> Any:
     """logsumexp of each row of x [rows, n] (float64, largest entry finite), [rows, 1] in the numbers of `arithmetic`."""
-    total = arithmetic.row_sum(arithmetic.shifted_exp(x))
-    return arithmetic.lift(x.max(axis=1, keepdims=True)) + arithmetic.log(total)
+    total = arithmetic.row_sum(arithmetic.shifted_exp(problem.x))
+    return arithmetic.lift(problem.x.max(axis=1, keepdims=True)) + arithmetic.log(total)
 
 
-def special(x: Array, semantics: Semantics) -> NDArray[np.int8]:
+def special(problem: Rows, semantics: Semantics) -> NDArray[np.int8]:
     """[rows, 1]: which kind of value the definition has for each row."""
-    largest = x.max(axis=1, initial=-np.inf)[:, None]
+    largest = problem.x.max(axis=1, initial=-np.inf)[:, None]
     codes = np.where(largest == -np.inf, NEGATIVE_INFINITY, FINITE)
     codes = np.where(largest == np.inf, POSITIVE_INFINITY, codes)
     return np.where(np.isnan(largest), NAN, codes).astype(np.int8)

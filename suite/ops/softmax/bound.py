@@ -23,9 +23,10 @@ def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
 
     of_row = total_error(facts, numerics, target) + u * ((log_error + 2) * facts.log_total + 3)
     if numerics.shift == "none":
-        of_entry = 2.25 * u * np.where(facts.x > -np.inf, np.abs(facts.x), 0.0) + u * exp_error
+        magnitude = np.where(facts.x > -np.inf, np.abs(facts.x), 0.0) / facts.temperature
+        of_entry = facts.argument_roundings * u * magnitude + u * exp_error
     else:
-        of_entry = 3.25 * u * gap + u * exp_error * (gap > 0)
+        of_entry = (facts.argument_roundings + 1) * u * gap + u * exp_error * (gap > 0)
     if numerics.shift == "lse":
         of_row = of_row + 2 * u * np.abs(facts.log_sum_exp)
         of_entry = of_entry + u * (gap + facts.log_total)
@@ -50,4 +51,4 @@ def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
         tail = eta * ((1 + facts.visible * p) * scale + 1)
         absolute = np.where(meaningless, np.where(gone, tail, np.inf), absolute)
         flush_below = np.where(meaningless, 0.0, flush_below)
-    return Allowed(np.where(facts.x > -np.inf, absolute, 0.0), flush_below)
+    return Allowed(facts.shown(np.where(facts.x > -np.inf, absolute, 0.0)), facts.shown(flush_below))

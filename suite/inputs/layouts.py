@@ -1,0 +1,34 @@
+"""Layouts: the same values at other places in memory. A kernel reads what the strides say, or reads something else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+LAYOUTS = ("contiguous", "transposed", "strided", "padded", "expanded")
+
+
+def arrange(tensor: Any, layout: str) -> Any:
+    """The tensor in this layout: equal values and shape, other strides or storage offset; NaN lies between the entries.
+
+    transposed: the last dim varies slowest. strided: every second entry of a longer last dim. padded: a window of longer
+    rows, which begin at odd places. expanded: one slice of the first dim with stride 0, so all slices must be equal.
+    Raises ValueError for an unknown layout.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout={layout!r} is not one of {', '.join(LAYOUTS)}")
+    *others, n = tensor.shape
+    if layout == "transposed":
+        reverse = tuple(range(tensor.ndim - 1, -1, -1))
+        return tensor.permute(reverse).contiguous().permute(reverse)
+    if layout == "strided":
+        return _inside(tensor, (*others, 2 * n + 1), slice(1, None, 2))
+    if layout == "padded":
+        return _inside(tensor, (*others, n + 5), slice(3, 3 + n))
+    if layout == "expanded":
+        return tensor[:1].expand(tensor.shape)
+    return tensor
+
+
+def _inside(tensor: Any, shape: tuple[int, ...], place: slice) -> Any:
+    window = tensor.new_full(shape, float("nan"))[..., place]
+    return window.copy_(tensor)

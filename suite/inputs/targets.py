@@ -1,0 +1,39 @@
+"""Targets of cross_entropy for rows of logits: class indices, some of them ignored, or class probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suite.formats import Array, Format
+from suite.inputs.draws import Draw
+
+TARGETS = ("indices", "probabilities")
+
+
+def indices(x: Array, ignore_index: int, draw: Draw) -> NDArray[np.int64]:
+    """[rows]: the first class, the last, the most likely or any; of eight rows one is ignored and one may hit a -inf."""
+    rows, n = x.shape
+    chosen = draw.integers(max(n, 1), rows)
+    for row in range(rows):
+        if row % 4 == 1:
+            chosen[row] = (0, n - 1)[(row // 4) % 2]
+        likely = int(np.argmax(np.where(np.isnan(x[row]), -np.inf, x[row]))) if n else 0
+        if row % 4 == 2 or (n and x[row, chosen[row]] == -np.inf and row % 8 != 5):
+            chosen[row] = likely
+    chosen[6::8] = ignore_index
+    return chosen
+
+
+def probabilities(x: Array, format: Format, draw: Draw) -> Array:
+    """[rows, n]: weights of `format` that sum to about 1: one-hot, dense, or with zeros, also on logits of -inf."""
+    rows, n = x.shape
+    weights = draw.uniform(rows, n)
+    weights[1::4] *= draw.integers(2, rows, n)[1::4]
+    weights[np.arange(rows) % 8 != 5] *= (x > -np.inf)[np.arange(rows) % 8 != 5]
+    total = weights.sum(axis=1, keepdims=True)
+    weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+    for row in range(2, rows, 4):
+        weights[row] = 0.0
+        weights[row, int(np.argmax(np.where(np.isnan(x[row]), -np.inf, x[row])))] = 1.0
+    return format.round(weights)

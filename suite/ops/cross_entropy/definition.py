@@ -1,0 +1,130 @@
+"""cross_entropy of a row of logits z with the class weights w of its target, smoothed by e over n classes:
+
+    loss = (1 - e) sum_c w_c l_c + (e / n) sum_c l_c,    l_c = log sum_j exp(z_j) - z_c = (m - z_c) + log sum_j exp(z_j - m)
+
+w is one-hot for a class index, or given (class probabilities). A class of weight 0 takes no part, whatever its logit.
+
+Special values: an ignored row is exactly 0, whatever its logits; a row with NaN, or all -inf, is NaN; a row with +inf is
+NaN, or inf from kernels that subtract from an infinite sum; weight on a logit of -inf gives inf. Reductions: a NaN row makes
+the result NaN, an infinite one makes it inf; the mean over no row is NaN (0 / 0), the sum over none is 0.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suite.formats import Array
+from suite.ops import Values
+from suite.ops.arithmetic import Arithmetic
+from suite.ops.rows import FINITE, NAN, NAN_OR_POSITIVE_INFINITY, POSITIVE_INFINITY, RowFacts, Rows
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ClassRows(Rows):
+    """Logits with their targets. weights: [rows, n], before smoothing. kept: [rows], False for an ignored row.
+
+    divisor: by which the sum of the losses is divided, None where the losses are not reduced.
+    """
+
+    weights: Array
+    kept: NDArray[np.bool_]
+    smoothing: float
+    divisor: int | None
+
+    @cached_property
+    def ordinary(self) -> NDArray[np.bool_]:
+        return np.asarray(np.isfinite(self.x.max(axis=1, initial=-np.inf)) & self.kept)
+
+    def take(self, rows: NDArray[np.intp]) -> Self:
+        return replace(self, x=self.x[rows], weights=self.weights[rows], kept=self.kept[rows])
+
+    def content(self) -> bytes:
+        parts = (np.ascontiguousarray(self.weights).tobytes(), self.kept.tobytes())
+        return b"|".join([super().content(), *parts, f"{self.smoothing!r}|{self.divisor}".encode()])
+
+    def describe(self, row: int, column: int | None) -> str:
+        if self.divisor is not None:
+            return f"{len(self.x)} rows of {self.x.shape[1]} classes, {int(self.kept.sum())} of them kept"
+        if not self.kept[row]:
+            return f"an ignored row; {super().describe(row, None)}"
+        weights, target = self.weights[row], int(self.weights[row].argmax())
+        what = f"target {target}" if np.count_nonzero(weights) == 1 else f"{np.count_nonzero(weights)} classes with weight"
+        return f"{what}, x = {float(self.x[row, target])!r} there, in {super().describe(row, None)}"
+
+
+@dataclass(frozen=True)
+class ClassFacts:
+    """Facts of the rows, and what the bound needs of their targets.
+
+    share: [rows, n], the weight of each class with smoothing; 0 for an ignored row. loss: [rows, 1], in float64.
+    """
+
+    rows: RowFacts
+    share: Array
+    loss: Array
+    divisor: int | None
+
+    @property
+    def x(self) -> Array:
+        return self.rows.x
+
+    @property
+    def terms(self) -> Array:
+        """[rows, n]: share * l, of which a loss is the sum."""
+        return np.asarray(np.where(self.share > 0, self.share * (self.rows.finite_gap + self.rows.log_total), 0.0))
+
+
+def facts(problem: ClassRows) -> ClassFacts:
+    rows = RowFacts.of(np.where(problem.ordinary[:, None], problem.x, 0.0))
+    share = (1 - problem.smoothing) * problem.weights + problem.smoothing / max(problem.x.shape[1], 1)
+    share = np.where(problem.kept[:, None], share, 0.0)
+    found = ClassFacts(rows, share, np.zeros((len(share), 1)), problem.divisor)
+    return replace(found, loss=found.terms.sum(axis=1, keepdims=True))
+
+
+def define(arithmetic: Arithmetic, problem: ClassRows) -> Any:
+    """The loss of each row, [rows, 1], in the numbers of `arithmetic`; largest logits finite, rows kept."""
+    log_total = arithmetic.log(arithmetic.row_sum(arithmetic.shifted_exp(problem.x)))
+    surprisal = log_total - arithmetic.shifted(problem.x)
+    one, smoothing, classes = (arithmetic.lift(np.array([[v]])) for v in (1.0, problem.smoothing, float(problem.x.shape[1])))
+    targeted = arithmetic.row_sum(arithmetic.lift(problem.weights) * surprisal)
+    if problem.smoothing == 0:
+        return targeted
+    return (one - smoothing) * targeted + smoothing / classes * arithmetic.row_sum(surprisal)
+
+
+def special(problem: ClassRows) -> NDArray[np.int8]:
+    """[rows, 1]: which kind of value the loss of each row is."""
+    largest = problem.x.max(axis=1, initial=-np.inf)
+    weighted = (problem.weights > 0) | (problem.smoothing > 0)
+    beyond = (weighted & (problem.x == -np.inf)).any(axis=1)
+    code = np.where(beyond, POSITIVE_INFINITY, FINITE)
+    code = np.where(largest == np.inf, NAN_OR_POSITIVE_INFINITY, code)
+    code = np.where(np.isnan(largest) | (largest == -np.inf), NAN, code)
+    return np.where(problem.kept, code, FINITE).astype(np.int8)[:, None]
+
+
+def reduce(problem: ClassRows, rows: Values) -> Values:
+    """The sum of the losses over the divisor, exactly, as one row; the losses themselves where they are not reduced."""
+    if problem.divisor is None:
+        return rows
+    codes = {int(code) for code in rows.special[:, 0]}
+    code = next((c for c in (NAN, NAN_OR_POSITIVE_INFINITY, POSITIVE_INFINITY) if c in codes), FINITE)
+    if problem.divisor == 0:
+        code = NAN
+    hi = lo = radius = 0.0
+    if code == FINITE:
+        terms = [*rows.hi[:, 0].tolist(), *rows.lo[:, 0].tolist()]
+        total = math.fsum(terms)
+        exact = (Fraction(total) + Fraction(math.fsum([*terms, -total]))) / problem.divisor
+        hi = float(exact)
+        lo = float(exact - Fraction(hi))
+        radius = float(rows.radius.sum()) / problem.divisor * (1 + 2.0**-40) + 2.0**-100 * abs(hi)
+    return Values(np.array([[hi]]), np.array([[lo]]), np.array([[radius]]), np.array([[code]], dtype=np.int8))
