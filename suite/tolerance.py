@@ -21,9 +21,9 @@ import numpy as np
 from suite.floating_point import subnormals_kept
 from suite.formats import DTYPES, Array, Format, get_format
 from suite.numerics import BEST_PRACTICE, Numerics
-from suite.ops import Op, get_op
+from suite.ops import Op, check_dim, get_op
 from suite.ops.arithmetic import Float64
-from suite.ops.rows import RowFacts, Rows
+from suite.ops.rows import RowFacts, Rows, Rows
 from suite.tensors import dtype_name, is_tensor, to_float64
 
 Against = Literal["exact", "rounded reference", "other kernel"]
@@ -120,15 +120,15 @@ def tolerance(
         if shape is not None or gap is not None or largest is not None:
             raise ValueError("shape, gap and largest are read from the input; give either them or the input")
         x, format = _values(input, dtype)
-        options = definition.resolve_options({"dim": dim}, x.ndim)
-        rows = definition.rows(x, options)
+        options = definition.resolve_options({"dim": dim}, {"x": x.shape})
+        rows = definition.problem({"x": x}, options).x
         n = rows.shape[1]
         with subnormals_kept():
-            pair, assumptions, basis = _of_rows(definition, rows, format, numerics)
+            pair, assumptions, basis = _of_rows(definition, problem, format, numerics)
     else:
         if dtype is None or shape is None:
             raise ValueError("a tolerance needs a shape and a dtype, or an input")
-        format, n = _format(dtype), _length(shape, definition, dim)
+        format, n = _format(dtype), _length(shape, dim)
         with subnormals_kept():
             pair, assumptions, basis = _of_worst_case(definition, n, format, numerics, gap, largest)
     reference = {
@@ -167,8 +167,8 @@ def tolerance(
 class WorstFacts(RowFacts):
     """Facts that no row of length n and of gaps up to `reach` exceeds, at two entries: results of magnitude 0 and 1."""
 
-    n: int
-    reach: float
+    n: int = 1
+    reach: float = math.inf
 
     @classmethod
     def of_length(cls, op: Op, n: int, format: Format, gap: float) -> WorstFacts:
@@ -176,7 +176,7 @@ class WorstFacts(RowFacts):
         zero_one = np.array([[0.0], [1.0]])
         gaps = np.full((2, 1), min(gap, format.exp_subnormal)) if op.name == "softmax" else zero_one
         total = np.full((2, 1), float(n))
-        return cls(np.zeros((2, 1)), math.log(n) + zero_one, gaps, np.exp(-gaps), total, n, gap)
+        return cls(np.zeros((2, 1)), math.log(n) + zero_one, gaps, np.exp(-gaps), total, n=n, reach=gap)
 
     @cached_property
     def probability(self) -> Array:
@@ -242,12 +242,12 @@ def _of_worst_case(
 
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
-def _of_rows(op: Op, rows: Array, format: Format, numerics: Numerics) -> tuple[Pair, str, str]:
+def _of_rows(op: Op, problem: Rows, format: Format, numerics: Numerics) -> tuple[Pair, str, str]:
     """(pair, assumptions, basis) against the exact result of these rows."""
-    ordinary = np.isfinite(rows.max(axis=1, initial=-np.inf))
-    if not ordinary.any():
+    rows = problem.take(np.flatnonzero(problem.ordinary))
+    if not len(rows.x):
         raise ValueError("the input has no row with a finite largest logit, so its results are special values")
-    facts = RowFacts.of(rows[ordinary])
+    facts = op.facts(rows)
     allowed = op.bound(facts, numerics, format)
     exact = np.abs(op.define(Float64(), Rows(facts.x)))
     counted = facts.x > -np.inf if op.keeps_length else np.ones(exact.shape, dtype=np.bool_)
@@ -279,8 +279,8 @@ def _of_rows(op: Op, rows: Array, format: Format, numerics: Numerics) -> tuple[P
         rtol = slope + u * (1 + slope)
     atol = float(np.max(needed - rtol * exact, initial=eta / 2))
 
-    left_out = int((~ordinary).sum())
-    assumptions = f"this input, {len(rows)} rows of {rows.shape[1]}"
+    left_out = int((~problem.ordinary).sum())
+    assumptions = f"this input, {problem.x.shape[0]} rows of {problem.x.shape[1]}"
     if left_out:
         assumptions += f"; {left_out} without a finite largest logit are left out: their results are special values"
     share = float(np.median(needed / (atol + rtol * exact)))
@@ -329,9 +329,9 @@ def _format(dtype: str) -> Format:
     return get_format(dtype)
 
 
-def _length(shape: int | Sequence[int], op: Op, dim: int) -> int:
+def _length(shape: int | Sequence[int], dim: int) -> int:
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-    n = int(sizes[op.resolve_options({"dim": dim}, len(sizes))["dim"]])
+    n = int(sizes[op.axis(op.resolve_options({"dim": dim}, {"x": sizes}), sizes)])
     if n < 1:
         raise ValueError(f"shape {list(sizes)} has rows of {n} logits; expected at least one")
     return n

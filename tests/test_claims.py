@@ -149,10 +149,10 @@ def test_a_sum_without_its_last_term_breaks_the_theorems(monkeypatch):
 
 
 def test_with_the_missing_rounding_term_the_two_bounds_hold():
-    [lse, softmax] = [float(part.split()[0].rstrip(",")) for part in bhh.offsets().note.split(": ")[1:]]
+    coded, repaired = bhh.offset_ratios()
 
-    assert 0.1 < lse < 1
-    assert 0.1 < softmax < 1
+    assert np.all(coded > 100)
+    assert np.all((repaired > 0.1) & (repaired < 1))
 
 
 def test_emulated_softmax_in_a_wide_format_is_softmax():
@@ -169,10 +169,10 @@ def test_emulated_softmax_in_a_wide_format_is_softmax():
 def test_the_published_errors_come_from_the_published_coefficients(degree):
     published = {3: ("8.77e-5", "3.90e-3"), 4: ("3.05e-6", "3.89e-3"), 5: ("1.44e-7", "3.89e-3")}[degree]
     coefficients = flash_attention_4.COEFFICIENTS[degree]
-    perturbed = (*coefficients[:-1], coefficients[-1] * (1 + 1e-4))
+    perturbed = (1.0, coefficients[1] * (1 + 1e-4), *coefficients[2:])
 
-    assert flash_attention_4.measure_polynomial(coefficients, published, points=2**22).agrees
-    assert not flash_attention_4.measure_polynomial(perturbed, published, points=2**22).agrees
+    assert flash_attention_4.measure_polynomial(coefficients, published, points=2**19).agrees
+    assert not flash_attention_4.measure_polynomial(perturbed, published, points=2**19).agrees
 
 
 # exp and log
@@ -194,7 +194,7 @@ def test_correct_rounding_is_half_an_ulp(name):
 def test_one_wrong_result_among_many_is_seen_and_located():
     def planted(x):
         y = correctly_rounded("exp")(x)
-        return np.where(x == x[0], np.nextafter(np.nextafter(y, np.float32(9e38)), np.float32(9e38)), y)
+        return np.where(x == x[0], y + 2 * np.spacing(y), y)
 
     worst = math_libraries.largest_ulp(planted, "exp", points=2**12)
 

@@ -125,7 +125,7 @@ class _Profile:
     def __init__(self, kernel: Kernel, format: Format, device: str, host: Host) -> None:
         self.kernel, self.format, self.device, self.host = kernel, format, device, host
         self.op: Op = get_op(kernel.op)
-        self.options = self.op.resolve_options({}, 2)
+        self.options = self.op.resolve_options({}, {"x": (1, 2)})
         self.arithmetic = compute_format(format)
         self.wide = format is self.arithmetic  # the output shows the arithmetic, not only its rounding to 16 bits
         self.density = density(format, slow=kernel.slow)
@@ -267,7 +267,7 @@ class _Profile:
         outcome = self.host.call(self.kernel, to_torch(x, self.format, self.device), self.options)
         if outcome.status is not None:
             raise _FailedError(f"{outcome.status}: {outcome.message}")
-        wrong = check_output(self.op, outcome.value, x.shape, self.format.name, self._device_name(), self.options)
+        wrong = check_output(self.op, outcome.value, {"x": tuple(x.shape)}, self.format.name, self._device_name(), self.options)
         if wrong is not None:
             raise _FailedError(f"{wrong[0]}: {wrong[1]}")
         return self.op.output_rows(to_float64(outcome.value), self.options)

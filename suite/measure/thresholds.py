@@ -391,7 +391,7 @@ class _Probe:
         outcome = self.host.call(self.kernel, x, {"dim": -1})
         if outcome.status is not None:
             raise _UnmeasuredError(f"{outcome.status} on {len(others)} rows of {n}: {outcome.message}")
-        wrong = check_output(self.op, outcome.value, tuple(x.shape), self.format.name, str(x.device), {"dim": -1})
+        wrong = check_output(self.op, outcome.value, {"x": tuple(x.shape)}, self.format.name, str(x.device), {"dim": -1})
         if wrong is not None:
             raise _UnmeasuredError(f"{wrong[0]} on {len(others)} rows of {n}: {wrong[1]}")
         result = outcome.value.detach()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
 
@@ -79,8 +79,8 @@ class RowFacts:
     gap: Array  # [rows, n]: D_i = max x - x_i
     exponential: Array  # [rows, n]: e^-D_i
     total: Array  # s = sum_j e^-D_j, between 1 and n
-    temperature: float = 1.0
-    hidden: int = 0
+    temperature: float = field(default=1.0, kw_only=True)
+    hidden: int = field(default=0, kw_only=True)
 
     @classmethod
     def of(cls, x: Array, *, temperature: float = 1.0, hidden: int = 0) -> RowFacts:
@@ -90,7 +90,7 @@ class RowFacts:
             gap = (maximum - x) / temperature
             exponential = np.exp(-gap)
             total = exponential.sum(axis=1, keepdims=True)
-        return cls(x, maximum / temperature, gap, exponential, total, temperature, hidden)
+        return cls(x, maximum / temperature, gap, exponential, total, temperature=temperature, hidden=hidden)
 
     def shown(self, values: Array) -> Array:
         """The columns of a [rows, n] fact that have an entry in the output."""
