@@ -48,7 +48,7 @@ def profiles(kernels: Sequence[str], op: str, dtypes: Sequence[str], device: str
     """
     from suite.kernels import load_kernels
     from suite.measure.exponential import measure
-    from suite.report.profile import COLUMNS, words
+    from suite.report.profile import HEADINGS, words
 
     for kernel in [kernel for specification in kernels for kernel in load_kernels(specification, op)]:
         for dtype in dtypes:
@@ -57,10 +57,10 @@ def profiles(kernels: Sequence[str], op: str, dtypes: Sequence[str], device: str
             if "reason" in data:
                 yield f"  not measured: {data['reason']}"
                 continue
-            for name, heading in COLUMNS:
+            for name, heading in HEADINGS.items():
                 finding = data["findings"][name]
                 found = words(name, finding)
-                yield f"  {heading:<24}{found}{': ' if found else ''}{finding['text']}"
+                yield f"  {heading:<20}{found}{': ' if found else ''}{finding['text']}"
 
 
 Rows = NDArray[Any]

@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -224,8 +225,8 @@ def judge_values(
     statistics: also find what is recorded and not judged, which takes as long as the verdict.
     """
     y = op.output_rows(output, options)
-    allowed = op.reduced_bound(reference.facts, numerics, format)
-    lower, upper, inside = _inside(op, reference, allowed, format, y)
+    interval = _interval(op, reference, numerics, format)
+    allowed, inside = interval.allowed, _inside(reference, interval, y)
     finite = reference.special == FINITE
     escaped = finite & ~np.isfinite(y) & ~inside
     inaccurate = finite & np.isfinite(y) & ~inside
@@ -258,7 +259,7 @@ def judge_values(
         entries=int(y.size),
         failed_rows=int(failed.any(axis=1).sum()),
         overflow=int(escaped.sum()),
-        worst=_worst(op, reference, format, y, ratio, lower, upper, shapes, options) if y.size else None,
+        worst=_worst(op, reference, format, y, ratio, interval, shapes, options) if y.size else None,
         digest=hashlib.blake2b(np.ascontiguousarray(y).tobytes(), digest_size=8).hexdigest(),
         fits=_fits(op, reference, format, y, numerics, failed) if statistics else None,
         first_failing_column=int(np.flatnonzero(failed.any(axis=0))[0]) if failed.any() else None,
@@ -271,20 +272,48 @@ def judge_values(
     return replace(judgement, message=_message(judgement, reference, y, failed))
 
 
-def _inside(op: Op, reference: Reference, allowed: Allowed, format: Format, y: Array) -> tuple[Array, Array, Mask]:
-    """(lower, upper, inside): the interval of each entry and whether y is in it, special values by their own rule."""
+@dataclass(frozen=True, slots=True)
+class _Interval:
+    """What each entry may be, for one reference, numerics and format; infinite_too: where an infinity lies inside."""
+
+    allowed: Allowed
+    lower: Array
+    upper: Array
+    infinite_too: Mask
+
+
+_INTERVALS: WeakKeyDictionary[Reference, dict[tuple[Numerics, str], _Interval]] = WeakKeyDictionary()
+"""Kernels that share a reference and a declaration share the intervals."""
+
+
+def _interval(op: Op, reference: Reference, numerics: Numerics, format: Format) -> _Interval:
+    found = _INTERVALS.setdefault(reference, {})
+    key = (numerics, format.name)
+    if key not in found:
+        found[key] = _intervals_of(op, reference, op.reduced_bound(reference.facts, numerics, format), format)
+    return found[key]
+
+
+def _intervals_of(op: Op, reference: Reference, allowed: Allowed, format: Format) -> _Interval:
     hi, lo = reference.hi, reference.lo
     reach = np.nextafter(allowed.absolute + reference.radius, np.where(allowed.absolute > 0, np.inf, 0.0))
     lower = np.maximum(format.round(*two_sum(hi, lo - reach)), op.lower_limit)
     upper = format.round(*two_sum(hi, lo + reach))
     lower = np.where(allowed.judged, lower, -np.inf)
     upper = np.where(allowed.judged, upper, np.inf)
-    finite_range = np.isfinite(y) | (allowed.judged & np.isinf(upper)) | np.isinf(format.round(hi))
-    inside = (lower <= y) & (y <= upper) & finite_range
+    return _Interval(allowed, lower, upper, (allowed.judged & np.isinf(upper)) | np.isinf(format.round(hi)))
+
+
+def _inside(reference: Reference, interval: _Interval, y: Array) -> Mask:
+    """Which entries are inside their interval, special values by their own rule."""
+    allowed, hi = interval.allowed, reference.hi
+    inside = (interval.lower <= y) & (y <= interval.upper) & (np.isfinite(y) | interval.infinite_too)
     if allowed.may_overflow is not None:
         inside |= allowed.may_overflow & (y == np.copysign(np.inf, hi))
     if allowed.flush_below is not None:
         inside |= (y == 0) & (hi <= allowed.flush_below)
+    if not reference.special.any():
+        return inside
     by_position = {
         NAN: np.isnan(y),
         POSITIVE_INFINITY: y == np.inf,
@@ -294,7 +323,7 @@ def _inside(op: Op, reference: Reference, allowed: Allowed, format: Format, y: A
     }
     for code, right in by_position.items():
         inside = np.where(reference.special == code, right, inside)
-    return lower, upper, inside
+    return inside
 
 
 def _ratio(reference: Reference, allowed: Allowed, format: Format, y: Array, inside: Mask) -> Array:
@@ -321,8 +350,7 @@ def _worst(
     format: Format,
     y: Array,
     ratio: Array,
-    lower: Array,
-    upper: Array,
+    interval: _Interval,
     shapes: Shapes,
     options: Mapping[str, Any],
 ) -> Worst:
@@ -342,8 +370,8 @@ def _worst(
         column=column,
         got=repr(got),
         expected=expected,
-        lower=repr(float(lower[row, column])) if finite else expected,
-        upper=repr(float(upper[row, column])) if finite else expected,
+        lower=repr(float(interval.lower[row, column])) if finite else expected,
+        upper=repr(float(interval.upper[row, column])) if finite else expected,
         ratio=float(ratio[row, column]),
         ulp=abs(got - hi) / float(format.ulp(hi)) if finite else float("nan"),
     )
@@ -402,8 +430,8 @@ def _fits(op: Op, reference: Reference, format: Format, y: Array, declared: Nume
     for numerics in FITTING:
         if not failed.any() and numerics == BEST_PRACTICE and declared == BEST_PRACTICE:
             return str(numerics)
-        allowed = op.reduced_bound(reference.facts, numerics, format)
-        if allowed.judged[finite].mean() >= 0.5 and _inside(op, reference, allowed, format, y)[2].all():
+        interval = _interval(op, reference, numerics, format)
+        if interval.allowed.judged[finite].mean() >= 0.5 and _inside(reference, interval, y).all():
             return str(numerics)
     return None
 

@@ -23,7 +23,7 @@ from suite.formats import DTYPES, Array, Format, get_format
 from suite.numerics import BEST_PRACTICE, Numerics
 from suite.ops import Op, check_dim, get_op
 from suite.ops.arithmetic import Float64
-from suite.ops.rows import RowFacts, Rows, Rows
+from suite.ops.rows import RowFacts, Rows
 from suite.tensors import dtype_name, is_tensor, to_float64
 
 Against = Literal["exact", "rounded reference", "other kernel"]
@@ -121,8 +121,8 @@ def tolerance(
             raise ValueError("shape, gap and largest are read from the input; give either them or the input")
         x, format = _values(input, dtype)
         options = definition.resolve_options({"dim": dim}, {"x": x.shape})
-        rows = definition.problem({"x": x}, options).x
-        n = rows.shape[1]
+        problem = definition.problem({"x": x}, options)
+        n = problem.x.shape[1]
         with subnormals_kept():
             pair, assumptions, basis = _of_rows(definition, problem, format, numerics)
     else:
@@ -249,7 +249,7 @@ def _of_rows(op: Op, problem: Rows, format: Format, numerics: Numerics) -> tuple
         raise ValueError("the input has no row with a finite largest logit, so its results are special values")
     facts = op.facts(rows)
     allowed = op.bound(facts, numerics, format)
-    exact = np.abs(op.define(Float64(), Rows(facts.x)))
+    exact = np.abs(op.define(Float64(), rows))
     counted = facts.x > -np.inf if op.keeps_length else np.ones(exact.shape, dtype=np.bool_)
     u, eta = format.unit_roundoff, format.smallest_subnormal
 
@@ -331,7 +331,7 @@ def _format(dtype: str) -> Format:
 
 def _length(shape: int | Sequence[int], dim: int) -> int:
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-    n = int(sizes[op.axis(op.resolve_options({"dim": dim}, {"x": sizes}), sizes)])
+    n = int(sizes[check_dim(dim, len(sizes))])
     if n < 1:
         raise ValueError(f"shape {list(sizes)} has rows of {n} logits; expected at least one")
     return n

@@ -16,10 +16,10 @@ from suite.cli import cli
 from suite.formats import DTYPES, FORMATS
 from suite.numerics import BEST_PRACTICE, Numerics
 from suite.ops import get_op
-from suite.ops.rows import FINITE
+from suite.ops.rows import FINITE, RowFacts
 from suite.oracle import Oracle
 from suite.tensors import to_float64, to_torch
-from suite.tolerance import AGAINST, ASSERT_CLOSE_DEFAULTS, OPS, NoToleranceError, tolerance
+from suite.tolerance import AGAINST, ASSERT_CLOSE_DEFAULTS, OPS, NoToleranceError, WorstFacts, tolerance
 from tests.honest_kernels import HONEST
 from tests.planted_faults import FAULTS
 
@@ -102,6 +102,25 @@ def test_the_worst_case_is_never_below_what_the_bound_allows_on_a_row(op, dtype,
 
     for found in (tolerance(op, n, dtype, gap=finite_gap(x)), tolerance(op, n, dtype), tolerance(op, input=x, dtype=dtype)):
         assert [beyond(end, exact, found, finite) for end in ends] == [0, 0]
+
+
+@settings(deadline=None, max_examples=60)
+@given(n=st.integers(1, 60), spread=st.floats(0.0, 50.0), offset=st.floats(-50.0, 50.0), seed=st.integers(0, 2**32 - 1))
+def test_no_row_has_worse_facts_than_the_worst(n, spread, offset, seed):
+    x = np.random.default_rng(seed).uniform(-spread, 0.0, (4, n)) + offset
+    facts, u, slack = RowFacts.of(x), FORMATS["float32"].unit_roundoff, 1 + 1e-12
+    worst = WorstFacts.of_length(get_op("logsumexp"), n, FORMATS["float32"], finite_gap(x))
+
+    for name in ("mean_gap", "rescales", "visible", "log_total"):
+        assert np.all(getattr(facts, name) <= getattr(worst, name)[0] * slack + 1e-12), name
+    assert np.all(facts.summation(u) <= worst.summation(u)[0])
+    assert np.all(facts.top_mass * slack >= worst.top_mass[0])
+    assert np.all(np.abs(facts.maximum) <= (worst.maximum[0] + np.abs(facts.log_sum_exp)) * slack + 1e-12)
+
+
+def test_a_bound_on_the_logits_bounds_the_gaps():
+    assert tolerance("softmax", 8, "float32", largest=10.0).rtol == tolerance("softmax", 8, "float32", gap=20.0).rtol
+    assert tolerance("softmax", 8, "float32", gap=10.0).rtol < tolerance("softmax", 8, "float32", gap=20.0).rtol
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -213,8 +232,9 @@ def test_a_pair_that_says_nothing_is_refused():
         NoToleranceError, match=r"no tolerance says anything about softmax in float32 at n = 10000000 .*judge\(\)"
     ):
         tolerance("softmax", 10**7, "float32")
-    with pytest.raises(NoToleranceError, match="an honest kernel overflows"):
-        tolerance("log_softmax", input=np.array([[0.0, -3.4028234663852886e38]], dtype=np.float32))
+    for sentinel in (-3.4028234663852886e38, -2.5e38):  # the result overflows; only its base-2 form does
+        with pytest.raises(NoToleranceError, match="an honest kernel overflows"):
+            tolerance("log_softmax", input=np.array([[0.0, sentinel]], dtype=np.float32))
     with pytest.raises(NoToleranceError, match="no tolerance says anything"):
         tolerance("softmax", 300, "float32", numerics=Numerics(accumulate="bfloat16"))
 

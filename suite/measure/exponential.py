@@ -55,6 +55,7 @@ from suite.version import __version__
 Mask = NDArray[np.bool_]
 Findings = dict[str, dict[str, Any]]
 
+OPS = ("softmax", "log_softmax", "logsumexp")
 NAMES = (
     "output",
     "exp_ulp",
@@ -125,6 +126,8 @@ class _Profile:
     def __init__(self, kernel: Kernel, format: Format, device: str, host: Host) -> None:
         self.kernel, self.format, self.device, self.host = kernel, format, device, host
         self.op: Op = get_op(kernel.op)
+        if kernel.op not in OPS:
+            raise _FailedError(f"there are profiles of {', '.join(OPS)} only")
         self.options = self.op.resolve_options({}, {"x": (1, 2)})
         self.arithmetic = compute_format(format)
         self.wide = format is self.arithmetic  # the output shows the arithmetic, not only its rounding to 16 bits

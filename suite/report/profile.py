@@ -16,20 +16,26 @@ from suite.report.figures import inline_svg
 
 Finding = Mapping[str, Any]
 
-COLUMNS = (
-    ("output", "results"),
-    ("exp_ulp", "its exp, largest error"),
-    ("grows_with_gap", "grows with the gap"),
-    ("base", "base"),
-    ("argument_format", "x − max x"),
-    ("flushes", "results 0 from gap"),
-    ("saturates", "largest entry 1 from gap"),
-    ("monotone", "inversions"),
-    ("shift_invariant", "common offset"),
-    ("accumulate", "sum"),
-    ("fits", "looks like"),
+HEADINGS = {
+    "output": "results",
+    "exp_ulp": "its exponential",
+    "grows_with_gap": "its error",
+    "base": "its base",
+    "argument_format": "x − max x",
+    "flushes": "0 from gap",
+    "saturates": "largest 1 from gap",
+    "monotone": "inversions",
+    "shift_invariant": "common offset",
+    "accumulate": "sum",
+    "fits": "looks like",
+}
+"""The findings, in the order in which they are shown."""
+COLUMNS = tuple(
+    (("exp_ulp", "grows_with_gap", "base") if name == "exp_ulp" else (name,), heading)
+    for name, heading in HEADINGS.items()
+    if name not in ("grows_with_gap", "base")
 )
-"""The findings in the order of the table, with their headings."""
+"""The columns of the page's table: what each shows, and its heading."""
 
 FLUSHES = {
     "gradual": "keeps subnormals",
@@ -41,7 +47,7 @@ FLUSHES = {
 
 
 def profile_context(measurements: Iterable[Measurement]) -> list[dict[str, Any]]:
-    """A row for each profile, for templates/profile.html: op, kernel, dtype, device, reason, cells (words, evidence), curve.
+    """A row for each profile, for templates/profile.html: op, kernel, dtype, device, reason, cells (lines, evidence), curve.
 
     reason: why nothing was measured, else "". Rows are in the order of op, kernel and format, widest first.
     """
@@ -50,7 +56,7 @@ def profile_context(measurements: Iterable[Measurement]) -> list[dict[str, Any]]
 
 
 def words(name: str, finding: Finding) -> str:
-    """A finding in a few words, "" where there is none. name: one of COLUMNS."""
+    """A finding in a few words, "" where there is none. name: one of HEADINGS."""
     value = finding["value"]
     if value is None:
         return "" if finding["text"].startswith("not measured") else finding["text"].partition(":")[0]
@@ -59,9 +65,9 @@ def words(name: str, finding: Finding) -> str:
     if name == "exp_ulp":
         return f"{value:.3g} ulp"
     if name == "grows_with_gap":
-        return "grows" if value else "constant"
+        return "grows with the gap" if value else "does not grow"
     if name == "base":
-        return str(value)
+        return "base unknown" if value == "unknown" else f"base {value}"
     if name == "flushes":
         return _at(value["zero_at"], FLUSHES[value["kind"]])
     if name == "saturates":
@@ -77,7 +83,7 @@ def words(name: str, finding: Finding) -> str:
 def _results(value: Mapping[str, Any]) -> str:
     if value["half_ulp"]:
         return "0.5-ulp kernel: every result rounded once"
-    right = f"{100 * value['correctly_rounded']:.3g} % correctly rounded"
+    right = f"{100 * value['correctly_rounded']:.3g} % rounded right"
     return right if value["max_ulp"] is None else f"{value['max_ulp']:.3g} ulp, {right}"
 
 
@@ -94,19 +100,22 @@ def _place(dtype: str) -> int:
 def _row(measurement: Measurement) -> dict[str, Any]:
     data = measurement.data
     findings: Mapping[str, Finding] = data.get("findings", {})
-    cells = [
-        {"words": words(name, findings[name]), "evidence": findings[name]["text"]} if name in findings else None
-        for name, _ in COLUMNS
-    ]
     return {
         "op": measurement.op,
         "kernel": measurement.kernel,
         "dtype": measurement.dtype,
         "device": measurement.device,
         "reason": str(data.get("reason", "")),
-        "cells": [cell or {"words": "", "evidence": "not measured"} for cell in cells],
+        "cells": [_cell(names, findings) for names, _ in COLUMNS] if findings else [],
         "curve": _curve(measurement) if data.get("curve") else "",
     }
+
+
+def _cell(names: tuple[str, ...], findings: Mapping[str, Finding]) -> dict[str, Any]:
+    """One cell of the table: its lines, and the evidence for them."""
+    lines = [words(name, findings[name]) for name in names]
+    evidence = dict.fromkeys(findings[name]["text"] for name in names)
+    return {"lines": [line for line in lines if line], "evidence": "; ".join(evidence)}
 
 
 def _curve(measurement: Measurement) -> Markup:
@@ -117,7 +126,7 @@ def _curve(measurement: Measurement) -> Markup:
     curve = measurement.data["curve"]
     gap, allowed = curve["gap"], curve["allowed_u"]
     error = [max(0.25, float(value)) for value in curve["exp_ulp"]]
-    figure = Figure(figsize=(3.1, 1.5), layout="constrained")
+    figure = Figure(figsize=(2.6, 1.4), layout="constrained")
     axes = figure.subplots()
     axes.semilogy(gap, allowed, color="black", linewidth=0.8, linestyle="--", alpha=0.6)
     axes.axhline(0.5, color="black", linewidth=0.8, linestyle=":")

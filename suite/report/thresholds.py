@@ -45,6 +45,7 @@ LABELS = {
 COLORS = ("#3b82c4", "#d9822b", "#2e9e6b", "#b5559a", "#8a7f2c", "#7a6fd0", "#c2564b", "#4b9aa8")
 MARKERS = "osD^vPX*"
 GRAY = "#888888"
+TICKS = (1, 10, 100, 1000, 10000, 100000)
 NAMED = 4
 
 
@@ -156,17 +157,23 @@ def _chart(op: str, dtype: str, group: Sequence[Measurement]) -> Markup | None:
 
 
 def _series(group: Sequence[Measurement], quantity: str) -> list[tuple[list[str], dict[int, float]]]:
-    """(kernels, threshold by n) of kernels whose thresholds are equal wherever both were measured; {} where it is never."""
+    """(kernels, threshold by n) of kernels whose markers would cover each other at every length; {} where it is never."""
     found: list[tuple[list[str], dict[int, float | None]]] = []
     points = [(_name(m), {e["n"]: e["measured"] for e in m.data[quantity] if "reason" not in e}) for m in group]
     for name, values in sorted(points, key=lambda pair: -len(pair[1])):
         for names, known in found:
-            if values.items() <= known.items():
+            if all(n in known and _covers(known[n], v) for n, v in values.items()):
                 names.append(name)
                 break
         else:
             found.append(([name], values))
     return [(sorted(names), {n: v for n, v in values.items() if v is not None}) for names, values in found]
+
+
+def _covers(known: float | None, value: float | None) -> bool:
+    if known is None or value is None:
+        return known is value
+    return math.isclose(known, value, rel_tol=1e-4)
 
 
 def _lines(group: Sequence[Measurement], quantity: str, dtype: str) -> dict[str, dict[int, float]]:
@@ -186,7 +193,8 @@ def _draw(axes: Axes, series: list[tuple[list[str], dict[int, float]]], lines: d
     shown = [v for _, points in series for v in points.values() if v > 0]
     shown += [v for values in lines.values() for v in values.values() if v > 0]
     logarithmic = max(shown) > 50 * min(shown)
-    axes.set_xscale("log", base=10)
+    axes.set_xscale("log")
+    axes.set_xticks(TICKS, [f"{n:,}" for n in TICKS])
     axes.set_yscale("log" if logarithmic else "linear")
     for values in lines.values():
         inside = {n: v for n, v in values.items() if v > 0}
@@ -194,18 +202,20 @@ def _draw(axes: Axes, series: list[tuple[list[str], dict[int, float]]], lines: d
     number = 0
     for names, points in series:
         drawn = {n: v for n, v in points.items() if v > 0}
-        if drawn:
+        if drawn and number < len(MARKERS):
             axes.plot(
                 list(drawn),
                 list(drawn.values()),
                 linestyle="none",
-                marker=MARKERS[number % len(MARKERS)],
-                markersize=7 - 0.6 * min(number, 6),
-                color=COLORS[number % len(COLORS)],
+                marker=MARKERS[number],
+                markersize=7 - 0.5 * number,
+                color=COLORS[number],
                 label=_shortened(names),
                 zorder=2 + number,
             )
-            number += 1
+        number += bool(drawn)
+    if number > len(MARKERS):
+        axes.plot([], [], " ", label=f"not drawn, only in the table: {number - len(MARKERS)} more groups")
     never = [name for names, points in series if not points for name in names]
     if never:
         axes.plot([], [], " ", label=f"never: {_shortened(sorted(never))}")
