@@ -246,7 +246,7 @@ def judge_values(
         )
         if holds
     ]
-    ratio = _ratio(reference, allowed, format, y, inside)
+    ratio = _ratio(reference, interval, format, y, inside)
     judgement = Judgement(
         op=op.name,
         dtype=format.name,
@@ -267,19 +267,23 @@ def judge_values(
         numerics=str(numerics),
         tier=reference.tier,
         row_status=_row_status(escaped, inaccurate, unlawful),
-        **(_statistics(op, reference, format, y) if statistics else {}),
+        **(_statistics(op, reference, interval, format, y) if statistics else {}),
     )
     return replace(judgement, message=_message(judgement, reference, y, failed))
 
 
 @dataclass(frozen=True, slots=True)
 class _Interval:
-    """What each entry may be, for one reference, numerics and format; infinite_too: where an infinity lies inside."""
+    """What each entry may be, for one reference, numerics and format.
+
+    infinite_too: where an infinity lies inside. nearest: the exact value rounded to the format.
+    """
 
     allowed: Allowed
     lower: Array
     upper: Array
     infinite_too: Mask
+    nearest: Array
 
 
 _INTERVALS: WeakKeyDictionary[Reference, dict[tuple[Numerics, str], _Interval]] = WeakKeyDictionary()
@@ -301,7 +305,8 @@ def _intervals_of(op: Op, reference: Reference, allowed: Allowed, format: Format
     upper = format.round(*two_sum(hi, lo + reach))
     lower = np.where(allowed.judged, lower, -np.inf)
     upper = np.where(allowed.judged, upper, np.inf)
-    return _Interval(allowed, lower, upper, (allowed.judged & np.isinf(upper)) | np.isinf(format.round(hi)))
+    nearest = format.round(*two_sum(hi, lo))
+    return _Interval(allowed, lower, upper, (allowed.judged & np.isinf(upper)) | np.isinf(nearest), nearest)
 
 
 def _inside(reference: Reference, interval: _Interval, y: Array) -> Mask:
@@ -326,22 +331,26 @@ def _inside(reference: Reference, interval: _Interval, y: Array) -> Mask:
     return inside
 
 
-def _ratio(reference: Reference, allowed: Allowed, format: Format, y: Array, inside: Mask) -> Array:
+def _ratio(reference: Reference, interval: _Interval, format: Format, y: Array, inside: Mask) -> Array:
     """How much of the bound each entry uses: the distance from the exact value to what rounds to y, over b + r.
 
     0 where y is the correctly rounded result, above 1 exactly where the entry fails, inf where nothing is allowed and
     where a special value is wrong.
     """
+    result = np.zeros(y.shape)
+    other = (y != interval.nearest) | ~inside  # nearly all entries of 16 bits are the nearest number, and cost nothing
+    y, hi, lo, inside = y[other], reference.hi[other], reference.lo[other], inside[other]
     below, above = format.neighbours(y)
-    under = (reference.hi - y) - (above - y) / 2 + reference.lo
-    over = (y - reference.hi) - (y - below) / 2 - reference.lo
+    under = (hi - y) - (above - y) / 2 + lo
+    over = (y - hi) - (y - below) / 2 - lo
     distance = np.maximum(np.maximum(under, over), 0.0)
-    share = distance / (allowed.absolute + reference.radius)
+    share = distance / (interval.allowed.absolute[other] + reference.radius[other])
     share = np.where(distance == 0, 0.0, share)
-    special = (reference.special != FINITE) | ~np.isfinite(y)
+    special = (reference.special[other] != FINITE) | ~np.isfinite(y)
     passing = np.where(special, 0.0, np.minimum(share, 1.0))
     failing = np.where(special, np.inf, np.maximum(share, np.nextafter(1.0, 2.0)))
-    return np.where(inside, passing, failing)
+    result[other] = np.where(inside, passing, failing)
+    return result
 
 
 def _worst(
@@ -385,9 +394,8 @@ def _digits(hi: float, lo: float) -> str:
         return str(mpmath.nstr(mpmath.mpf(hi) + mpmath.mpf(lo), 20))
 
 
-def _statistics(op: Op, reference: Reference, format: Format, y: Array) -> dict[str, Any]:
+def _statistics(op: Op, reference: Reference, interval: _Interval, format: Format, y: Array) -> dict[str, Any]:
     """What is recorded and not judged."""
-    hi = reference.hi
     finite = (reference.special == FINITE) & np.isfinite(y)
     error = ulp_errors(reference, format, y)
     result: dict[str, Any] = {}
@@ -396,7 +404,7 @@ def _statistics(op: Op, reference: Reference, format: Format, y: Array) -> dict[
         result["bias_error_ulp"] = float(error.std() / np.sqrt(error.size))
         result["max_ulp"] = float(np.abs(error).max())
     if op.keeps_length:
-        result["flushed"] = int(np.count_nonzero(finite & (y == 0) & (format.round(hi) != 0)))
+        result["flushed"] = int(np.count_nonzero(finite & (y == 0) & (interval.nearest != 0)))
         result["inversions"] = _inversions(reference, y)
     if op.lower_limit == 0:
         below_one = reference.facts.shown(reference.facts.probability) < 1

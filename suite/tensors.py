@@ -58,9 +58,10 @@ def to_torch(values: NDArray[Any], format: Format, device: str = "cpu") -> Any:
 
     if values.dtype.kind == "i":
         return torch.from_numpy(np.array(values, dtype=np.int64, order="C")).to(device=device)
-    exact = np.array(values, dtype=np.float64, order="C")
-    assert format.holds(exact), f"values that {format.name} cannot hold"
-    return torch.from_numpy(exact).to(device=device, dtype=getattr(torch, format.name))
+    exact = torch.from_numpy(np.array(values, dtype=np.float64, order="C"))
+    tensor = exact.to(dtype=getattr(torch, format.name))
+    assert bool(((tensor.double() == exact) | exact.isnan()).all()), f"values that {format.name} cannot hold"
+    return tensor.to(device=device)
 
 
 def bits(tensor: Any) -> NDArray[np.uint8]:

@@ -1,8 +1,6 @@
-"""The Triton kernels: judged through the interpreter where the cases do not look, and compiled for a GPU that need not be here."""
+"""The Triton kernels: judged through the interpreter where the cases do not look, compiled for a GPU that need not be here."""
 
 import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,8 +15,8 @@ from suite.kernels import own_kernels
 
 triton = pytest.importorskip("triton", reason="Triton is an extra, for Linux: pip install 'softmax-suite[triton]'")
 
-import triton.language as tl  # noqa: E402
-from triton.backends.compiler import GPUTarget  # noqa: E402
+import triton.language as tl  # noqa: E402, TID253  (skipped above where there is no Triton)
+from triton.backends.compiler import GPUTarget  # noqa: E402, TID253
 
 from suite.ops.parts import triton_fused, triton_online, triton_rows, triton_split  # noqa: E402
 
@@ -222,15 +220,3 @@ def test_float64_is_not_approximated_on_cuda(monkeypatch, tmp_path):
 
     assert "div.rn.f64" in text
     assert "ex2.approx" not in text
-
-
-def test_kernels_are_loaded_without_waking_the_libraries_that_they_are_written_in():
-    code = (
-        "import sys; from suite.kernels import own_kernels; names = list(own_kernels('softmax'));"
-        "assert {'triton_fused', 'jax', 'onnxruntime'} <= set(names), names;"
-        "print(*[name for name in ('triton', 'jax', 'onnx', 'onnxruntime') if name in sys.modules])"
-    )
-    root = Path(__file__).parent.parent
-    finished = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60, check=True)
-
-    assert finished.stdout.split() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -98,7 +99,7 @@ class _Evaluation:
         reason = self.kernel.supports(self.options, self.format, self.device)
         if reason is not None:
             return self._record("unsupported", message=reason)
-        inputs = self._inputs if self._inputs is not None else self.case.inputs(self.format)
+        inputs = self._inputs if self._inputs is not None else _inputs(self.case.id, self.format.name)
         outcome = self.host.call(self.kernel, self._tensors(inputs), self.options)
         if outcome.status == "unsupported" and not self._declines_benign_input(inputs):
             outcome = replace(outcome, status="raised", message=f"{outcome.message} (only on this case's input)")
@@ -330,6 +331,12 @@ class _Evaluation:
         words += ["--device", self.device] if self.device != "cpu" else []
         words += ["--strict"] if self.strict else []
         return shlex.join([*words, "--case", self.case.id])
+
+
+@functools.lru_cache(maxsize=4)
+def _inputs(case_id: str, dtype: str) -> Inputs:
+    """A case's inputs, which all kernels share in turn; none gets these arrays themselves."""
+    return Case.from_id(case_id).inputs(get_format(dtype))
 
 
 def _shapes(inputs: Inputs) -> dict[str, tuple[int, ...]]:

@@ -42,8 +42,8 @@ LABELS = {
     "log_softmax": ("overflows at level", "log p is −∞ from gap", "log p is 0 from gap"),
     "logsumexp": ("overflows at level", "fails below, at depth", "is the maximum from gap"),
 }
-COLORS = ("#3b82c4", "#d9822b", "#2e9e6b", "#b5559a", "#8a7f2c", "#7a6fd0", "#c2564b", "#4b9aa8")
-MARKERS = "osD^vPX*"
+COLORS = ("#3b82c4", "#d9822b", "#2e9e6b", "#b5559a", "#7a6fd0", "#c2564b")
+MARKERS = "osD^vX"
 GRAY = "#888888"
 TICKS = (1, 10, 100, 1000, 10000, 100000)
 NAMED = 4
@@ -198,7 +198,7 @@ def _draw(axes: Axes, series: list[tuple[list[str], dict[int, float]]], lines: d
     axes.set_yscale("log" if logarithmic else "linear")
     for values in lines.values():
         inside = {n: v for n, v in values.items() if v > 0}
-        axes.plot(list(inside), list(inside.values()), color=GRAY, linewidth=1, linestyle=(0, (4, 2)), zorder=1)
+        axes.plot(list(inside), list(inside.values()), color=GRAY, linewidth=1, linestyle="--", clip_on=False, zorder=1)
     number = 0
     for names, points in series:
         drawn = {n: v for n, v in points.items() if v > 0}
@@ -209,6 +209,8 @@ def _draw(axes: Axes, series: list[tuple[list[str], dict[int, float]]], lines: d
                 linestyle="none",
                 marker=MARKERS[number],
                 markersize=7 - 0.5 * number,
+                markeredgewidth=0,
+                clip_on=False,
                 color=COLORS[number],
                 label=_shortened(names),
                 zorder=2 + number,
