@@ -17,7 +17,7 @@ from suite.inputs.targets import TARGETS, indices, probabilities
 from suite.ops import Op, get_op
 
 PROFILES = ("smoke", "quick", "standard", "full")
-SEEDS = {"smoke": 1, "quick": 1, "standard": 3, "full": 20}
+SEEDS = {"smoke": 1, "quick": 1, "standard": 2, "full": 20}
 """How many seeds each profile runs; cases of a smaller profile are part of every larger one."""
 
 CASE_ATTRIBUTE = "__softmax_suite_case__"
@@ -111,10 +111,12 @@ class Case:
         found: dict[str, Any] = {op.arguments[0]: _unrows(rows, others, axis)}
         if "target" in op.arguments:
             draw = Draw(f"target|{self.target}|{self.family}|{self.shape}|{self.seed}")
-            if self.target == "indices":
-                found["target"] = indices(rows, options["ignore_index"], draw).reshape(others)
-            else:
+            if self.target == "probabilities":
                 found["target"] = _unrows(probabilities(rows, format, draw), others, axis)
+            else:
+                found["target"] = indices(rows, options["ignore_index"], draw).reshape(others)
+            if self.target == "ignored":
+                found["target"][...] = options["ignore_index"]
         return found
 
 
@@ -231,11 +233,18 @@ def case(
 
 
 LADDER: Mapping[str, Sequence[tuple[int, ...]]] = {
-    "smoke": [(16, 33), (8, 257)],
-    "quick": [(4, 1), (4, 2), *((8, n) for n in (7, 31, 61, 64, 100, 127, 128, 129, 1000, 1006, 1025, 2048, 4096))],
-    "standard": [(8, n) for n in (3, 16, 63, 65, 255, 256, 1023, 1024, 2047, 4095)],
+    "smoke": [(8, 257)],
+    "quick": [(16, 33), (8, 1000)],
+    "standard": [(4, 1), (4, 2), (8, 3), *((8, n) for n in (7, 16, 31, 64, 100, 127, 128, 129, 255, 1023, 1024, 1025, 4096))],
 }
-"""Lengths 1 to 4096, odd ones and those around tile sizes among them; enough rows for every variant of a family."""
+"""Enough rows for every variant of a family, at lengths 1 to 4096: odd ones, and those around tile sizes."""
 
-VOCABULARY: Mapping[str, Sequence[tuple[int, ...]]] = {"quick": [(4, 151936)]}
+EVERY_LENGTH: Mapping[str, Sequence[tuple[int, ...]]] = {
+    "smoke": [(8, 257)],
+    "quick": [*((8, n) for n in (7, 31, 33, 61, 64, 100, 127, 128, 129, 1000, 1006, 1023, 1025, 2048, 4096)), (2, 151936)],
+    "standard": [*((8, n) for n in (3, 16, 63, 65, 255, 256, 1024, 2047, 4095)), (4, 32768), (4, 128256), (4, 151936)],
+}
+"""For the families at tile boundaries, which must be met at every length, those of vocabularies among them."""
+
+VOCABULARY: Mapping[str, Sequence[tuple[int, ...]]] = {"standard": [(4, 151936)]}
 """The row length of a language model's vocabulary."""

@@ -11,9 +11,38 @@ def test_masked_tiles(evaluate):
     evaluate()
 
 
+@case(
+    *ROW_OPS,
+    family="masked_tiles_far_below",
+    shapes={"smoke": [(8, 257)], "quick": [(16, 33), (32, 1100)], "standard": [(32, 129), (32, 4096)]},
+    source="bytedance/lightseq#74: a maximum that begins at 0",
+)
+def test_masked_tiles_far_below(evaluate):
+    """Behind a tile of -inf, logits far below zero are the maximum: one that begins at 0 or at a sentinel hides them."""
+    evaluate()
+
+
 @case(*ROW_OPS, family="nan_and_infinity", source="docs/verdict.md, section 1: special values")
 def test_nan_and_infinity(evaluate):
     """NaN and +inf make their row NaN (lse: NaN, inf), are never swallowed, and leave the other rows alone."""
+    evaluate()
+
+
+@case(
+    *ROW_OPS,
+    family="mixed_rows",
+    shapes={"smoke": [(17, 33)], "quick": [(17, 257)]},
+    laws=("batch",),
+    source="docs/verdict.md, 12",
+)
+def test_mixed_rows(evaluate):
+    """Rows of every difficulty in one batch each have their own result: nothing leaks from one row into another."""
+    evaluate()
+
+
+@case(*ROW_OPS, family="normal", shapes={"smoke": [(9, 61)]}, laws=("neighbour",), source="docs/verdict.md, section 12")
+def test_hostile_neighbours(evaluate):
+    """A row keeps its result when its neighbours in the batch turn to NaN, infinities and huge numbers."""
     evaluate()
 
 

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from suite.formats import Array, Format
 from suite.inputs.draws import Draw
 
-TARGETS = ("indices", "probabilities")
+TARGETS = ("indices", "probabilities", "ignored")
+"""indices: of classes, some rows ignored. probabilities: of the classes, in the logits' format. ignored: every row is."""
 
 
 def indices(x: Array, ignore_index: int, draw: Draw) -> NDArray[np.int64]:

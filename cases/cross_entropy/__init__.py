@@ -1,0 +1,1 @@
+"""cross_entropy: log_softmax, a target and a mean."""

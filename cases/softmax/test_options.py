@@ -1,0 +1,67 @@
+"""softmax with a temperature, and off by one."""
+
+from suite.case import case
+
+OFF_BY_ONE = "Miller, Attention is off by one, 2023: one more exp(0) in the denominator"
+
+
+@case(
+    "softmax",
+    family="normal",
+    shapes={"smoke": [(8, 257)]},
+    options={"temperature": 0.7},
+    source="flashinfer-ai/flashinfer#5088",
+)
+def test_temperature(evaluate):
+    """softmax(x / T) divides differences of logits, once."""
+    evaluate()
+
+
+@case(
+    "softmax",
+    family="offset",
+    shapes={"quick": [(8, 33)]},
+    options={"temperature": 0.001},
+    source="flashinfer-ai/flashinfer#5088",
+)
+def test_low_temperature(evaluate):
+    """A temperature near 0 gives the largest logit everything, and probabilities above 1 to none."""
+    evaluate()
+
+
+@case(
+    "softmax",
+    family="normal_large",
+    shapes={"quick": [(8, 257)]},
+    options={"temperature": 100.0},
+    source="RL-Align/RL-Kernel#86",
+)
+def test_high_temperature(evaluate):
+    """A high temperature flattens, and divides once only."""
+    evaluate()
+
+
+@case(
+    "softmax", family="normal", shapes={"smoke": [(8, 257)]}, options={"off_by_one": True}, laws=("batch",), source=OFF_BY_ONE
+)
+def test_off_by_one(evaluate):
+    """With one more exp(0) in the denominator, probabilities sum to less than 1."""
+    evaluate()
+
+
+@case("softmax", family="very_negative", shapes={"quick": [(8, 33)]}, options={"off_by_one": True}, source=OFF_BY_ONE)
+def test_off_by_one_far_below(evaluate):
+    """Rows far below zero get next to nothing: the 1 is the maximum."""
+    evaluate()
+
+
+@case("softmax", family="overflow_edge", shapes={"quick": [(16, 33)]}, options={"off_by_one": True}, source=OFF_BY_ONE)
+def test_off_by_one_is_shifted_too(evaluate):
+    """Beside logits of hundreds the 1 is nothing: it must be shifted like the others."""
+    evaluate()
+
+
+@case("softmax", family="masked_tiles", shapes={"quick": [(8, 33)]}, options={"off_by_one": True}, source=OFF_BY_ONE)
+def test_off_by_one_masked(evaluate):
+    """A row that is all -inf has one logit still, the 0 that has no output: its results are 0."""
+    evaluate()
