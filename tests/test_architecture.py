@@ -26,7 +26,7 @@ LAYERS = (
     ("execution",),
     ("measure", "report"),
     ("plugin",),
-    ("run", "catalogue", "doctor"),
+    ("run", "catalogue", "doctor", "claims", "tolerance"),
     ("cli",),
     ("__main__",),
 )

@@ -4,7 +4,7 @@ import torch
 
 from suite.kernels import kernel
 from suite.numerics import Numerics
-from suite.ops.parts.unshifted import unshifted_domain
+from suite.ops.parts.domains import unshifted_domain
 
 
 @kernel("log_softmax", numerics=Numerics(shift="none", probabilities="input"), domain=unshifted_domain)

@@ -9,11 +9,12 @@ import torch
 from suite.kernels import kernel
 from suite.numerics import Numerics
 from suite.ops.parts.base_two import LOG2_E
+from suite.ops.parts.domains import product_domain
 from suite.ops.parts.row_max import row_max
 from suite.ops.parts.wide import wide
 
 
-@kernel("softmax", numerics=Numerics(shift="folded"))
+@kernel("softmax", numerics=Numerics(shift="folded"), domain=product_domain)
 @wide
 def exp2_folded(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
     e = torch.exp2(x * LOG2_E - row_max(x, dim) * LOG2_E)

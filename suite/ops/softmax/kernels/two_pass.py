@@ -3,11 +3,12 @@
 import torch
 
 from suite.kernels import kernel
+from suite.ops.parts.domains import product_domain
 from suite.ops.parts.two_pass import scaled_to_largest
 from suite.ops.parts.wide import wide
 
 
-@kernel("softmax")
+@kernel("softmax", domain=product_domain)
 @wide
 def two_pass(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
     _, e = scaled_to_largest(x, dim)
