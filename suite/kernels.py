@@ -319,7 +319,7 @@ def _one_line(error: BaseException) -> str:
 def _source_version(function: Callable[..., Any]) -> str:
     """A hash of the file that holds the function; empty where there is none."""
     try:
-        file = inspect.getsourcefile(function)
+        file = inspect.getsourcefile(inspect.unwrap(function))
     except TypeError:
         file = None
     if file is None or not Path(file).is_file():

@@ -111,8 +111,11 @@ class Session:
         from suite.kernels import load_kernels, own_kernels
 
         if not specifications:
-            everything = self.profile in SLOW_PROFILES
-            return {op: [k for k in own_kernels(op).values() if everything or not k.slow] for op in self.ops}
+            slow_too, device = self.profile in SLOW_PROFILES, self.device.split(":")[0]
+            return {
+                op: [k for k in own_kernels(op).values() if (slow_too or not k.slow) and device in (k.devices or (device,))]
+                for op in self.ops
+            }
         chosen: dict[str, list[Kernel]] = {op: [] for op in self.ops}
         for specification in specifications:
             errors = []

@@ -107,6 +107,14 @@ def test_known_failure_the_float16_logsumexp_is_exp_sum_log_in_float64_without_a
     assert np.isfinite(got).tolist() == [True, False, True, False]
 
 
+@pytest.mark.parametrize(("dtype", "level"), [(np.float32, -104.0), (np.float64, -746.0)])
+def test_known_failure_a_row_that_begins_with_minus_infinity_has_a_maximum_of_at_least_zero(dtype, level):
+    """The running maximum starts at 0 in the place of an infinite first entry, so that all exponentials are 0."""
+    got = run_operator("ReduceLogSumExp", np.array([[-INF, level], [level, -INF]], dtype), 1)
+
+    assert got.tolist() == [-INF, level]
+
+
 def test_known_failure_the_float64_log_softmax_takes_a_sum_that_is_nan_for_1e_minus_20():
     x = np.array([[0.0, 0.0, 0.0, 0.0, NAN]])
 

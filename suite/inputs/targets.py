@@ -32,9 +32,10 @@ def probabilities(x: Array, format: Format, draw: Draw) -> Array:
     weights = draw.uniform(rows, n)
     weights[1::4] *= draw.integers(2, rows, n)[1::4]
     weights[np.arange(rows) % 8 != 5] *= (x > -np.inf)[np.arange(rows) % 8 != 5]
-    total = weights.sum(axis=1, keepdims=True)
-    weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
-    for row in range(2, rows, 4):
-        weights[row] = 0.0
-        weights[row, int(np.argmax(np.where(np.isnan(x[row]), -np.inf, x[row])))] = 1.0
+    total = weights.sum(axis=1)
+    weights /= np.where(total > 0, total, 1.0)[:, None]
+    for row in range(rows):
+        if row % 4 == 2 or total[row] == 0:
+            weights[row] = 0.0
+            weights[row, int(np.argmax(np.where(np.isnan(x[row]), -np.inf, x[row])))] = 1.0
     return format.round(weights)

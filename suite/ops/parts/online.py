@@ -6,6 +6,8 @@ import torch
 
 from suite.ops.parts.row_max import row_max
 
+LONGEST = 8192
+
 
 def online_normaliser(x: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(m, d): the maximum of x along dim and d = sum exp(x - m), in one pass; both keep the dim at size 1.
@@ -14,6 +16,8 @@ def online_normaliser(x: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Te
 
     Computes in x's dtype. While every entry so far is -inf, m_j - m_j would be NaN: m_j counts as 0 there.
     """
+    if x.shape[dim] > LONGEST:
+        raise NotImplementedError(f"takes rows of at most {LONGEST} entries: each is a step of Python")
     m = row_max(x.narrow(dim, 0, 0), dim)
     d = torch.zeros_like(m)
     for x_j in torch.split(x, 1, dim) if x.shape[dim] else ():  # split makes one empty piece of an empty row

@@ -4,8 +4,8 @@ import torch
 
 from suite.kernels import kernel
 from suite.ops.parts.base_two import LN_2
-from suite.ops.parts.partial import log_sum_exp
 from suite.ops.parts.domains import product_domain
+from suite.ops.parts.partial import log_sum_exp
 from suite.ops.parts.two_pass import scaled_to_largest
 from suite.ops.parts.wide import wide
 
