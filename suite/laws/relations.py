@@ -36,8 +36,9 @@ def permutation(trial: Trial) -> Finding:
 def shift(trial: Trial) -> Finding:
     """A common shift of all logits, exactly representable, is judged like the rows themselves: only differences count."""
     finite = np.isfinite(trial.x)
-    amount = 2.0 ** ((trial.format.precision + 1) // 2)
-    reach = amount + float(np.abs(trial.x[finite]).max(initial=0.0))
+    largest = float(np.abs(trial.x[finite]).max(initial=1.0))
+    amount = max(2.0 ** ((trial.format.precision + 1) // 2), 2.0 ** np.ceil(np.log2(largest)))
+    reach = amount + largest
     if reach > trial.format.largest / 4:
         return Finding(held=True, note="no shift leaves these logits in the format")
     grid = float(trial.format.ulp(np.array(2 * reach)))

@@ -23,16 +23,18 @@ def compiled(function: RowKernel) -> RowKernel:
             raise RuntimeError("torch.compile ran this function eagerly")
         return function(x, dim)
 
-    graph = torch.compile(traced, fullgraph=True, dynamic=True)
+    @functools.cache
+    def graph() -> RowKernel:  # made at the first call: torch.compile takes seconds to import
+        return torch.compile(traced, fullgraph=True, dynamic=True)
 
     @functools.wraps(function)
     def call(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
         from torch._dynamo.exc import FailOnRecompileLimitHit
 
         try:
-            return graph(x, dim)
+            return graph()(x, dim)
         except FailOnRecompileLimitHit:
             torch.compiler.reset()
-            return graph(x, dim)
+            return graph()(x, dim)
 
     return call
