@@ -69,15 +69,21 @@ def selection(function: F) -> F:
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Run folder. Default: runs/<time>."
 )
+@click.option(
+    "--measure/--no-measure", default=None, help="Measure each kernel for the chapters. Default: from profile standard on."
+)
 @selection
-def run(kernels: tuple[str, ...], profile: str, out: Path | None, json_file: Path | None, **selected: Any) -> None:
+def run(
+    kernels: tuple[str, ...], profile: str, out: Path | None, measure: bool | None, json_file: Path | None, **selected: Any
+) -> None:
     """Runs the cases on kernels and writes records.csv, env.json and report.html."""
     from suite.report import write_report
 
     folder = out or RUNS / datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
     if any(folder.glob("records-*.jsonl")):
         misuse(f"--out {str(folder)!r} holds the records of another run; name a new folder")
-    result = _run(kernels, profile, out=folder, **selected)
+    chapters = measure if measure is not None else profile in ("standard", "full")
+    result = _run(kernels, profile, out=folder, measure=chapters, **selected)
     _write_json(json_file, result)
     if result.records:
         page = write_report([folder])
@@ -327,6 +333,7 @@ def _run(
     patterns: tuple[str, ...],
     strict: bool,
     known: tuple[Path, ...],
+    measure: bool = False,
 ) -> Result:
     from suite.run import MisuseError, run_cases
 
@@ -342,7 +349,7 @@ def _run(
     ):
         arguments += [f"--{name}={value}" for value in values]
     try:
-        return run_cases(arguments)
+        return run_cases(arguments, measure=measure)
     except MisuseError as error:
         misuse(str(error))
 

@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -47,8 +47,11 @@ class Result:
         return 0 if any(r.status != "unsupported" for r in self.records) else 3
 
 
-def run_cases(arguments: Sequence[str]) -> Result:
-    """Runs pytest on all cases with these options of the plugin. Raises MisuseError for options that make no sense."""
+def run_cases(arguments: Sequence[str], *, measure: bool = False) -> Result:
+    """Runs pytest on all cases with these options of the plugin. Raises MisuseError for options that make no sense.
+
+    measure: then also measures each kernel for the report's chapters, into the run folder.
+    """
     watcher = _Watcher(sys.stderr)
     command = [
         "-c",
@@ -78,6 +81,11 @@ def run_cases(arguments: Sequence[str]) -> Result:
     session = watcher.session
     if session is None:
         return Result(records=(), environment={}, errors=tuple(watcher.errors))
+    if measure and not watcher.interrupted:
+        try:
+            _measure(session, watcher.environment["env_id"], sys.stderr)
+        except KeyboardInterrupt:
+            watcher.interrupted = True
     ran = {record.kernel for record in session.records}
     entries = [] if session.strict else [entry for entry in session.known if entry.kernel in ran]
     existing = session.existing_cases() if entries else set()
@@ -89,6 +97,22 @@ def run_cases(arguments: Sequence[str]) -> Result:
         interrupted=watcher.interrupted,
         errors=tuple(watcher.errors),
     )
+
+
+def _measure(session: plugin.Session, env_id: str, stream: TextIO) -> None:
+    """Appends the measurements of every kernel and dtype of the session to its run folder."""
+    from suite.measure import OPS, measure_kernel
+
+    assert session.store is not None
+    pairs = [(k, dtype) for op in session.ops if op in OPS for k in session.kernels[op] for dtype in session.dtypes]
+    shown = time.monotonic()
+    for number, (kernel, dtype) in enumerate(pairs):
+        if time.monotonic() - shown > LINE_SECONDS:
+            shown = time.monotonic()
+            print(f"measuring {number} of {len(pairs)}: {kernel.op} {kernel.id} {dtype}", file=stream, flush=True)
+        for measurement in measure_kernel(kernel, dtype, device=session.device, host=session.host):
+            session.store.append_measurement(replace(measurement, env_id=env_id))
+    session.store.close()
 
 
 class _Watcher:

@@ -163,7 +163,7 @@ class _Evaluation:
         domain = self.kernel.domain(reference.facts, self.format)
         largest = reference.problem.x.max(axis=1, initial=-np.inf)
         ordinary = np.isfinite(largest)
-        failed = np.array([s != "passed" for s in judgement.row_status])
+        failed = np.array([s != "passed" for s in judgement.row_status], dtype=np.bool_)
         surprising = np.flatnonzero(ordinary & domain.fails & ~failed)
         if len(surprising):
             note = f"  law       domain: row {surprising[0]} passes although {domain.why} there; the declared domain is wrong"
@@ -217,7 +217,7 @@ class _Evaluation:
         reference, shapes = self._reference(inputs), _shapes(inputs)
         judgement = judge_values(self.op, reference, y, shapes, self.options, self.format, self.numerics, statistics=False)
         if judgement.broken and self.kernel.domain is not None and not self.strict:
-            failed = np.array([s != "passed" for s in judgement.row_status])
+            failed = np.array([s != "passed" for s in judgement.row_status], dtype=np.bool_)
             if not (failed & self.kernel.domain(reference.facts, self.format).works).any():
                 return replace(judgement, status="passed", broken=())
         return judgement

@@ -43,6 +43,7 @@ from suite.floating_point import subnormals_kept
 from suite.formats import LN2, Array, Format, bfloat16, compute_format, float16, float32, float64, get_format
 from suite.judge import FITTING, Judgement, check_output, judge_values, ulp_errors
 from suite.kernels import Kernel
+from suite.measure import OPS
 from suite.numerics import BEST_PRACTICE, Numerics
 from suite.ops import Op, get_op
 from suite.ops.arithmetic import Arb, Arithmetic, Float64, Mpmath
@@ -55,7 +56,6 @@ from suite.version import __version__
 Mask = NDArray[np.bool_]
 Findings = dict[str, dict[str, Any]]
 
-OPS = ("softmax", "log_softmax", "logsumexp")
 NAMES = (
     "output",
     "exp_ulp",

@@ -41,6 +41,7 @@ from numpy.typing import NDArray
 
 from suite.formats import DTYPES, FORMATS, Array, Format, compute_format, get_format
 from suite.kernels import Kernel
+from suite.measure import OPS
 from suite.ops import get_op
 from suite.records import Measurement
 from suite.tensors import to_float64, to_torch
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
 
 Formulas = dict[str, float | None]
 Fails = Callable[[Array], NDArray[np.bool_]]
-OPS = ("softmax", "log_softmax", "logsumexp")
 GRID_BITS = 20
 SMALLEST = -6
 LOST = 1.5

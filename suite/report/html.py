@@ -7,7 +7,9 @@ from typing import Any
 
 from suite.formats import DTYPES
 from suite.records import SUMMARY_CLASSES, Record, summary_class
+from suite.report.profile import COLUMNS, profile_context
 from suite.report.summaries import cell, counts, known_reasons, times, verdict, worst_cases
+from suite.report.thresholds import threshold_context
 from suite.store import Run
 
 
@@ -24,6 +26,7 @@ def render(runs: Sequence[Run]) -> str:
     )
     environment.filters["times"] = times
     records = [record for run in runs for record in run.records]
+    measurements = [measurement for run in runs for measurement in run.measurements]
     sentence, record = verdict(records)
     return environment.get_template("report.html").render(
         sentence=sentence,
@@ -47,6 +50,9 @@ def render(runs: Sequence[Run]) -> str:
         started=min((r.started for r in records if r.started), default=""),
         strict=any(r.strict for r in records),
         total=len(records),
+        profiles=profile_context(measurements),
+        profile_columns=COLUMNS,
+        **threshold_context(measurements),
     )
 
 

@@ -23,10 +23,13 @@ def neumaier(terms: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def compensated_sum(e: torch.Tensor, dim: int) -> torch.Tensor:
-    """sum of e along dim, which stays with size 1: LANES interleaved sums, as vector registers hold them, then their sum."""
+    """sum of e along dim, which stays with size 1: LANES interleaved sums, as vector registers hold them, halved to one."""
     rows = e.movedim(dim, -1)
     n = rows.shape[-1]
     padded = torch.nn.functional.pad(rows, (0, max(-(-n // LANES), 1) * LANES - n))
     lanes, lost = neumaier(torch.split(padded, LANES, -1))
-    total, more = neumaier(torch.split(lanes, 1, -1))
-    return (total + (more + lost.sum(-1, keepdim=True))).movedim(-1, dim)
+    while lanes.shape[-1] > 1:
+        left, right = lost.chunk(2, -1)
+        lanes, more = neumaier(lanes.chunk(2, -1))
+        lost = left + right + more
+    return (lanes + lost).movedim(-1, dim)
