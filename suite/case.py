@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from suite import inputs
-from suite.formats import Array, Format
+from suite.formats import DTYPES, Array, Format
 from suite.inputs.draws import Draw
 from suite.inputs.layouts import LAYOUTS
 from suite.inputs.targets import TARGETS, indices, probabilities
@@ -150,6 +150,7 @@ class CaseSpecification:
     options: Mapping[str, Any]
     layout: str
     target: str
+    dtypes: tuple[str, ...]
     laws: tuple[str, ...]
     why: str
     source: str
@@ -193,12 +194,13 @@ def case(
     options: Mapping[str, Any] | None = None,
     layout: str = "contiguous",
     target: str = "indices",
+    dtypes: tuple[str, ...] = DTYPES,
     laws: tuple[str, ...] = (),
 ) -> Callable[[T], T]:
     """Makes a test function a case: it runs for every op, shape, seed, kernel and dtype that the run selects.
 
-    shapes: profile -> shapes; the default is LADDER, or the shape of the captured data. The function's docstring is the law.
-    Raises ValueError for an unknown op, family, profile or law, or a function without a docstring.
+    shapes: profile -> shapes; the default is LADDER, or the shape of the captured data. dtypes: in which it says something.
+    The function's docstring is the law. Raises ValueError for an unknown op, family, profile or law, or a function without a docstring.
     """
     from suite.laws import get_law
 
@@ -222,6 +224,7 @@ def case(
             options=dict(options or {}),
             layout=layout,
             target=target,
+            dtypes=dtypes,
             laws=laws,
             why=why,
             source=source,

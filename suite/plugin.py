@@ -226,6 +226,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         (case, dtype, kernel)
         for case in cases
         for dtype in session.dtypes
+        if dtype in specification.dtypes or case.id in session.patterns
         for kernel in session.kernels[case.op]
         if case.profile == "smoke" or not kernel.slow or case.id in session.patterns
     ]

@@ -132,7 +132,7 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, `id` first; infinities and NaN as the strings "inf", "-inf" and "nan"."""
-        data = plain({"id": self.id, **asdict(self)})
+        data = plain({"id": self.id, **{f.name: getattr(self, f.name) for f in fields(self)}})
         assert isinstance(data, dict)
         return data
 

@@ -60,6 +60,7 @@ def run_cases(arguments: Sequence[str], *, measure: bool = False) -> Result:
         f"--confcutdir={plugin.cases_folder()}",
         "-p",
         "suite.plugin",
+        "--tb=native",  # nobody reads it, and pytest's own parses the source of every case that is expected to fail
         *arguments,
         str(plugin.cases_folder()),
     ]
