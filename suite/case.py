@@ -200,7 +200,7 @@ def case(
     """Makes a test function a case: it runs for every op, shape, seed, kernel and dtype that the run selects.
 
     shapes: profile -> shapes; the default is LADDER, or the shape of the captured data. dtypes: in which it says something.
-    The function's docstring is the law. Raises ValueError for an unknown op, family, profile or law, or a function without a docstring.
+    The function's docstring is the law. Raises ValueError for an unknown op, family, profile or law, and without a docstring.
     """
     from suite.laws import get_law
 
@@ -209,7 +209,7 @@ def case(
         get_op(op)
     for law in laws:
         get_law(law)
-    ladder = {"smoke": [chosen.fixed_shape]} if chosen.fixed_shape else (shapes or LADDER)
+    ladder = shapes or ({"smoke": [chosen.fixed_shape]} if chosen.fixed_shape else LADDER)
     if not set(ladder) <= set(PROFILES):
         raise ValueError(f"shapes has the profiles {sorted(ladder)}; expected some of {', '.join(PROFILES)}")
 
@@ -244,8 +244,8 @@ LADDER: Mapping[str, Sequence[tuple[int, ...]]] = {
 
 EVERY_LENGTH: Mapping[str, Sequence[tuple[int, ...]]] = {
     "smoke": [(8, 257)],
-    "quick": [*((8, n) for n in (7, 31, 33, 127, 129, 1000, 1023, 1025)), (2, 151936)],
-    "standard": [*((8, n) for n in (3, 16, 61, 63, 64, 65, 100, 128, 255, 256, 1006, 1024, 2047, 2048, 4095, 4096)),
+    "quick": [*((8, n) for n in (7, 31, 33, 129, 1000, 1025)), (2, 151936)],
+    "standard": [*((8, n) for n in (3, 16, 61, 63, 64, 65, 100, 127, 128, 255, 256, 1006, 1023, 1024, 2047, 2048, 4095, 4096)),
                  (4, 32768), (4, 128256), (4, 151936)],
 }  # fmt: skip
 """For the families at tile boundaries, which must be met at every length, those of vocabularies among them."""

@@ -69,6 +69,7 @@ def test_near_ties(evaluate):
     *ROW_OPS,
     family="midpoint_results",
     shapes={"smoke": [(16, 33)], "quick": [(64, 33)]},
+    dtypes=("bfloat16", "float16"),
     source="docs/verdict.md, section 7: the output's own rounding",
 )
 def test_midpoint_results(evaluate):
@@ -83,7 +84,11 @@ def test_real_attention_scores(evaluate):
 
 
 @case(
-    *ROW_OPS, family="every_16_bit_value", shapes={"quick": [(65536, 2)]}, source="all bit patterns: nothing is left to chance"
+    *ROW_OPS,
+    family="every_16_bit_value",
+    shapes={"quick": [(65536, 2)]},
+    dtypes=("bfloat16", "float16"),
+    source="all bit patterns: nothing is left to chance",
 )
 def test_every_16_bit_value(evaluate):
     """Beside a logit 0, every number of 16 bits, NaN and infinities included, has its right result."""
