@@ -7,6 +7,7 @@ from typing import Any
 
 from suite.formats import DTYPES
 from suite.records import SUMMARY_CLASSES, Record, summary_class
+from suite.report.answers import answers
 from suite.report.profile import COLUMNS, profile_context
 from suite.report.summaries import cell, counts, known_reasons, times, verdict, worst_cases
 from suite.report.thresholds import threshold_context
@@ -50,6 +51,7 @@ def render(runs: Sequence[Run]) -> str:
         started=min((r.started for r in records if r.started), default=""),
         strict=any(r.strict for r in records),
         total=len(records),
+        answers=answers(records, measurements),
         profiles=profile_context(measurements),
         profile_columns=COLUMNS,
         **threshold_context(measurements),
