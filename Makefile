@@ -1,13 +1,15 @@
 # make report, make test: the two commands of a newcomer. Both install what they need into .venv first.
 PYTHON ?= python3
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# What of pyproject.toml's extras to install; dev,triton,zoo (a gigabyte more) also tests Triton, JAX and ONNX Runtime.
+EXTRAS ?= dev
 BIN := .venv/bin
 
-.PHONY: report test check lint types wheel bench score honest everyday clean
+.PHONY: report test check lint types wheel bench score honest everyday claims clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
 report: .venv/installed
@@ -48,6 +50,10 @@ honest: .venv/installed
 # The table of everyday checks in the README.
 everyday: .venv/installed
 	$(BIN)/python -m tests.everyday_checks
+
+# The table of docs/published-results.md.
+claims: .venv/installed
+	$(BIN)/softmax-suite claims
 
 clean:
 	rm -rf .venv runs

@@ -11,7 +11,10 @@ import sys
 from importlib import metadata
 from typing import Any
 
-PACKAGES = ("torch", "numpy", "scipy", "mpmath", "python-flint", "pandas", "pytest", "hypothesis", "triton", "jax")
+PACKAGES = (
+    "torch", "numpy", "scipy", "mpmath", "python-flint", "pandas", "pytest", "hypothesis",
+    "triton", "jax", "onnxruntime", "onnx",
+)  # fmt: skip
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from typing import Any
 
 from suite.formats import DTYPES
 from suite.records import Measurement, Record
-from suite.report.profile import words
+from suite.report.profile import FLUSHES, words
 from suite.report.summaries import how_bad, times, worst
 
 NAMED = 3
@@ -62,17 +62,11 @@ def _badness(record: Record) -> tuple[int, float]:
 def _numerics(group: Sequence[Record], profile: dict[str, Any]) -> list[str]:
     """What it declares, and what it looks like from outside."""
     lines = [f"declares {group[0].numerics}"]
-    for name, label in (
-        ("fits", "looks like "),
-        ("base", ""),
-        ("exp_ulp", "exp "),
-        ("accumulate", "sum: "),
-        ("flushes", "0 from gap "),
-    ):
+    for name, label in (("fits", "looks like "), ("base", ""), ("exp_ulp", "exp "), ("accumulate", "sum: ")):
         text = words(name, profile[name]) if name in profile else ""
-        if text:
-            lines.append(label + text)
-    return lines
+        lines += [label + text] if text else []
+    flushes = profile.get("flushes", {}).get("value")
+    return lines + ([FLUSHES[flushes["kind"]]] if flushes else [])
 
 
 def _distance(op: str, group: Sequence[Record]) -> list[str]:
