@@ -52,6 +52,8 @@ def render(runs: Sequence[Run]) -> str:
         strict=any(r.strict for r in records),
         total=len(records),
         answers=answers(records, measurements),
+        laws=_LAWS,
+        same_bits=_same_bits(records),
         profiles=profile_context(measurements),
         profile_columns=COLUMNS,
         **threshold_context(measurements),
@@ -106,6 +108,24 @@ def _kernels(records: Sequence[Record]) -> list[dict[str, Any]]:
                 "numerics": group[0].numerics,
             }
         )
+    return rows
+
+
+_LAWS = ("repeat", "replay", "permutation", "shift", "batch", "neighbour", "written", "canaries")
+
+
+def _same_bits(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
+    """For each kernel, law by law, in how many of its evaluations both sides had the same bits; "" where none was made."""
+    rows = []
+    for op, kernel in sorted({(r.op, r.kernel) for r in records}):
+        found = [r.bitwise for r in records if (r.op, r.kernel) == (op, kernel) and r.bitwise]
+        if not found:
+            continue
+        cells = []
+        for law in _LAWS:
+            same = [bitwise[law] for bitwise in found if law in bitwise]
+            cells.append("" if not same else "all" if all(same) else f"{sum(same)} of {len(same)}")
+        rows.append((f"{op} {kernel}", cells))
     return rows
 
 
