@@ -20,7 +20,7 @@ import torch
 
 from suite.execution import state
 from suite.execution.adapters import adapted_call
-from suite.execution.memory import Guards, Memory, filled
+from suite.execution.memory import Guards, Memory, filled, guarding
 from suite.kernels import Kernel
 from suite.tensors import bits
 
@@ -86,8 +86,8 @@ class InProcess:
         status: str | None = None
         message, value, seconds = "", None, None
         try:
-            with _recorded(printed) as caught, filled() if memory == "filled" else guards or contextlib.nullcontext():
-                value, seconds = adapted_call(kernel, tensors, options)
+            with _recorded(printed) as caught:
+                value, seconds = _watched_call(kernel, tensors, options, memory, guards)
         except NotImplementedError as error:
             status, message = "unsupported", _exception_text(error)
         except (MemoryError, torch.OutOfMemoryError) as error:
@@ -111,6 +111,23 @@ class InProcess:
             warnings=tuple(dict.fromkeys(_clean(f"{w.category.__name__}: {str(w.message)[:200]}") for w in caught)),
             output=printed.text(),
         )
+
+
+def _watched_call(
+    kernel: Kernel, tensors: tuple[torch.Tensor, ...], options: Mapping[str, Any], memory: Memory, guards: Guards | None
+) -> tuple[Any, float]:
+    """adapted_call() under the watch of `memory`. A graph of torch.compile has canaries around its inputs only."""
+    if memory == "filled":
+        with filled():
+            return adapted_call(kernel, tensors, options)
+    if guards is not None:
+        try:
+            with guarding(guards):
+                return adapted_call(kernel, tensors, options)
+        except RuntimeError as error:
+            if "fail_on_recompile" not in str(error):
+                raise
+    return adapted_call(kernel, tensors, options)
 
 
 @contextlib.contextmanager

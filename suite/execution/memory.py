@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -39,6 +40,19 @@ def filled() -> Iterator[None]:
     finally:
         switches.fill_uninitialized_memory = before
         torch.set_deterministic_debug_mode(mode)
+
+
+@contextlib.contextmanager
+def guarding(guards: Guards) -> Iterator[None]:
+    """Allocations between canaries. Raises RuntimeError where torch.compile would have to compile for it.
+
+    It would run the function eagerly instead, now and ever after: no graph is made under a dispatch mode. The stance refuses.
+    """
+    with contextlib.ExitStack() as stack:
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("fail_on_recompile"))
+        stack.enter_context(guards)
+        yield
 
 
 class Guards(TorchDispatchMode):  # type: ignore[no-untyped-call]

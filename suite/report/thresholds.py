@@ -47,6 +47,8 @@ MARKERS = "osD^vX"
 GRAY = "#888888"
 TICKS = (1, 10, 100, 1000, 10000, 100000)
 NAMED = 4
+LARGEST_DRAWN = 1e250
+"""Axes reach beyond what they show, and must stay in the range of float64."""
 
 
 def threshold_context(measurements: Sequence[Measurement]) -> dict[str, Any]:
@@ -190,6 +192,8 @@ def _lines(group: Sequence[Measurement], quantity: str, dtype: str) -> dict[str,
 
 
 def _draw(axes: Axes, series: list[tuple[list[str], dict[int, float]]], lines: dict[str, dict[int, float]]) -> None:
+    series = [(names, _drawable(points)) for names, points in series]
+    lines = {name: _drawable(values) for name, values in lines.items()}
     shown = [v for _, points in series for v in points.values() if v > 0]
     shown += [v for values in lines.values() for v in values.values() if v > 0]
     logarithmic = max(shown) > 50 * min(shown)
@@ -228,6 +232,10 @@ def _draw(axes: Axes, series: list[tuple[list[str], dict[int, float]]], lines: d
     axes.minorticks_off()
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), fontsize=8, handletextpad=0.3, borderaxespad=0)
+
+
+def _drawable(values: dict[int, float]) -> dict[int, float]:
+    return {n: min(value, LARGEST_DRAWN) for n, value in values.items()}
 
 
 def _label_lines(axes: Axes, lines: dict[str, dict[int, float]], logarithmic: bool) -> None:

@@ -43,6 +43,8 @@ class CrossEntropy(Op):
         if not logits:
             raise ValueError("logits has no dim; expected [n], [N, n] or [N, n, ...]")
         dim = self.axis(options, logits)
+        if not logits[dim]:
+            raise ValueError(f"logits of shape {list(logits)} have no class; expected at least one in dim {dim}")
         if target not in (logits, logits[:dim] + logits[dim + 1 :]):
             raise ValueError(f"target has shape {list(target)}; logits of shape {list(logits)} need that or [N, ...]")
         return {**options, "ignore_index": int(ignore_index), "label_smoothing": float(smoothing)}
@@ -54,7 +56,13 @@ class CrossEntropy(Op):
         logits, target = inputs["logits"], np.asarray(inputs["target"])
         dim = self.axis(options, logits.shape)
         x = as_rows(logits, dim)
-        if target.dtype.kind == "f":
+        probabilities = target.dtype.kind == "f"
+        if target.shape != (logits.shape if probabilities else logits.shape[:dim] + logits.shape[dim + 1 :]):
+            kind = "class probabilities" if probabilities else "class indices"
+            raise ValueError(
+                f"target has the shape {list(target.shape)}, which {kind} for logits {list(logits.shape)} have not"
+            )
+        if probabilities:
             if not (np.isfinite(target).all() and (target >= 0).all()):
                 raise ValueError("target has class probabilities that are negative or not finite")
             weights, kept = as_rows(target, dim), np.ones(len(x), dtype=bool)

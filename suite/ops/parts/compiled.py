@@ -9,11 +9,14 @@ import torch
 from suite.ops.parts.wide import RowKernel
 
 
+GRAPHS = 8
+
+
 def compiled(function: RowKernel) -> RowKernel:
     """Makes f(x, dim) a graph of torch.compile; shapes are symbolic, but for sizes 0 and 1, and each dtype is a graph.
 
     torch.compile keeps 8 graphs of a function and then runs it eagerly, or raises, with fullgraph. Here the graphs are
-    dropped then and the ninth is compiled. Every other way back to eager (TORCH_COMPILE_DISABLE, suppress_errors) is a
+    dropped before that, and the ninth is compiled. Every other way back to eager (TORCH_COMPILE_DISABLE, suppress_errors) is a
     RuntimeError. Raises what the compiler raises, where there is none, say.
     """
 
@@ -23,6 +26,8 @@ def compiled(function: RowKernel) -> RowKernel:
             raise RuntimeError("torch.compile ran this function eagerly")
         return function(x, dim)
 
+    seen: set[tuple[object, ...]] = set()
+
     @functools.cache
     def graph() -> RowKernel:  # made at the first call: torch.compile takes seconds to import
         return torch.compile(traced, fullgraph=True, dynamic=True)
@@ -31,6 +36,11 @@ def compiled(function: RowKernel) -> RowKernel:
     def call(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
         from torch._dynamo.exc import FailOnRecompileLimitHit
 
+        kind = (x.dtype, dim, x.is_contiguous(), *(min(size, 2) for size in x.shape))
+        if kind not in seen and len(seen) == GRAPHS:
+            torch.compiler.reset()
+            seen.clear()
+        seen.add(kind)
         try:
             return graph()(x, dim)
         except FailOnRecompileLimitHit:
