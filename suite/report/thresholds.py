@@ -47,7 +47,7 @@ MARKERS = "osD^vX"
 GRAY = "#888888"
 TICKS = (1, 10, 100, 1000, 10000, 100000)
 NAMED = 4
-LARGEST_DRAWN = 1e250
+LARGEST_DRAWN = 1e150
 """Axes reach beyond what they show, and must stay in the range of float64."""
 
 

@@ -8,8 +8,8 @@ import torch
 
 from suite.ops.parts.wide import RowKernel
 
-
-GRAPHS = 8
+GRAPHS = 4
+"""Of these kinds; each may be compiled a second time, where a law changes a global switch."""
 
 
 def compiled(function: RowKernel) -> RowKernel:
