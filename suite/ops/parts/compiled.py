@@ -9,7 +9,9 @@ import torch
 from suite.ops.parts.wide import RowKernel
 
 GRAPHS = 4
-"""Of these kinds; each may be compiled a second time, where a law changes a global switch."""
+"""Kinds of input at a time, of all functions, whose graphs count as one's; a law that sets a global switch makes a second."""
+
+_SEEN: set[tuple[object, ...]] = set()
 
 
 def compiled(function: RowKernel) -> RowKernel:
@@ -26,8 +28,6 @@ def compiled(function: RowKernel) -> RowKernel:
             raise RuntimeError("torch.compile ran this function eagerly")
         return function(x, dim)
 
-    seen: set[tuple[object, ...]] = set()
-
     @functools.cache
     def graph() -> RowKernel:  # made at the first call: torch.compile takes seconds to import
         return torch.compile(traced, fullgraph=True, dynamic=True)
@@ -36,11 +36,11 @@ def compiled(function: RowKernel) -> RowKernel:
     def call(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
         from torch._dynamo.exc import FailOnRecompileLimitHit
 
-        kind = (x.dtype, dim, x.is_contiguous(), *(min(size, 2) for size in x.shape))
-        if kind not in seen and len(seen) == GRAPHS:
+        kind = (function, x.dtype, dim, x.is_contiguous(), *(min(size, 2) for size in x.shape))
+        if kind not in _SEEN and len(_SEEN) == GRAPHS:
             torch.compiler.reset()
-            seen.clear()
-        seen.add(kind)
+            _SEEN.clear()
+        _SEEN.add(kind)
         try:
             return graph()(x, dim)
         except FailOnRecompileLimitHit:
