@@ -10,7 +10,7 @@ import datetime
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from suite.run import Result
 
 RUNS = Path("runs")
+OPTION_HELP = "An option of the op, such as reduction=none; repeatable."
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -100,14 +101,16 @@ def run(
     "input_file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Judge on x of this .npz or .safetensors.",
+    help="Judge on x, or logits and target, of this .npz or .safetensors.",
 )
+@click.option("--option", "settings", multiple=True, metavar="NAME=VALUE", help=f"With --input. {OPTION_HELP}")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Also write a run folder.")
 @selection
 def check(
     kernels: tuple[str, ...],
     profile: str,
     input_file: Path | None,
+    settings: tuple[str, ...],
     out: Path | None,
     json_file: Path | None,
     **selected: Any,
@@ -116,7 +119,9 @@ def check(
     if out is not None and any(out.glob("records-*.jsonl")):
         misuse(f"--out {str(out)!r} holds the records of another run; name a new folder")
     if input_file is not None:
-        result = _check_input(kernels, input_file, out=out, **selected)
+        result = _check_input(kernels, input_file, settings, out=out, **selected)
+    elif settings:
+        misuse("--option goes with --input; a case has its options in its id")
     else:
         result = _run(kernels, profile, out=out, **selected)
     _write_json(json_file, result)
@@ -132,12 +137,19 @@ def check(
 @cli.command()
 @click.option("--op", required=True, type=click.Choice(NAMES))
 @click.option(
-    "--tensors", required=True, type=click.Path(path_type=Path), metavar="FILE", help="x and y, .npz or .safetensors."
+    "--tensors",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The inputs by name (x; logits and target) and y, .npz or .safetensors.",
 )
-@click.option("--dim", default=-1, show_default=True, help="The reduced dim.")
+@click.option("--dim", type=int, help="The reduced dim, -1 by default; short for --option dim=DIM.")
+@click.option("--option", "settings", multiple=True, metavar="NAME=VALUE", help=OPTION_HELP)
 @click.option("--dtype", type=click.Choice(DTYPES), help="Format of raw bit patterns in an .npz.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE")
-def judge(op: str, tensors: Path, dim: int, dtype: str | None, json_file: Path | None) -> None:
+def judge(
+    op: str, tensors: Path, dim: int | None, settings: tuple[str, ...], dtype: str | None, json_file: Path | None
+) -> None:
     """Judges saved tensors: x, the input, and y, what a kernel made of it. For C++, CUDA, JAX and other machines."""
     from dataclasses import asdict
 
@@ -146,9 +158,10 @@ def judge(op: str, tensors: Path, dim: int, dtype: str | None, json_file: Path |
     from suite.saved_tensors import load, pick
 
     try:
+        options = _parse_options(op, settings) | ({"dim": dim} if dim is not None else {})
         saved = load(tensors, dtype=dtype)
-        x, y = pick(saved, ("x", "input"), tensors), pick(saved, ("y", "output"), tensors)
-        judgement = judge_tensors(op, x, y, options={"dim": dim})
+        inputs, y = _pick_inputs(op, saved, tensors), pick(saved, ("y", "output"), tensors)
+        judgement = judge_tensors(op, inputs, y, options=options)
     except (ValueError, TypeError) as error:
         misuse(str(error))
     click.echo(judgement.message)
@@ -357,6 +370,7 @@ def _run(
 def _check_input(
     kernels: Sequence[str],
     input_file: Path,
+    settings: Sequence[str],
     *,
     out: Path | None,
     ops: tuple[str, ...],
@@ -367,35 +381,47 @@ def _check_input(
     strict: bool,
     known: tuple[Path, ...],
 ) -> Result:
-    """Judges kernels on the tensor x of a file, in its own dtype, or in the dtypes given where they hold its values."""
+    """Judges kernels on the inputs in a file, in the logits' own dtype, or in the dtypes given where they hold the values."""
     from suite.case import Case
     from suite.environment import probe
     from suite.execution import evaluate
     from suite.formats import get_format
     from suite.kernels import load_kernels
+    from suite.ops import get_op
     from suite.oracle import Oracle
     from suite.oracle.cache import default_folder
     from suite.run import Result
-    from suite.saved_tensors import load, pick
+    from suite.saved_tensors import load
     from suite.store import Store
-    from suite.tensors import dtype_name, to_float64
+    from suite.tensors import dtype_name, to_numpy
 
     if patterns or known:
         misuse("--input judges one input; it goes with neither --case nor --known-failures")
     if len(ops) != 1:
         misuse("--input needs exactly one --op")
     try:
-        x = pick(load(input_file, dtype=dtypes[0] if dtypes else None), ("x", "input"), input_file)
-        values, records = to_float64(x), []
+        op, options = get_op(ops[0]), _parse_options(ops[0], settings)
+        tensors = _pick_inputs(op.name, load(input_file, dtype=dtypes[0] if dtypes else None), input_file)
+        inputs, records = {name: to_numpy(tensor) for name, tensor in tensors.items()}, []
+        logits = tensors[op.arguments[0]]
+        for dtype in dtypes or (dtype_name(logits),):
+            for name, values in inputs.items():
+                if tensors[name].is_floating_point() and not get_format(dtype).holds(values):
+                    raise ValueError(f"{input_file} has values of {name} that {dtype} cannot hold")
+        op.problem(inputs, op.resolve_options(options, {name: tuple(values.shape) for name, values in inputs.items()}))
         oracle, environment = Oracle(default_folder()), probe(device)
         store = Store(out) if out is not None else None
         if store is not None:
             store.write_environment(environment)
-        for dtype in dtypes or (dtype_name(x),):
-            format = get_format(dtype)
-            if not format.holds(values):
-                raise ValueError(f"{input_file} has values of x that {dtype} cannot hold")
-            case = Case(op=ops[0], family="file", shape=tuple(values.shape), why=f"the tensor x of {input_file.name}")
+        for dtype in dtypes or (dtype_name(logits),):
+            case = Case(
+                op=op.name,
+                family="file",
+                shape=tuple(logits.shape),
+                options=options,
+                target="probabilities" if "target" in tensors and tensors["target"].is_floating_point() else "indices",
+                why=f"the tensors of {input_file.name}",
+            )
             for specification in kernels:
                 for kernel in load_kernels(specification, ops[0]):
                     record = evaluate(
@@ -407,7 +433,7 @@ def _check_input(
                         store=store,
                         strict=strict,
                         env_id=environment["env_id"],
-                        inputs={"x": values},
+                        inputs=inputs,
                         input_file=str(input_file),
                     )
                     records.append(record)
@@ -416,6 +442,34 @@ def _check_input(
     except ValueError as error:
         misuse(str(error))
     return Result(records=tuple(records), environment=environment)
+
+
+def _pick_inputs(op: str, saved: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The op's inputs among the tensors of a file: those of its arguments, where the first may be called input too."""
+    from suite.ops import get_op
+    from suite.saved_tensors import pick
+
+    first, *others = get_op(op).arguments
+    return {first: pick(saved, (first, "input"), path)} | {name: pick(saved, (name,), path) for name in others}
+
+
+def _parse_options(op: str, settings: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE texts as options of the op. Raises ValueError for an unknown name, or a value of another type."""
+    from suite.ops import get_op
+
+    defaults, options = get_op(op).options, dict[str, Any]()
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        if name not in defaults:
+            raise ValueError(
+                f"--option {setting!r} names no option of {op}; expected one of {', '.join(defaults)}, as NAME=VALUE"
+            )
+        kind = type(defaults[name])
+        try:
+            options[name] = {"True": True, "False": False}[text] if kind is bool else kind(text)
+        except (ValueError, KeyError):
+            raise ValueError(f"--option {setting!r}: expected {kind.__name__}, such as {name}={defaults[name]}") from None
+    return options
 
 
 def _finish(result: Result) -> NoReturn:

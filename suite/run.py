@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -107,13 +108,13 @@ def _measure(session: plugin.Session, env_id: str, stream: TextIO) -> None:
     assert session.store is not None
     pairs = [(k, dtype) for op in session.ops if op in OPS for k in session.kernels[op] for dtype in session.dtypes]
     shown = time.monotonic()
-    for number, (kernel, dtype) in enumerate(pairs):
-        if time.monotonic() - shown > LINE_SECONDS:
-            shown = time.monotonic()
-            print(f"measuring {number} of {len(pairs)}: {kernel.op} {kernel.id} {dtype}", file=stream, flush=True)
-        for measurement in measure_kernel(kernel, dtype, device=session.device, host=session.host):
-            session.store.append_measurement(replace(measurement, env_id=env_id))
-    session.store.close()
+    with contextlib.closing(session.store) as store:
+        for number, (kernel, dtype) in enumerate(pairs):
+            if time.monotonic() - shown > LINE_SECONDS:
+                shown = time.monotonic()
+                print(f"measuring {number} of {len(pairs)}: {kernel.op} {kernel.id} {dtype}", file=stream, flush=True)
+            for measurement in measure_kernel(kernel, dtype, device=session.device, host=session.host):
+                store.append_measurement(replace(measurement, env_id=env_id))
 
 
 class _Watcher:

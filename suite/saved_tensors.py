@@ -12,7 +12,15 @@ import numpy as np
 
 from suite.formats import FORMATS, get_format
 
-_SAFETENSORS = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_SAFETENSORS = {
+    "F64": ("float64", 8),
+    "F32": ("float32", 4),
+    "BF16": ("bfloat16", 2),
+    "F16": ("float16", 2),
+    "I64": ("int64", 8),
+    "I32": ("int32", 4),
+}
+"""Names of dtypes in safetensors: torch's name, bytes of an entry. Integers are class indices."""
 _HEADER_LIMIT = 100_000_000
 
 
@@ -81,13 +89,13 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
                 continue
             if entry["dtype"] not in _SAFETENSORS:
                 raise ValueError(f"{name} has dtype {entry['dtype']}; expected one of {', '.join(_SAFETENSORS)}")
-            format = FORMATS[_SAFETENSORS[entry["dtype"]]]
+            dtype, entry_bytes = _SAFETENSORS[entry["dtype"]]
             start, end = (int(offset) for offset in entry["data_offsets"])
             shape = tuple(int(n) for n in entry["shape"])
-            size = math.prod(shape) * format.bits // 8
+            size = math.prod(shape) * entry_bytes
             if min(shape, default=0) < 0 or not 0 <= start <= end <= len(data) or end - start != size:
                 raise ValueError(f"{name} has offsets {start}:{end} that do not fit its shape {list(shape)}")
-            torch_dtype = getattr(torch, format.name)
+            torch_dtype = getattr(torch, dtype)
             if not size:
                 tensors[name] = torch.empty(shape, dtype=torch_dtype)
                 continue

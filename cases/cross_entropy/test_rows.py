@@ -50,7 +50,7 @@ def test_masked_tiles(evaluate):
     evaluate()
 
 
-@case("cross_entropy", family="nan_and_infinity", shapes=SHAPES, options=NONE, source="docs/verdict.md, section 1")
+@case("cross_entropy", family="nan_and_infinity", shapes=SHAPES, options=NONE, source="docs/verdict.md, section 5")
 def test_nan_and_infinity(evaluate):
     """NaN in a row makes its loss NaN, unless the row is ignored, and no other."""
     evaluate()
@@ -67,7 +67,7 @@ def test_sentinels(evaluate):
     family="two_heavy_ends",
     shapes={"smoke": [(8, 257)], "quick": [(8, 1025), (2, 151936)], "standard": [(4, 32768), (2, 128256)]},
     options=NONE,
-    source="docs/verdict.md, section 6: long rows",
+    source="docs/verdict.md, section 7: long rows",
 )
 def test_two_heavy_ends(evaluate):
     """At any number of classes, each counts exactly once."""

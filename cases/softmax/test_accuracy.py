@@ -18,7 +18,7 @@ def test_normal(evaluate):
     evaluate()
 
 
-@case(*ROW_OPS, family="normal", shapes=VOCABULARY, source="docs/verdict.md, section 6: long rows")
+@case(*ROW_OPS, family="normal", shapes=VOCABULARY, source="docs/verdict.md, section 7: long rows")
 def test_normal_vocabulary(evaluate):
     """A sum of 151,936 terms is accurate to the bound, which no accumulator of 16 bits is."""
     evaluate()
@@ -70,7 +70,7 @@ def test_near_ties(evaluate):
     family="midpoint_results",
     shapes={"smoke": [(16, 33)], "quick": [(64, 33)]},
     dtypes=("bfloat16", "float16"),
-    source="docs/verdict.md, section 7: the output's own rounding",
+    source="docs/verdict.md, section 8: the output's own rounding",
 )
 def test_midpoint_results(evaluate):
     """Results beside the middle of two numbers of 16 bits are rounded once, the right way."""

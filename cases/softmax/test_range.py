@@ -18,7 +18,7 @@ def test_underflow_edge(evaluate):
     evaluate()
 
 
-@case(*ROW_OPS, family="subnormal_results", source="docs/verdict.md, section 8: underflow and flush to zero")
+@case(*ROW_OPS, family="subnormal_results", source="docs/verdict.md, section 9: underflow and flush to zero")
 def test_subnormal_results(evaluate):
     """A row of which most results are subnormal is judged by the spacing of the subnormals, or flushed as a whole."""
     evaluate()
@@ -42,7 +42,7 @@ def test_very_negative(evaluate):
     evaluate()
 
 
-@case(*ROW_OPS, family="offset", source="docs/verdict.md, section 5: what shift invariance costs")
+@case(*ROW_OPS, family="offset", source="docs/verdict.md, section 6: what shift invariance costs")
 def test_offset(evaluate):
     """A common offset changes nothing but the bits that it took from the inputs."""
     evaluate()
@@ -54,7 +54,7 @@ def test_exact_offset(evaluate):
     evaluate()
 
 
-@case(*ROW_OPS, family="tiny_logits", source="docs/verdict.md, section 8")
+@case(*ROW_OPS, family="tiny_logits", source="docs/verdict.md, section 9")
 def test_tiny_logits(evaluate):
     """Subnormal logits and signed zeros are zeros as far as exp is concerned: a uniform row."""
     evaluate()

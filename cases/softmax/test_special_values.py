@@ -33,14 +33,14 @@ def test_nan_and_infinity(evaluate):
     family="mixed_rows",
     shapes={"smoke": [(17, 33)], "quick": [(17, 257)]},
     laws=("batch",),
-    source="docs/verdict.md, 12",
+    source="docs/verdict.md, section 13",
 )
 def test_mixed_rows(evaluate):
     """Rows of every difficulty in one batch each have their own result: nothing leaks from one row into another."""
     evaluate()
 
 
-@case(*ROW_OPS, family="normal", shapes={"smoke": [(9, 61)]}, laws=("neighbour",), source="docs/verdict.md, section 12")
+@case(*ROW_OPS, family="normal", shapes={"smoke": [(9, 61)]}, laws=("neighbour",), source="docs/verdict.md, section 13")
 def test_hostile_neighbours(evaluate):
     """A row keeps its result when its neighbours in the batch turn to NaN, infinities and huge numbers."""
     evaluate()

@@ -3,7 +3,7 @@
 from suite.case import EVERY_LENGTH, case
 
 ROW_OPS = ("softmax", "log_softmax", "logsumexp")
-LONG_ROWS = "docs/verdict.md, section 6: long rows"
+LONG_ROWS = "docs/verdict.md, section 7: long rows"
 
 
 @case(*ROW_OPS, family="sparse", shapes=EVERY_LENGTH, laws=("permutation",), source=LONG_ROWS)

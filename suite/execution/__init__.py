@@ -65,7 +65,9 @@ def evaluate(
     evaluation = _Evaluation(case, kernel, format, device, host or InProcess(), oracle or default_oracle(), strict, inputs)
     record = replace(evaluation.run(), env_id=env_id)
     if input_file:
-        record = replace(record, reproduce=record.reproduce.replace(f"--case {case.id}", f"--input {shlex.quote(input_file)}"))
+        options = "".join(f" --option {name}={value}" for name, value in case.options.items())
+        given = f"--input {shlex.quote(input_file)}{options}"
+        record = replace(record, reproduce=record.reproduce.replace(f"--case {case.id}", given))
     if not strict:
         record = apply(record, known)
     if store is not None:
@@ -182,6 +184,7 @@ class _Evaluation:
             output=y,
             dim=self.op.axis(self.options, inputs[logits].shape),
             keeps_length=self.op.keeps_length,
+            targeted="target" in self.op.arguments,
             format=self.format,
             call=lambda x, memory="plain": self._call_again({**inputs, logits: x}, memory),
             judge=lambda x, output: self._judge_again({**inputs, logits: x}, output),

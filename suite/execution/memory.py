@@ -17,7 +17,9 @@ Memory = Literal["plain", "filled", "guarded"]
 GUARD = 64
 """Entries of canary on either side: a write that misses by a few lines hits them."""
 
-CANARY = -1.25e4
+CANARY = 1.25e4
+"""Large and positive: as one more logit of a row it would take everything, so that reading it shows."""
+
 _ALLOCATORS = (
     "empty.memory_format",
     "empty_strided.default",

@@ -11,7 +11,8 @@ def arrange(tensor: Any, layout: str) -> Any:
     """The tensor in this layout: equal values and shape, other strides or storage offset; NaN lies between the entries.
 
     transposed: the last dim varies slowest. strided: every second entry of a longer last dim. padded: a window of longer
-    rows, which begin at odd places. expanded: one slice of the first dim with stride 0, so all slices must be equal.
+    rows, which begin at odd places. expanded: one slice of the first dim with stride 0, so all slices must be equal; NaN
+    where the others would be.
     Raises ValueError for an unknown layout.
     """
     if layout not in LAYOUTS:
@@ -25,7 +26,9 @@ def arrange(tensor: Any, layout: str) -> Any:
     if layout == "padded":
         return _inside(tensor, (*others, n + 5), slice(3, 3 + n))
     if layout == "expanded":
-        return tensor[:1].expand(tensor.shape)
+        window = tensor.new_full(tensor.shape, float("nan"))
+        window[:1] = tensor[:1]
+        return window[:1].expand(tensor.shape)
     return tensor
 
 

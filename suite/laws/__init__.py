@@ -22,8 +22,9 @@ class Trial:
     """One judged call of a kernel, and the means to call it again.
 
     x: the float64 logits. output: the judged float64 output. dim: the dimension of the rows, counted from 0.
-    keeps_length: whether the output has the logits' shape. format: of the logits. call: kernel on float64 logits, all else
-    as it was, to a float64 output; with memory="filled" or "guarded" under watch (suite/execution/memory.py).
+    keeps_length: whether the output has the logits' shape. targeted: whether each row has a target beside its logits.
+    format: of the logits. call: kernel on float64 logits, all else as it was, to a float64 output; with memory="filled" or
+    "guarded" under watch (suite/execution/memory.py).
     judge: the judgement of an output for float64 logits of any shape.
     """
 
@@ -31,6 +32,7 @@ class Trial:
     output: Any
     dim: int
     keeps_length: bool
+    targeted: bool
     format: Format
     call: Callable[..., Any]
     judge: Callable[[Any, Any], Judgement]

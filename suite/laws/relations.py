@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from suite.formats import Array
@@ -16,8 +18,8 @@ def repeat(trial: Trial) -> Finding:
 
 def replay(trial: Trial) -> Finding:
     """After a call on other values of the same shape, and for those too, the result is right: none is kept and replayed."""
-    output = trial.call(np.roll(trial.x, 1, axis=trial.dim))
-    finding = _compare(trial, "the entries of each row moved on by one", _unrolled(trial, output))
+    moved = np.roll(trial.x, 1, axis=trial.dim)
+    finding = _moved(trial, "the entries of each row moved on by one", moved, lambda y: np.roll(y, -1, axis=trial.dim))
     if not finding.held:
         return finding
     return _compare(trial, "the first input once more", trial.call(trial.x))
@@ -25,8 +27,8 @@ def replay(trial: Trial) -> Finding:
 
 def permutation(trial: Trial) -> Finding:
     """Reversing a row reverses its result: the order of the entries decides rounding only, and no result is replayed."""
-    output = trial.call(np.flip(trial.x, axis=trial.dim).copy())
-    return _compare(trial, "the same rows reversed", np.flip(output, axis=trial.dim) if trial.keeps_length else output)
+    moved = np.flip(trial.x, axis=trial.dim).copy()
+    return _moved(trial, "the same rows reversed", moved, lambda y: np.flip(y, axis=trial.dim))
 
 
 def shift(trial: Trial) -> Finding:
@@ -51,8 +53,8 @@ def shift(trial: Trial) -> Finding:
 
 def batch(trial: Trial) -> Finding:
     """A row gives the same result alone as among others: nothing leaks between the rows of a batch."""
-    if trial.x.ndim < 2:
-        return Finding(held=True, note="one row only")
+    if trial.x.ndim < 2 or trial.targeted:
+        return Finding(held=True, note="one row only" if trial.x.ndim < 2 else "rows have targets, which stay a batch")
     batch_axis = 0 if trial.dim != 0 else 1
     row_in_output = batch_axis if trial.keeps_length or trial.dim > batch_axis else batch_axis - 1
     bitwise = True
@@ -70,6 +72,8 @@ def batch(trial: Trial) -> Finding:
 
 def neighbour(trial: Trial) -> Finding:
     """A row keeps its result when every other row of the batch turns to NaN, infinities and huge numbers."""
+    if not trial.keeps_length and trial.output.ndim != trial.x.ndim - 1:
+        return Finding(held=True, note="the rows are reduced to one result")
     hostile = trial.x.copy()
     rows = np.moveaxis(hostile, trial.dim, -1)
     for count, index in enumerate(np.ndindex(rows.shape[:-1])):
@@ -100,11 +104,18 @@ def _compare(trial: Trial, what: str, output: Array) -> Finding:
     return _finding(what, trial.judge(trial.x, output), False)
 
 
-def _unrolled(trial: Trial, output: Array) -> Array:
-    return np.roll(output, -1, axis=trial.dim) if trial.keeps_length else output
+def _moved(trial: Trial, what: str, x: Array, back: Callable[[Array], Array]) -> Finding:
+    """Calls with the entries of each row moved; moved back, the result must be right for the trial's own rows.
+
+    A target does not move with its row's entries, so that the result is another and is judged for x itself.
+    """
+    output = trial.call(x)
+    if trial.targeted:
+        return _finding(what, trial.judge(x, output), None)
+    return _compare(trial, what, back(output) if trial.keeps_length else output)
 
 
-def _finding(what: str, judgement: Judgement, bitwise: bool) -> Finding:
+def _finding(what: str, judgement: Judgement, bitwise: bool | None) -> Finding:
     held = judgement.status in ("passed", "unjudged")
     return Finding(held=held, bitwise=bitwise, note="" if held else f"{what}: {judgement.message}")
 

@@ -99,9 +99,9 @@ class RowFacts:
     @property
     def argument_roundings(self) -> float:
         """Roundings, in units of u times the gap, that the argument of exp meets: subtraction, the factor log2(e), its
-        rounded constant; two more where a temperature or its rounded reciprocal takes part.
+        rounded constant; three more where a temperature takes part: itself, its reciprocal, the product.
         """
-        return 2.25 if self.temperature == 1 else 4.25
+        return 2.25 if self.temperature == 1 else 5.25
 
     @cached_property
     def probability(self) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,8 @@ MARKERS = "osD^vX"
 GRAY = "#888888"
 TICKS = (1, 10, 100, 1000, 10000, 100000)
 NAMED = 4
+LETTERS = 28
+LINE = 60
 LARGEST_DRAWN = 1e150
 """Axes reach beyond what they show, and must stay in the range of float64."""
 
@@ -253,5 +256,6 @@ def _label_lines(axes: Axes, lines: dict[str, dict[int, float]], logarithmic: bo
 
 
 def _shortened(names: Sequence[str]) -> str:
-    """At most NAMED names and the number of the others: the table lists all."""
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    """The ends of at most NAMED names and the number of the others, in lines that fit a panel: the table lists all."""
+    shown = [name if len(name) <= LETTERS else f"…{name[1 - LETTERS :]}" for name in names[:NAMED]]
+    return textwrap.fill(", ".join(shown) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else ""), LINE)
