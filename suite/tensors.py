@@ -10,16 +10,19 @@ from numpy.typing import NDArray
 
 from suite.formats import FORMATS, Array, Format
 
+NUMPY = (np.ndarray, np.generic)
+"""Arrays, and the scalars that numpy makes of arrays without dims."""
+
 
 def is_tensor(value: Any) -> bool:
-    """Whether the value is a torch tensor or a numpy array."""
+    """Whether the value is a torch tensor or a numpy array or scalar."""
     torch = sys.modules.get("torch")
-    return isinstance(value, np.ndarray) or (torch is not None and isinstance(value, torch.Tensor))
+    return isinstance(value, NUMPY) or (torch is not None and isinstance(value, torch.Tensor))
 
 
 def dtype_name(tensor: Any) -> str:
     """The name of a tensor's dtype: "float32", "bfloat16", "int64", ..."""
-    return tensor.dtype.name if isinstance(tensor, np.ndarray) else str(tensor.dtype).removeprefix("torch.")
+    return tensor.dtype.name if isinstance(tensor, NUMPY) else str(tensor.dtype).removeprefix("torch.")
 
 
 def device_name(tensor: Any) -> str:
@@ -33,7 +36,7 @@ def format_of(tensor: Any) -> Format | None:
 
 def to_float64(tensor: Any) -> Array:
     """The tensor's values, exactly, as a float64 numpy array of its shape; never a view of the tensor's memory."""
-    if isinstance(tensor, np.ndarray):
+    if isinstance(tensor, NUMPY):
         return np.array(tensor, dtype=np.float64)
     torch = sys.modules["torch"]
     with torch.no_grad():
@@ -42,7 +45,7 @@ def to_float64(tensor: Any) -> Array:
 
 def to_numpy(tensor: Any) -> NDArray[Any]:
     """The tensor's values, exactly: float64 of a floating tensor, int64 of a tensor of integers."""
-    if isinstance(tensor, np.ndarray):
+    if isinstance(tensor, NUMPY):
         return np.array(tensor, dtype=np.int64) if tensor.dtype.kind in "iub" else to_float64(tensor)
     if tensor.is_floating_point():
         return to_float64(tensor)
@@ -66,7 +69,7 @@ def to_torch(values: NDArray[Any], format: Format, device: str = "cpu") -> Any:
 
 def bits(tensor: Any) -> NDArray[np.uint8]:
     """A copy of the tensor's bytes in logical order: equal exactly when every bit is equal, NaN payloads included."""
-    if isinstance(tensor, np.ndarray):
+    if isinstance(tensor, NUMPY):
         return np.frombuffer(tensor.tobytes(), dtype=np.uint8)
     torch = sys.modules["torch"]
     if not tensor.numel():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suite import inputs
-from suite.case import CASE_ATTRIBUTE, LADDER, PROFILES, SEEDS, VOCABULARY, Case, case
+from suite.case import CASE_ATTRIBUTE, EVERY_LENGTH, LADDER, PROFILES, SEEDS, VOCABULARY, Case, case
 from suite.formats import FORMATS, get_format
 from suite.inputs.layouts import LAYOUTS
 from suite.inputs.targets import TARGETS
@@ -244,9 +244,25 @@ def test_options_and_laws_reach_every_case():
     assert {(c.id.split("/")[3], c.laws) for c in found} == {("dim=0", ("repeat",))}
 
 
-def test_the_ladder_has_odd_lengths_and_both_sides_of_every_tile_size():
+@pytest.mark.parametrize("tile", [32, 128, 1024])
+def test_the_families_at_tiles_meet_both_sides_of_every_tile_size_and_the_length_of_a_vocabulary(tile):
+    lengths = {shape[-1] for shapes in EVERY_LENGTH.values() for shape in shapes}
+
+    assert any(tile // 2 < n < tile for n in lengths)
+    assert any(tile < n < 2 * tile for n in lengths)
+    assert 151936 in lengths
+
+
+@pytest.mark.parametrize("ladder", [LADDER, EVERY_LENGTH, VOCABULARY])
+def test_every_ladder_is_of_rows_with_entries_in_known_profiles(ladder):
+    assert set(ladder) <= set(PROFILES)
+    assert all(len(shape) == 2 and min(shape) > 0 for shapes in ladder.values() for shape in shapes)
+
+
+def test_the_ladder_has_lengths_below_between_and_beyond_the_tiles():
     lengths = {shape[-1] for shapes in LADDER.values() for shape in shapes}
 
-    assert {1, 2, 3, 31, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1023, 1024, 1025, 4095, 4096} <= lengths
-    assert set(LADDER) <= set(PROFILES)
-    assert (4, 151936) in VOCABULARY["quick"]
+    assert min(lengths) == 2
+    assert max(lengths) >= 4096
+    assert {n % 2 for n in lengths} == {0, 1}
+    assert {257, 1025} <= lengths

@@ -404,3 +404,36 @@ def test_a_slip_of_one_entry_is_not_explained_by_numerics():
 
     assert judge("softmax", x, y).fits is None
     assert judge("softmax", x, y).tiles == {}
+
+
+def test_kernels_that_share_a_reference_are_each_judged_by_their_own_declaration():
+    """Intervals are kept with the reference: one declaration must not answer for another, nor one format."""
+    x = np.linspace(-60, 0, 64).astype(np.float32)[None, :] + np.float32(500)
+    y = torch.exp(torch.from_numpy(x) - torch.logsumexp(torch.from_numpy(x), -1, keepdim=True))
+    oracle = Oracle()
+
+    def found(declared):
+        return judge("softmax", x, y.numpy(), numerics=declared, oracle=oracle)
+
+    for _ in range(2):
+        strict, declared = found(BEST_PRACTICE), found(Numerics(shift="lse"))
+        assert (strict.status, declared.status) == ("inaccurate", "passed")
+        assert strict.ratio > 1 > declared.ratio
+    narrow = judge("softmax", torch.from_numpy(x).bfloat16(), y.bfloat16(), oracle=oracle)
+    alone = judge("softmax", torch.from_numpy(x).bfloat16(), y.bfloat16(), oracle=Oracle())
+    assert narrow == alone
+
+
+def test_an_entry_that_is_the_nearest_number_has_ratio_0_and_its_neighbours_do_not():
+    x = np.log(np.array([[1.0, 2.0, 5.0]]))
+    reference = Oracle().reference(get_op("softmax"), {"x": x}, {"dim": -1}, FORMATS["float64"])
+    nearest = reference.hi.copy()
+    assert judge("softmax", x, nearest).ratio == 0.0
+    for column in range(3):
+        for direction in (0.0, 1.0):
+            moved = nearest.copy()
+            moved[0, column] = np.nextafter(moved[0, column], direction)
+            judgement = judge("softmax", x, moved)
+            assert 0 < judgement.ratio < 1
+            assert judgement.worst is not None
+            assert judgement.worst.index == (0, column)

@@ -308,6 +308,9 @@ def declared(function=lambda x, dim=-1: x, **given):
         ({"adapter": "numpy"}, {}, FLOAT32, "cpu", None),
         ({"function": lambda x: x}, {"dim": 0}, FLOAT32, "cpu", "takes no argument dim"),
         ({"function": lambda x: x}, {"dim": -1}, FLOAT32, "cpu", None),
+        ({}, {"temperature": 0.5}, FLOAT32, "cpu", "takes no argument temperature"),
+        ({}, {"temperature": 1.0, "off_by_one": False}, FLOAT32, "cpu", None),
+        ({"function": lambda x, dim, off_by_one: x}, {"off_by_one": True}, FLOAT32, "cpu", None),
         ({"function": lambda x: x}, {}, FLOAT32, "cpu", None),
         ({"function": lambda x, **k: x}, {"dim": 0}, FLOAT32, "cpu", None),
         ({"function": lambda x, *, dim: x}, {"dim": 0}, FLOAT32, "cpu", None),
@@ -324,6 +327,18 @@ def test_a_function_without_dim_is_called_without_it():
     assert declared(lambda x: ("alone", x))(1, options={"dim": -1}) == ("alone", 1)
     assert declared(lambda x, dim: (dim, x))(1, options={"dim": 2}) == (2, 1)
     assert declared(lambda x, **given: given)(1, options={"dim": 2}) == {"dim": 2}
+
+
+def test_a_function_that_takes_every_name_gets_dim_and_what_differs_from_the_defaults():
+    options = {"dim": -1, "temperature": 1.0, "off_by_one": True}
+    assert declared(lambda x, **given: given)(1, options=options) == {"dim": -1, "off_by_one": True}
+    assert declared(lambda x, temperature, off_by_one: (temperature, off_by_one))(1, options=options) == (1.0, True)
+
+
+def test_a_loss_gets_logits_and_target_in_this_order_and_its_options_by_name():
+    loss = Kernel(id="loss", op="cross_entropy", call=lambda *tensors, **given: (tensors, given))
+    options = {"ignore_index": -100, "label_smoothing": 0.1, "reduction": "mean"}
+    assert loss("logits", "target", options=options) == (("logits", "target"), {"label_smoothing": 0.1})
 
 
 def test_the_version_changes_with_the_source(tmp_path):

@@ -145,6 +145,7 @@ def _reference_in_a_process(folder, seed):
     return Oracle(folder).reference(get_op("softmax"), {"x": x}, {"dim": -1}, float64).hi.tobytes()
 
 
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX warns where an earlier test imported it; no child uses it
 def test_the_disk_cache_is_safe_under_parallel_use(tmp_path):
     """Four processes ask for the same two references at once; all get the same bits and no file is left half written."""
     with concurrent.futures.ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("fork")) as pool:

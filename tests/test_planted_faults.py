@@ -1,4 +1,7 @@
-"""The judge is judged: every planted fault is caught by the smoke cases, by a status that its fault explains."""
+"""The judge is judged: every planted fault is caught by the smoke and quick cases, by a status that its fault explains."""
+
+import inspect
+import math
 
 import numpy as np
 import pytest
@@ -10,20 +13,84 @@ from suite.execution import evaluate
 from suite.execution.host import InProcess
 from suite.formats import float32
 from suite.kernels import Kernel
+from suite.ops import NAMES
 from suite.oracle import Oracle
-from tests.planted_faults import FAULTS, catches
+from suite.records import PASSING
+from tests.faults import last
+from tests.losses import Loss
+from tests.planted_calls import along, as_if, shifted, wide
+from tests.planted_faults import FAULTS, ORACLE, blocked, cases_of, catches, caught_by, right
+
+PAIRS = [(planted.name, dtype) for planted in FAULTS.values() for dtype in planted.dtypes]
 
 
 def test_there_are_enough_faults():
-    assert len(FAULTS) >= 60
+    assert len(FAULTS) >= 180
+    assert {op: sum(planted.op == op for planted in FAULTS.values()) >= 14 for op in NAMES} == dict.fromkeys(NAMES, True)
 
 
-@pytest.mark.parametrize(("name", "dtype"), [(f.name, dtype) for f in FAULTS.values() for dtype in f.dtypes])
+@pytest.mark.parametrize(("name", "dtype"), PAIRS)
 def test_fault_is_caught_for_its_own_reason(name, dtype):
-    caught = catches(FAULTS[name], dtype)
+    planted = FAULTS[name]
+    caught = catches(planted, dtype, profile="quick")
 
-    assert any(set(record.broken) & set(FAULTS[name].statuses) for record in caught), f"{name} passes: {FAULTS[name].breaks}"
+    assert any(right(planted, record) for record in caught), f"{name} passes: {planted.breaks}"
     assert all(record.message and record.reproduce for record in caught)
+
+
+def test_an_exp2_of_degree_3_is_caught_in_bfloat16():
+    """Its error of 8.8e-5 is a fortieth of a unit of the output, so nearly every result of bfloat16 is right all the same."""
+    _, record = caught_by(FAULTS["softmax: coarse_exp2"], "bfloat16", profile="smoke")
+
+    assert record.status == "inaccurate"
+    assert record.failed < record.entries / 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_loss_whose_steps_are_replaced_is_right(dtype):
+    """Every fault of cross_entropy is this kernel with one step exchanged."""
+    kernel = Kernel(id="loss", op="cross_entropy", call=Loss(), outside=True)
+    host = InProcess()
+    for name, case in cases_of("cross_entropy", dtype, "quick"):
+        if math.prod(case.shape) <= 50_000:
+            assert evaluate(case, kernel, dtype=dtype, oracle=ORACLE, host=host).status == "passed", (name, case.id)
+
+
+def right_by(name):
+    """The kernel of a planted fault, mended: what is left of its machinery must pass."""
+
+    def written_in_full(x, dim=-1):
+        written = torch.empty(x.shape, dtype=x.dtype)
+        written[...] = along(x, dim)
+        return written
+
+    def read_by_its_strides(x, dim=-1):
+        return along(as_if(x, lambda x: x.stride()), dim)
+
+    def rescaled(x, dim=-1):
+        return last(lambda x: blocked(x, 16, lambda d, m, m_new: d * torch.exp((m - m_new).nan_to_num(0, 0, -torch.inf))))(
+            x, dim
+        )
+
+    def one_shifted(x, dim=-1, temperature=1.0, off_by_one=False):
+        if not off_by_one:
+            return torch.softmax(shifted(x, dim) / temperature, dim).to(x.dtype)
+        m = wide(x).amax(dim, keepdim=True).clamp(min=0)
+        e = torch.exp((wide(x) - m) / temperature)
+        return (e / (e.sum(dim, keepdim=True) + torch.exp(-m / temperature))).to(x.dtype)
+
+    return {f.__name__: f for f in (written_in_full, read_by_its_strides, rescaled, one_shifted)}[name]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["written_in_full", "read_by_its_strides", "rescaled", "one_shifted"])
+def test_a_fault_that_is_mended_passes(name, dtype):
+    call, host = right_by(name), InProcess()
+    parameters = frozenset(inspect.signature(call).parameters)
+    kernel = Kernel(id=name, op="softmax", call=call, outside=True, parameters=parameters)
+    for _, case in cases_of("softmax", dtype, "smoke"):
+        record = evaluate(case, kernel, dtype=dtype, oracle=ORACLE, host=host)
+        assert record.status in PASSING, record.message
 
 
 def bfloat16_denominator(x):

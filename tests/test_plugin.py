@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+import suite.kernels
+from suite.kernels import Kernel
 from suite.store import read_run
 
 ROOT = Path(__file__).parent.parent
@@ -28,6 +31,11 @@ def test_normal(evaluate):
     """An ordinary row is accurate."""
     evaluate()
 
+@case("log_softmax", family="normal", shapes={"smoke": [(3, 4)]}, dtypes=("float16",), source="these tests")
+def test_narrow(evaluate):
+    """A row that says something in float16 only."""
+    evaluate()
+
 def test_of_somebody_else():
     assert True
 '''
@@ -43,6 +51,15 @@ def two_percent(x, dim=-1):
 
 def declines(x, dim=-1):
     raise NotImplementedError("no such hardware")
+"""
+
+SLOW = """
+import torch
+from suite import kernel
+
+@kernel("softmax", slow=True)
+def patient(x, dim=-1):
+    return torch.softmax(x, dim)
 """
 
 
@@ -75,6 +92,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plugin")
     (folder / "test_cases_of_the_plugin.py").write_text(CASES)
     (folder / "kernels.py").write_text(KERNELS)
+    (folder / "slow.py").write_text(SLOW)
     (folder / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
     known = f"{folder}/kernels.py:two_percent float32 cpu inaccurate softmax/sparse/* too large | https://example.org/1\n"
     (folder / "known.txt").write_text(known)
@@ -165,7 +183,7 @@ def test_ignoring_declarations_makes_a_known_failure_fail(session, folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--kernel=nosuch"], "unknown kernel 'nosuch' of softmax; expected one of fused, "),
+        (["--kernel=nosuch"], "unknown kernel 'nosuch' of softmax; expected one of "),
         (["--kernel=nosuch.py:f"], "kernel file 'nosuch.py' does not exist"),
         (["--kernel=shifted", "--case=nosuch"], "--case 'nosuch' matches no case"),
         (["--kernel=shifted", "--known-failures=nosuch.txt"], "known-failures file 'nosuch.txt' cannot be read"),
@@ -205,6 +223,61 @@ def test_a_pattern_selects_the_cases_that_match_it(session, tmp_path):
     session("--kernel=shifted", "--case=softmax/normal/4x*", f"--out={tmp_path}")
 
     assert {r.case for r in read_run(tmp_path).records} == {"softmax/normal/4x5/s0", "softmax/normal/4x6/s0"}
+
+
+def test_a_case_runs_in_its_own_dtypes_and_in_others_where_its_id_is_named(session, tmp_path):
+    for number, (words, expected) in enumerate(
+        [
+            (["--dtype=float16"], {"float16"}),
+            (["--dtype=float16", "--case=log_softmax/*"], {"float16"}),
+            (["--dtype=float16", "--case=log_softmax/normal/3x4/s0"], {"float16", "float32"}),
+        ]
+    ):
+        out = tmp_path / str(number)
+        session("--kernel=shifted", "--op=log_softmax", *words, f"--out={out}")
+        assert {r.dtype for r in read_run(out).records} == expected
+
+
+def test_a_slow_kernel_that_is_named_runs_the_smoke_cases_and_those_whose_ids_are_named(session, folder, tmp_path):
+    slow = f"--kernel={folder}/slow.py:patient"
+    smoke = {CASE, "softmax/normal/4x5/s0", "softmax/normal/4x6/s0"}
+    larger = "softmax/sparse/8x64/s0"
+    for number, (words, expected) in enumerate(
+        [
+            (["--profile=smoke"], smoke),
+            (["--profile=quick"], smoke),
+            ([f"--case={larger}"], {larger}),
+            (["--profile=quick", "--case=softmax/sparse/*"], {CASE}),
+        ]
+    ):
+        out = tmp_path / str(number)
+        session(slow, "--op=softmax", *words, f"--out={out}")
+        assert {r.case for r in read_run(out).records} == expected
+
+
+@pytest.mark.parametrize(
+    ("profile", "chosen"),
+    [("smoke", {"plain", "processor"}), ("quick", {"plain", "processor"}), ("standard", {"plain", "processor", "slow"})],
+)
+def test_slow_kernels_and_those_of_other_devices_are_not_chosen_by_default(profile, chosen, session, tmp_path, monkeypatch):
+    def made(name, **given):
+        return Kernel(id=name, op="logsumexp", call=torch.logsumexp, **given)
+
+    own = [
+        made("plain"),
+        made("slow", slow=True),
+        made("accelerator", devices=("cuda",)),
+        made("processor", devices=("cpu", "cuda")),
+    ]
+    monkeypatch.setattr(suite.kernels, "own_kernels", lambda op: {kernel.id: kernel for kernel in own})
+
+    session("--op=logsumexp", f"--profile={profile}", f"--out={tmp_path / 'default'}", "--known-failures=/dev/null")
+    session("--op=logsumexp", "--kernel=accelerator", "--case=logsumexp/sparse/16x33/s0", f"--out={tmp_path / 'named'}")
+
+    records = read_run(tmp_path / "default").records
+    assert {r.kernel for r in records} == chosen
+    assert {r.case for r in records if r.kernel == "slow"} <= {"logsumexp/sparse/16x33/s0"}
+    assert [(r.kernel, r.status) for r in read_run(tmp_path / "named").records] == [("accelerator", "unsupported")]
 
 
 def test_two_workers_record_what_one_process_records(session, two_workers, tmp_path):

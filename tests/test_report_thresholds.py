@@ -55,6 +55,13 @@ def page(*measurements):
     return environment.get_template("thresholds.html").render(**threshold_context(measurements))
 
 
+def test_long_names_of_kernels_leave_room_for_the_chart():
+    """matplotlib warns where a legend leaves no room for the axes, and draws them without a width."""
+    folder = "/home/somebody/a/long/way/down/to/the/kernels" * 3
+    names = [f"{folder}/mine.py:kernel_{k}_{j}" for k in range(6) for j in range(3)]
+    assert "mine.py:kernel_5_2" in page(*(made(name, shift=float(name[-3])) for name in names))
+
+
 def test_no_measurement_makes_no_chapter():
     other = Measurement(kind="exponential", kernel="k", op="softmax", dtype="float32", data={})
 

@@ -16,6 +16,7 @@ from suite.saved_tensors import load, pick
 from suite.tensors import bits
 
 NAMES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+NAMES |= {torch.int64: "I64", torch.int32: "I32"}
 
 
 def raw(tensor):

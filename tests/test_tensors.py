@@ -182,8 +182,8 @@ def test_names_are_those_of_the_formats():
     assert device_name(np.ones(1)) == "cpu"
 
 
-@pytest.mark.parametrize(("value", "expected"), [(1.0, False), ([1.0], False), (None, False), (np.float64(1), False)])
-def test_what_has_no_tensor_type_is_no_tensor(value, expected):
+@pytest.mark.parametrize(("value", "expected"), [(1.0, False), ([1.0], False), (None, False), (np.float64(1), True)])
+def test_what_is_a_tensor_and_what_is_none(value, expected):
     assert is_tensor(value) is expected
     assert is_tensor(torch.ones(1))
     assert is_tensor(np.ones(1))

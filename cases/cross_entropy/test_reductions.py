@@ -11,13 +11,19 @@ def test_mean(evaluate):
     evaluate()
 
 
+@case("cross_entropy", family="maximum_at_boundaries", shapes={"smoke": [(19, 33)]}, source="definition")
+def test_mean_with_certain_rows(evaluate):
+    """A row whose loss is 0 counts in the mean like any other, whatever the number of rows."""
+    evaluate()
+
+
 @case("cross_entropy", family="normal_large", shapes=SHAPES, options={"reduction": "sum"}, source="definition")
 def test_sum(evaluate):
     """The sum is rounded once, at the end."""
     evaluate()
 
 
-@case("cross_entropy", family="normal_small", shapes={"quick": [(80000, 2)]}, source="pytorch/pytorch#29429, #61523, #91597")
+@case("cross_entropy", family="normal_small", shapes={"quick": [(80000, 3)]}, source="pytorch/pytorch#29429, #61523, #91597")
 def test_mean_of_many(evaluate):
     """Neither the number of rows nor the sum of the losses is held in 16 bits: beyond 65504 of them a mean is still one."""
     evaluate()

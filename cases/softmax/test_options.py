@@ -30,6 +30,14 @@ def test_low_temperature(evaluate):
 
 
 @case(
+    "softmax", family="normal_small", shapes={"quick": [(8, 33)]}, options={"temperature": 0.001}, source="docs/verdict.md, 2"
+)
+def test_low_temperature_of_a_flat_row(evaluate):
+    """A temperature near 0 is taken at its word: nothing clamps it."""
+    evaluate()
+
+
+@case(
     "softmax",
     family="normal_large",
     shapes={"quick": [(8, 257)]},

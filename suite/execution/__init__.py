@@ -211,7 +211,7 @@ class _Evaluation:
         return to_float64(outcome.value)
 
     def _wrong_kind(self, output: Any, inputs: Inputs) -> tuple[str, str] | None:
-        if isinstance(output, np.ndarray):
+        if isinstance(output, np.ndarray | np.generic):
             return "wrong_type", "returned a numpy array; expected one tensor of torch (numpy kernels declare adapter='numpy')"
         device = str(torch.empty(0, device=self.device).device)
         return check_output(self.op, output, _shapes(inputs), self.format.name, device, self.options)

@@ -66,7 +66,7 @@ class Guards(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def around(self, tensor: torch.Tensor, what: str) -> torch.Tensor:
         """A tensor with the same values, strides and storage order, between canaries."""
-        if not tensor.is_floating_point() or not tensor.numel():
+        if not tensor.is_floating_point() or not tensor.numel() or tensor.is_meta:
             return tensor
         span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
         buffer = torch.full((span + 2 * GUARD,), CANARY, dtype=tensor.dtype, device=tensor.device)

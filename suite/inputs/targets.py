@@ -18,7 +18,7 @@ def indices(x: Array, ignore_index: int, draw: Draw) -> NDArray[np.int64]:
     chosen = draw.integers(max(n, 1), rows)
     for row in range(rows):
         if row % 4 == 1:
-            chosen[row] = (0, n - 1)[(row // 4) % 2]
+            chosen[row] = (n - 1, 0)[(row // 4) % 2]
         likely = int(np.argmax(np.where(np.isnan(x[row]), -np.inf, x[row]))) if n else 0
         if row % 4 == 2 or (n and x[row, chosen[row]] == -np.inf and row % 8 != 5):
             chosen[row] = likely

@@ -90,7 +90,8 @@ class RowFacts:
             gap = (maximum - x) / temperature
             exponential = np.exp(-gap)
             total = exponential.sum(axis=1, keepdims=True)
-        return cls(x, maximum / temperature, gap, exponential, total, temperature=temperature, hidden=hidden)
+            scaled = maximum / temperature
+        return cls(x, scaled, gap, exponential, total, temperature=temperature, hidden=hidden)
 
     def shown(self, values: Array) -> Array:
         """The columns of a [rows, n] fact that have an entry in the output."""

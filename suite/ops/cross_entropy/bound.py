@@ -4,11 +4,13 @@
 
 sigma: the additions, as for every sum of terms of one sign; 5: the roundings of weights, smoothing and products.
 A reduction adds the rows' bounds, and u (sigma + 3) times the sum of the losses for its own additions and its division.
+Sums of finite terms overflow on the way to a finite mean, of all surprisals for smoothing and of all losses: inf passes there.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from suite.formats import Array, Format
 from suite.numerics import Numerics
@@ -26,9 +28,9 @@ def bound(facts: ClassFacts, numerics: Numerics, target: Format) -> Allowed:
     additions = np.maximum(_additions(facts.terms, arithmetic), _additions(facts.share, arithmetic))
     absolute = inherited + arithmetic.unit_roundoff * (additions + 5) * facts.loss + arithmetic.smallest_subnormal
     ignored = facts.share.sum(axis=1, keepdims=True) == 0
-    overflows = None
+    overflows = _overflows(facts.spread, arithmetic)
     if of_class.may_overflow is not None:
-        overflows = np.asarray((of_class.may_overflow & (facts.share > 0)).any(axis=1, keepdims=True))
+        overflows |= (of_class.may_overflow & (facts.share > 0)).any(axis=1, keepdims=True)
     return Allowed(np.where(ignored, 0.0, absolute), may_overflow=overflows)
 
 
@@ -42,8 +44,15 @@ def reduced_bound(facts: ClassFacts, numerics: Numerics, target: Format) -> Allo
     losses = facts.loss.T
     own = arithmetic.unit_roundoff * (_additions(losses, arithmetic) + 3) * losses.sum(axis=1, keepdims=True)
     absolute = (rows.absolute.sum(axis=0, keepdims=True) + own) / max(facts.divisor, 1) + arithmetic.smallest_subnormal
-    overflows = None if rows.may_overflow is None else np.asarray(rows.may_overflow.any(axis=0, keepdims=True))
+    overflows = _overflows(losses.sum(axis=1, keepdims=True), arithmetic)
+    if rows.may_overflow is not None:
+        overflows |= rows.may_overflow.any(axis=0, keepdims=True)
     return Allowed(absolute, may_overflow=overflows)
+
+
+def _overflows(total: Array, arithmetic: Format) -> NDArray[np.bool_]:
+    """Where a sum of this size, with its rounding errors, may overflow the arithmetic."""
+    return np.asarray(total >= arithmetic.largest * (1 - 2.0**-10))
 
 
 def _additions(terms: Array, arithmetic: Format) -> Array:

@@ -12,6 +12,7 @@ the result NaN, an infinite one makes it inf; the mean over no row is NaN (0 / 0
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -24,6 +25,8 @@ from suite.formats import Array
 from suite.ops import Values
 from suite.ops.arithmetic import Arithmetic
 from suite.ops.rows import FINITE, NAN, NAN_OR_POSITIVE_INFINITY, POSITIVE_INFINITY, RowFacts, Rows
+
+LARGEST_FLOAT64 = Fraction(sys.float_info.max)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -64,11 +67,13 @@ class ClassFacts:
     """Facts of the rows, and what the bound needs of their targets.
 
     share: [rows, n], the weight of each class with smoothing; 0 for an ignored row. loss: [rows, 1], in float64.
+    spread: [rows, 1], the sum of the surprisals of all classes where they are smoothed, else 0.
     """
 
     rows: RowFacts
     share: Array
     loss: Array
+    spread: Array
     divisor: int | None
 
     @property
@@ -85,8 +90,12 @@ def facts(problem: ClassRows) -> ClassFacts:
     rows = RowFacts.of(np.where(problem.ordinary[:, None], problem.x, 0.0))
     share = (1 - problem.smoothing) * problem.weights + problem.smoothing / max(problem.x.shape[1], 1)
     share = np.where(problem.kept[:, None], share, 0.0)
-    found = ClassFacts(rows, share, np.zeros((len(share), 1)), problem.divisor)
-    return replace(found, loss=found.terms.sum(axis=1, keepdims=True))
+    none = np.zeros((len(share), 1))
+    found = ClassFacts(rows, share, none, none, problem.divisor)
+    with np.errstate(over="ignore"):
+        loss = found.terms.sum(axis=1, keepdims=True)
+        surprisals = np.where(share > 0, rows.finite_gap + rows.log_total, 0.0).sum(axis=1, keepdims=True)
+    return replace(found, loss=loss, spread=surprisals if problem.smoothing > 0 else none)
 
 
 def define(arithmetic: Arithmetic, problem: ClassRows) -> Any:
@@ -121,10 +130,21 @@ def reduce(problem: ClassRows, rows: Values) -> Values:
         code = NAN
     hi = lo = radius = 0.0
     if code == FINITE:
-        terms = [*rows.hi[:, 0].tolist(), *rows.lo[:, 0].tolist()]
-        total = math.fsum(terms)
-        exact = (Fraction(total) + Fraction(math.fsum([*terms, -total]))) / problem.divisor
-        hi = float(exact)
-        lo = float(exact - Fraction(hi))
-        radius = float(rows.radius.sum()) / problem.divisor * (1 + 2.0**-40) + 2.0**-100 * abs(hi)
+        exact = _sum(rows.hi[:, 0], rows.lo[:, 0]) / problem.divisor
+        if exact > LARGEST_FLOAT64:
+            hi = math.inf  # larger than every float64, and certainly so: infinity is its rounding
+        else:
+            hi = float(exact)
+            lo = float(exact - Fraction(hi))
+            radius = float(rows.radius.sum()) / problem.divisor * (1 + 2.0**-40) + 2.0**-100 * abs(hi)
     return Values(np.array([[hi]]), np.array([[lo]]), np.array([[radius]]), np.array([[code]], dtype=np.int8))
+
+
+def _sum(hi: Array, lo: Array) -> Fraction:
+    """The exact sum of all values. fsum rounds once, and once more what that lost, which it leaves exact to 2^-100."""
+    terms = [*hi.tolist(), *lo.tolist()]
+    try:
+        total = math.fsum(terms)
+    except OverflowError:
+        return sum((Fraction(term) for term in terms), Fraction(0))
+    return Fraction(total) + Fraction(math.fsum([*terms, -total]))
