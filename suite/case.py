@@ -147,7 +147,7 @@ class CaseSpecification:
     ops: tuple[str, ...]
     family: str
     shapes: Mapping[str, Sequence[tuple[int, ...]]]
-    options: Mapping[str, Any]
+    options: tuple[Mapping[str, Any], ...]
     layout: str
     target: str
     dtypes: tuple[str, ...]
@@ -167,7 +167,7 @@ class CaseSpecification:
                 op=op,
                 family=self.family,
                 shape=shape,
-                options=self.options,
+                options=options,
                 layout=self.layout,
                 target=self.target,
                 laws=self.laws,
@@ -179,6 +179,7 @@ class CaseSpecification:
             for op in self.ops
             for name in chosen
             for shape in self.shapes.get(name, ())
+            for options in self.options
             for seed in range(1 if inputs.get_family(self.family).fixed_shape else SEEDS[profile])
         ]
 
@@ -191,7 +192,7 @@ def case(
     family: str,
     source: str,
     shapes: Mapping[str, Sequence[tuple[int, ...]]] | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | Sequence[Mapping[str, Any]] = ({},),
     layout: str = "contiguous",
     target: str = "indices",
     dtypes: tuple[str, ...] = DTYPES,
@@ -199,7 +200,8 @@ def case(
 ) -> Callable[[T], T]:
     """Makes a test function a case: it runs for every op, shape, seed, kernel and dtype that the run selects.
 
-    shapes: profile -> shapes; the default is LADDER, or the shape of the captured data. dtypes: in which it says something.
+    shapes: profile -> shapes; the default is LADDER, or the shape of the captured data. options: of the op,
+    or several of them, each of which makes a case. dtypes: in which it says something.
     The function's docstring is the law. Raises ValueError for an unknown op, family, profile or law, and without a docstring.
     """
     from suite.laws import get_law
@@ -221,7 +223,7 @@ def case(
             ops=ops,
             family=family,
             shapes=ladder,
-            options=dict(options or {}),
+            options=(dict(options),) if isinstance(options, Mapping) else tuple(dict(chosen) for chosen in options),
             layout=layout,
             target=target,
             dtypes=dtypes,
@@ -245,7 +247,12 @@ LADDER: Mapping[str, Sequence[tuple[int, ...]]] = {
 EVERY_LENGTH: Mapping[str, Sequence[tuple[int, ...]]] = {
     "smoke": [(8, 257)],
     "quick": [*((8, n) for n in (7, 31, 33, 129, 1000, 1025)), (2, 151936)],
-    "standard": [*((8, n) for n in (3, 16, 63, 64, 65, 127, 256, 1023, 1024, 2047, 4096)), (4, 32768), (2, 128256)],
+    "standard": [
+        *((8, n) for n in (3, 16, 63, 64, 65, 127, 256, 1023, 1024, 2047, 3000, 4096, 5003)),
+        (4, 32768),
+        (2, 50257),
+        (2, 128256),
+    ],
 }
 """For the families at tile boundaries, which must be met at every length, those of vocabularies among them."""
 

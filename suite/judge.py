@@ -507,6 +507,8 @@ def _named_inputs(op: Op, inputs: Any) -> dict[str, Any]:
     if set(inputs) != set(op.arguments):
         raise ValueError(f"inputs has the keys {sorted(inputs)}; {op.name} takes {', '.join(op.arguments)}")
     for name, tensor in inputs.items():
+        if is_tensor(tensor) and dtype_name(tensor) == "bool":
+            raise ValueError(f"input {name} has dtype bool; expected floating values, or integers for class indices")
         if not is_tensor(tensor):
             raise TypeError(f"input {name} is {_describe(tensor)}; expected a torch tensor or numpy array")
         layout = str(getattr(tensor, "layout", "torch.strided"))

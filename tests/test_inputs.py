@@ -45,6 +45,7 @@ GOLDEN = {
     "overflow_edge": "9a92d769adcc1650",
     "ramps": "16eb5ea65dcb9c2f",
     "saturation_edge": "c675ae136aa1de0a",
+    "several_masked_tiles": "83735d788fc13e9e",
     "sentinels": "3bafaead3825b4e5",
     "sparse": "73789195cb23f17d",
     "subnormal_results": "30d4664d4bf069dc",

@@ -25,21 +25,57 @@ def test_inner_dim(evaluate):
     evaluate()
 
 
-@case(*ROW_OPS, family="normal", shapes={"quick": [(3, 2, 33, 5)]}, options={"dim": -2}, source=DIM)
-def test_inner_dim_counted_from_the_end(evaluate):
-    """A negative dim counts from the end."""
+@case(
+    *ROW_OPS,
+    family="normal",
+    shapes={"quick": [(5, 3, 7)]},
+    options=[{"dim": dim} for dim in (0, 2, -1, -2, -3)],
+    source=DIM,
+)
+def test_every_dim_of_three(evaluate):
+    """Each of three dims is reduced, counted from either end."""
     evaluate()
 
 
-@case(*ROW_OPS, family="normal", shapes={"quick": [(31, 2, 3, 2)]}, options={"dim": -4}, source=DIM)
-def test_first_of_four_dims(evaluate):
-    """The first of four dims, counted from the end, is reduced like any other."""
+@case(
+    *ROW_OPS,
+    family="normal",
+    shapes={"standard": [(3, 2, 5, 4)]},
+    options=[{"dim": dim} for dim in range(-4, 4)],
+    source=DIM,
+)
+def test_every_dim_of_four(evaluate):
+    """Each of four dims is reduced, counted from either end."""
     evaluate()
 
 
 @case(*ROW_OPS, family="normal", shapes={"smoke": [(4, 1)], "quick": [(1, 1), (1, 33, 1)]}, source=DIM)
 def test_rows_of_one_entry(evaluate):
     """A row of one entry has the probability 1, and itself as its logsumexp."""
+    evaluate()
+
+
+@case(*ROW_OPS, family="nan_and_infinity", shapes={"quick": [(8, 1)]}, source="docs/verdict.md, section 1")
+def test_rows_of_one_special_value(evaluate):
+    """A row of nothing but NaN, inf or -inf is what the definition says of it."""
+    evaluate()
+
+
+@case(*ROW_OPS, family="normal", shapes={"quick": [(300, 33)], "standard": [(1025, 129)]}, laws=("written",), source="gridDim")
+def test_many_rows(evaluate):
+    """The rows behind those that one launch covers are computed, too."""
+    evaluate()
+
+
+@case(
+    *ROW_OPS,
+    family="normal",
+    shapes={"standard": [(70000, 17)]},
+    dtypes=("float32", "bfloat16"),
+    source="gridDim.y ends at 65535",
+)
+def test_more_rows_than_a_grid_has(evaluate):
+    """Neither the 65,536th row nor the next is the first again."""
     evaluate()
 
 
@@ -71,7 +107,7 @@ def test_padded(evaluate):
     evaluate()
 
 
-@case(*ROW_OPS, family="normal", shapes={"quick": [(6, 33)]}, layout="expanded", source=STRIDES)
+@case(*ROW_OPS, family="normal", shapes={"quick": [(6, 33), (3, 4, 7)]}, layout="expanded", source=STRIDES)
 def test_expanded(evaluate):
     """Rows with stride 0 are one row, seen several times."""
     evaluate()
@@ -80,4 +116,12 @@ def test_expanded(evaluate):
 @case(*ROW_OPS, family="normal", shapes={"quick": [(33, 6)]}, options={"dim": 0}, layout="transposed", source=STRIDES)
 def test_transposed_first_dim(evaluate):
     """Reducing over the dim that lies contiguous though it is not the last gives the same result."""
+    evaluate()
+
+
+@case(
+    *ROW_OPS, family="normal", shapes={"quick": [(2, 7, 3, 5)]}, options={"dim": 1}, layout="transposed", source="channels_last"
+)
+def test_transposed_inner_dim(evaluate):
+    """An inner dim of four, in an order of memory that is not that of the dims, is reduced like any other."""
     evaluate()

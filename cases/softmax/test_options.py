@@ -73,3 +73,69 @@ def test_off_by_one_is_shifted_too(evaluate):
 def test_off_by_one_masked(evaluate):
     """A row that is all -inf has one logit still, the 0 that has no output: its results are 0."""
     evaluate()
+
+
+HOT, ONE = {"temperature": 0.7}, {"off_by_one": True}
+
+
+@case(
+    "softmax",
+    family="two_heavy_ends",
+    shapes={"quick": [(8, 1025)], "standard": [(4, 4096), (2, 32768)]},
+    options=[HOT, ONE],
+    source="docs/verdict.md, section 7: long rows",
+)
+def test_options_of_long_rows(evaluate):
+    """An option means the same at any length."""
+    evaluate()
+
+
+@case(
+    "softmax",
+    family="normal",
+    shapes={"quick": [(5, 3, 7)]},
+    options=[{**option, "dim": dim} for option in (HOT, ONE) for dim in (0, 1)],
+    source="JuliaGPU/CUDA.jl#599: dim ignored",
+)
+def test_options_of_other_dims(evaluate):
+    """An option means the same along any dim."""
+    evaluate()
+
+
+@case(
+    "softmax",
+    family="two_heavy_ends",
+    shapes={"quick": [(6, 33)]},
+    options=[HOT, ONE],
+    layout="padded",
+    source="strides ignored",
+)
+def test_options_of_padded_rows(evaluate):
+    """An option means the same in any layout."""
+    evaluate()
+
+
+@case("softmax", family="masked_tiles", shapes={"quick": [(8, 33)]}, options=HOT, source="docs/verdict.md, section 1")
+def test_temperature_of_masked_rows(evaluate):
+    """-inf over a temperature is -inf: its result is exactly 0."""
+    evaluate()
+
+
+@case(
+    "softmax", family="nan_and_infinity", shapes={"quick": [(8, 33)]}, options=[HOT, ONE], source="docs/verdict.md, section 1"
+)
+def test_options_of_special_values(evaluate):
+    """NaN and +inf are no option's business."""
+    evaluate()
+
+
+@case("softmax", family="sentinels", shapes={"quick": [(8, 33)]}, options=[HOT, ONE], source="docs/verdict.md, section 1")
+def test_options_of_sentinels(evaluate):
+    """A large negative number masks, whatever it is divided by."""
+    evaluate()
+
+
+@case("softmax", family="normal", shapes={"quick": [(8, 257)]}, options={**HOT, **ONE}, source="docs/verdict.md, section 2")
+def test_both_options(evaluate):
+    """The extra logit 0 is divided by the temperature as well, which leaves it 0."""
+    evaluate()

@@ -22,6 +22,17 @@ def test_masked_tiles_far_below(evaluate):
     evaluate()
 
 
+@case(
+    *ROW_OPS,
+    family="several_masked_tiles",
+    shapes={"quick": [(20, 400)], "standard": [(20, 4096)]},
+    source="flash-attention#1930",
+)
+def test_several_masked_tiles(evaluate):
+    """Two tiles of -inf are passed over like one."""
+    evaluate()
+
+
 @case(*ROW_OPS, family="nan_and_infinity", source="docs/verdict.md, section 1: special values")
 def test_nan_and_infinity(evaluate):
     """NaN and +inf make their row NaN (lse: NaN, inf), are never swallowed, and leave the other rows alone."""

@@ -113,10 +113,13 @@ class _Evaluation:
         return self._judged(inputs, outcome)
 
     def _tensors(self, inputs: Inputs) -> tuple[torch.Tensor, ...]:
-        """The inputs as the kernel gets them: in their format, on their device, the logits in the case's layout."""
-        logits, *others = (to_torch(values, self.format, self.device) for values in inputs.values())
-        same = self.case.layout != "expanded" or torch.equal(logits.nan_to_num(), logits[:1].expand_as(logits).nan_to_num())
-        return (arrange(logits, self.case.layout) if same else logits, *others)
+        """The inputs as the kernel gets them: in their format, on their device, in the case's layout where they allow it."""
+        tensors = [to_torch(values, self.format, self.device) for values in inputs.values()]
+        return tuple(arrange(t, self.case.layout) if t.ndim and self._may_be_arranged(t) else t for t in tensors)
+
+    def _may_be_arranged(self, tensor: torch.Tensor) -> bool:
+        """A tensor may be expanded only where its slices are equal."""
+        return self.case.layout != "expanded" or torch.equal(tensor.nan_to_num(), tensor[:1].expand_as(tensor).nan_to_num())
 
     def _judged(self, inputs: Inputs, outcome: Outcome) -> Record:
         y = to_float64(outcome.value)

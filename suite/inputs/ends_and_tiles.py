@@ -78,3 +78,17 @@ def alternating(rows: int, n: int, format: Format, draw: Draw) -> Array:
     start = (np.arange(rows) + np.arange(rows) // 8)[:, None]
     positive = (np.arange(n)[None, :] + start) % 2 == 0
     return np.asarray(np.where(positive, heights, -heights - 1) + draw.uniform(rows, n) / 2)
+
+
+@family
+def several_masked_tiles(rows: int, n: int, format: Format, draw: Draw) -> Array:
+    """Two or three tiles of -inf in front, or behind, with logits far apart beside them: the second tile is not the first."""
+    x = 3 * draw.normal(rows, n)
+    for row in range(rows):
+        width = TILES[(row // 4) % len(TILES)] * (2 + row % 2)
+        width = min(width, max(n - 1, 0))
+        if row % 4 < 2:
+            x[row, :width] = -np.inf
+        else:
+            x[row, n - width :] = -np.inf
+    return x

@@ -33,5 +33,6 @@ def arrange(tensor: Any, layout: str) -> Any:
 
 
 def _inside(tensor: Any, shape: tuple[int, ...], place: slice) -> Any:
-    window = tensor.new_full(shape, float("nan"))[..., place]
+    nothing = float("nan") if tensor.is_floating_point() else -(2**31)
+    window = tensor.new_full(shape, nothing)[..., place]
     return window.copy_(tensor)

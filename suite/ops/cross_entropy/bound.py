@@ -2,6 +2,7 @@
 
     sum_c share_c (bound of log_softmax at c) + u (sigma + 5) loss                     (docs/verdict.md, section 5)
 
+With a declared shift of "lse" or "none" the sums of z and of lse count in the place of their differences.
 sigma: the additions, as for every sum of terms of one sign; 5: the roundings of weights, smoothing and products.
 A reduction adds the rows' bounds, and u (sigma + 3) times the sum of the losses for its own additions and its division.
 Sums of finite terms overflow on the way to a finite mean, of all surprisals for smoothing and of all losses: inf passes there.
@@ -26,7 +27,13 @@ def bound(facts: ClassFacts, numerics: Numerics, target: Format) -> Allowed:
     of_class = log_softmax_bound(facts.rows, numerics, target)
     inherited = np.where(facts.share > 0, facts.share * of_class.absolute, 0.0).sum(axis=1, keepdims=True)
     additions = np.maximum(_additions(facts.terms, arithmetic), _additions(facts.share, arithmetic))
-    absolute = inherited + arithmetic.unit_roundoff * (additions + 5) * facts.loss + arithmetic.smallest_subnormal
+    added = facts.loss
+    if numerics.shift in ("lse", "none"):  # the sums may be of z and of lse, not of their differences
+        logits = np.where(facts.share > 0, facts.share * np.abs(facts.x), 0.0)
+        added = added + logits.sum(axis=1, keepdims=True)
+        added = added + facts.share.sum(axis=1, keepdims=True) * np.abs(facts.rows.log_sum_exp)
+        additions = np.maximum(additions, _additions(logits, arithmetic))
+    absolute = inherited + arithmetic.unit_roundoff * (additions + 5) * added + arithmetic.smallest_subnormal
     ignored = facts.share.sum(axis=1, keepdims=True) == 0
     overflows = _overflows(facts.spread, arithmetic)
     if of_class.may_overflow is not None:

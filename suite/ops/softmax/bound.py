@@ -1,6 +1,6 @@
 """The bound of softmax: relative error U_i u, with (docs/verdict.md, section 2)
 
-    U_i = 3.25 D_i + 2.25 Dbar + 6 ([D_i > 0] + 1 - q) + sigma + 7 rho + 10 ln s + 3
+    U_i = 3.25 D_i + 2.25 Dbar + 6 ([D_i > 0] + 1 - q) + sigma + 7 rho + 10 ln s + 5
 
 for every algorithm whose error depends on x only through max x - x. Declared numerics add their own terms.
 """
@@ -21,7 +21,7 @@ def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
     exp_error, log_error = 2 * numerics.exp_ulp, 2 * numerics.log_ulp
     p, gap = facts.probability, facts.finite_gap
 
-    of_row = total_error(facts, numerics, target) + u * ((log_error + 2) * facts.log_total + 3)
+    of_row = total_error(facts, numerics, target) + u * ((log_error + 2) * facts.log_total + 5)
     if numerics.shift == "none":
         magnitude = np.where(facts.x > -np.inf, np.abs(facts.x), 0.0) / facts.temperature
         of_entry = facts.argument_roundings * u * magnitude + u * exp_error
