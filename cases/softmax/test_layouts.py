@@ -120,8 +120,13 @@ def test_transposed_first_dim(evaluate):
 
 
 @case(
-    *ROW_OPS, family="normal", shapes={"quick": [(2, 7, 3, 5)]}, options={"dim": 1}, layout="transposed", source="channels_last"
+    *ROW_OPS,
+    family="normal",
+    shapes={"quick": [(2, 7, 3, 5)]},
+    options={"dim": 1},
+    layout="channels_last",
+    source="channels_last",
 )
-def test_transposed_inner_dim(evaluate):
+def test_channels_last(evaluate):
     """An inner dim of four, in an order of memory that is not that of the dims, is reduced like any other."""
     evaluate()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-LAYOUTS = ("contiguous", "transposed", "strided", "padded", "expanded")
+LAYOUTS = ("contiguous", "transposed", "strided", "padded", "expanded", "channels_last")
 
 
 def arrange(tensor: Any, layout: str) -> Any:
     """The tensor in this layout: equal values and shape, other strides or storage offset; NaN lies between the entries.
 
     transposed: the last dim varies slowest. strided: every second entry of a longer last dim. padded: a window of longer
-    rows, which begin at odd places. expanded: one slice of the first dim with stride 0, so all slices must be equal; NaN
-    where the others would be.
+    rows, which begin at odd places. channels_last: the second dim varies fastest. expanded: one slice of the first dim
+    with stride 0, so all slices must be equal; NaN where the others would be.
     Raises ValueError for an unknown layout.
     """
     if layout not in LAYOUTS:
@@ -25,6 +25,8 @@ def arrange(tensor: Any, layout: str) -> Any:
         return _inside(tensor, (*others, 2 * n + 1), slice(1, None, 2))
     if layout == "padded":
         return _inside(tensor, (*others, n + 5), slice(3, 3 + n))
+    if layout == "channels_last":
+        return tensor.movedim(min(1, tensor.ndim - 1), -1).contiguous().movedim(-1, min(1, tensor.ndim - 1))
     if layout == "expanded":
         window = tensor.new_full(tensor.shape, float("nan"))
         window[:1] = tensor[:1]
