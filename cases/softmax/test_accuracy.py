@@ -86,7 +86,7 @@ def test_real_attention_scores(evaluate):
 @case(
     *ROW_OPS,
     family="every_16_bit_value",
-    shapes={"quick": [(65536, 2)]},
+    shapes={"standard": [(65536, 2)]},
     dtypes=("bfloat16", "float16"),
     source="all bit patterns: nothing is left to chance",
 )

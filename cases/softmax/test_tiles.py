@@ -18,6 +18,12 @@ def test_two_heavy_ends(evaluate):
     evaluate()
 
 
+@case(*ROW_OPS, family="two_heavy_ends", shapes={"quick": [(2, 151937)]}, source=LONG_ROWS)
+def test_two_heavy_ends_of_a_vocabulary(evaluate):
+    """Nor does it matter that a language model's vocabulary lies between them."""
+    evaluate()
+
+
 @case(*ROW_OPS, family="maximum_at_boundaries", source="triton-lang/triton#3013: a maximum that misses lanes")
 def test_maximum_at_boundaries(evaluate):
     """The maximum is found wherever it stands, at either side of every tile boundary."""
