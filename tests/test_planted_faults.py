@@ -32,7 +32,7 @@ def test_there_are_enough_faults():
 @pytest.mark.parametrize(("name", "dtype"), PAIRS)
 def test_fault_is_caught_for_its_own_reason(name, dtype):
     planted = FAULTS[name]
-    caught = catches(planted, dtype, profile="quick")
+    caught = catches(planted, dtype, profile="standard")
 
     assert any(right(planted, record) for record in caught), f"{name} passes: {planted.breaks}"
     assert all(record.message and record.reproduce for record in caught)
