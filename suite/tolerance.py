@@ -115,6 +115,9 @@ def tolerance(
         raise ValueError(f"op {op!r} has no tolerance, as its bound is not one of a row of logits; expected {', '.join(OPS)}")
     if against not in AGAINST:
         raise ValueError(f"against={against!r} is not one of {', '.join(AGAINST)}")
+    for name, value in (("gap", gap), ("largest", largest)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"{name}={value!r} must be a number")
     definition = get_op(op)
     if input is not None:
         if shape is not None or gap is not None or largest is not None:
@@ -127,7 +130,8 @@ def tolerance(
             pair, assumptions, basis = _of_rows(definition, problem, format, numerics)
     else:
         if dtype is None or shape is None:
-            raise ValueError("a tolerance needs a shape and a dtype, or an input")
+            missing = " and a ".join(word for word, given in (("shape", shape), ("dtype", dtype)) if given is None)
+            raise ValueError(f"a tolerance needs a {missing}, or an input")
         format, n = _format(dtype), _length(shape, dim)
         with subnormals_kept():
             pair, assumptions, basis = _of_worst_case(definition, n, format, numerics, gap, largest)

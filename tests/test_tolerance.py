@@ -256,6 +256,7 @@ def test_a_pair_that_says_nothing_is_refused():
         (("softmax",), {"input": np.zeros((0, 8))}, r"input has shape \[0, 8\]"),
         (("softmax", None, "float16"), {"input": np.full((1, 8), 0.1)}, "values that float16 cannot hold"),
         (("softmax",), {}, "needs a shape and a dtype"),
+        (("softmax", 4, "float32"), {"gap": "wide"}, "gap=.wide. must be a number"),
     ],
 )
 def test_misuse_is_named(arguments, options, message):
@@ -296,7 +297,7 @@ def test_the_command_reads_an_input(tmp_path):
     ("arguments", "message"),
     [
         (("--shape", "3x", "--dtype", "float32"), "--shape '3x' must be sizes joined by x"),
-        (("--dtype", "float32"), "needs a shape and a dtype"),
+        (("--dtype", "float32"), "needs a shape, or an input"),
         (("--shape", "9999999", "--dtype", "float32"), "no tolerance says anything"),
         (("--input", "absent.npz"), "does not exist"),
     ],
