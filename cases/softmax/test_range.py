@@ -69,7 +69,7 @@ def test_sentinels(evaluate):
 @case(
     *ROW_OPS,
     family="known_bugs",
-    shapes={"smoke": [(64, 33)], "quick": [(64, 257)]},
+    shapes={"smoke": [(64, 33)], "standard": [(64, 257)]},
     laws=("batch",),
     source="docs/known-bugs.md: the reports, one by one",
 )

@@ -18,7 +18,13 @@ def test_two_heavy_ends(evaluate):
     evaluate()
 
 
-@case(*ROW_OPS, family="two_heavy_ends", shapes={"quick": [(2, 151937)]}, source=LONG_ROWS)
+@case(
+    *ROW_OPS,
+    family="two_heavy_ends",
+    shapes={"quick": [(2, 151937)]},
+    dtypes=("float32", "bfloat16"),
+    source=LONG_ROWS,
+)
 def test_two_heavy_ends_of_a_vocabulary(evaluate):
     """Nor does it matter that a language model's vocabulary lies between them."""
     evaluate()
