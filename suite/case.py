@@ -14,7 +14,7 @@ from suite.formats import DTYPES, Array, Format
 from suite.inputs.draws import Draw
 from suite.inputs.layouts import LAYOUTS
 from suite.inputs.targets import TARGETS, indices, probabilities
-from suite.ops import Op, get_op
+from suite.ops import Op, get_op, parse_option
 
 PROFILES = ("smoke", "quick", "standard", "full")
 SEEDS = {"smoke": 1, "quick": 1, "standard": 1, "full": 20}
@@ -128,13 +128,7 @@ def _option(op: Op, name: str, text: str) -> Any:
     """The value of an option in a case id. Raises ValueError for an unknown option or a value that cannot be one."""
     if name not in op.options:
         raise ValueError(f"{op.name} has no option {name!r}; valid options: {', '.join(op.options)}, layout, target")
-    kind = type(op.options[name])
-    if kind is bool:
-        return {"True": True, "False": False}.get(text, text)
-    try:
-        value = kind(text)
-    except ValueError:
-        raise ValueError(f"{name}={text!r} must be a {kind.__name__}") from None
+    value = parse_option(op, name, text)
     if str(value) != text:
         raise ValueError(f"{name}={text} must be written {value} in a case id: an id names one case, and a case has one id")
     return value

@@ -455,19 +455,20 @@ def _pick_inputs(op: str, saved: Mapping[str, Any], path: Path) -> dict[str, Any
 
 def _parse_options(op: str, settings: Sequence[str]) -> dict[str, Any]:
     """NAME=VALUE texts as options of the op. Raises ValueError for an unknown name, or a value of another type."""
-    from suite.ops import get_op
+    from suite.ops import get_op, parse_option
 
-    defaults, options = get_op(op).options, dict[str, Any]()
+    definition, options = get_op(op), dict[str, Any]()
+    defaults = definition.options
     for setting in settings:
         name, _, text = setting.partition("=")
         if name not in defaults:
             raise ValueError(
                 f"--option {setting!r} names no option of {op}; expected one of {', '.join(defaults)}, as NAME=VALUE"
             )
-        kind = type(defaults[name])
         try:
-            options[name] = {"True": True, "False": False}[text] if kind is bool else kind(text)
-        except (ValueError, KeyError):
+            options[name] = parse_option(definition, name, text)
+        except ValueError:
+            kind = type(defaults[name])
             raise ValueError(f"--option {setting!r}: expected {kind.__name__}, such as {name}={defaults[name]}") from None
     return options
 

@@ -168,7 +168,7 @@ class _Evaluation:
         domain = self.kernel.domain(reference.facts, self.format)
         largest = reference.problem.x.max(axis=1, initial=-np.inf)
         ordinary = np.isfinite(largest)
-        failed = np.array([s != "passed" for s in judgement.row_status], dtype=np.bool_)
+        failed = _failed_rows(judgement)
         surprising = np.flatnonzero(ordinary & domain.fails & ~failed)
         if len(surprising):
             note = f"  law       domain: row {surprising[0]} passes although {domain.why} there; the declared domain is wrong"
@@ -223,7 +223,7 @@ class _Evaluation:
         reference, shapes = self._reference(inputs), _shapes(inputs)
         judgement = judge_values(self.op, reference, y, shapes, self.options, self.format, self.numerics, statistics=False)
         if judgement.broken and self.kernel.domain is not None and not self.strict:
-            failed = np.array([s != "passed" for s in judgement.row_status], dtype=np.bool_)
+            failed = _failed_rows(judgement)
             if not (failed & self.kernel.domain(reference.facts, self.format).works).any():
                 return replace(judgement, status="passed", broken=())
         return judgement
@@ -343,6 +343,10 @@ class _Evaluation:
 def _inputs(case_id: str, dtype: str) -> Inputs:
     """A case's inputs, which all kernels share in turn; none gets these arrays themselves."""
     return Case.from_id(case_id).inputs(get_format(dtype))
+
+
+def _failed_rows(judgement: Judgement) -> NDArray[np.bool_]:
+    return np.array([status != "passed" for status in judgement.row_status], dtype=np.bool_)
 
 
 def _shapes(inputs: Inputs) -> dict[str, tuple[int, ...]]:

@@ -104,6 +104,19 @@ class Op(ABC):
         return self.check_options({**self.options, **given}, shapes)
 
 
+def parse_option(op: Op, name: str, text: str) -> Any:
+    """The value that a text gives the option, by the type of its default. Raises ValueError where it gives none."""
+    kind = type(op.options[name])
+    if kind is bool:
+        if text not in ("True", "False"):
+            raise ValueError(f"{name}={text!r} must be True or False")
+        return text == "True"
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{name}={text!r} must be a {kind.__name__}") from None
+
+
 def check_dim(dim: Any, dimensions: int) -> int:
     """dim as an int. Raises ValueError where a tensor with so many dimensions has no such dim."""
     integer = isinstance(dim, int | np.integer) and not isinstance(dim, bool)
