@@ -46,21 +46,22 @@ def profiles(kernels: Sequence[str], op: str, dtypes: Sequence[str], device: str
 
     Raises ValueError where a kernel cannot be loaded.
     """
-    from suite.kernels import load_kernels
+    from suite.execution.hosts import Hosts
     from suite.measure.exponential import measure
     from suite.report.profile import HEADINGS, words
 
-    for kernel in [kernel for specification in kernels for kernel in load_kernels(specification, op)]:
-        for dtype in dtypes:
-            data = measure(kernel, dtype, device=device).data
-            yield f"{op} {kernel.id} {dtype} on {device}"
-            if "reason" in data:
-                yield f"  not measured: {data['reason']}"
-                continue
-            for name, heading in HEADINGS.items():
-                finding = data["findings"][name]
-                found = words(name, finding)
-                yield f"  {heading:<20}{found}{': ' if found else ''}{finding['text']}"
+    with Hosts() as hosts:
+        for kernel in [kernel for specification in kernels for kernel in hosts.load(specification, op, device=device)]:
+            for dtype in dtypes:
+                data = measure(kernel, dtype, device=device, host=hosts.of(kernel)).data
+                yield f"{op} {kernel.id} {dtype} on {device}"
+                if "reason" in data:
+                    yield f"  not measured: {data['reason']}"
+                    continue
+                for name, heading in HEADINGS.items():
+                    finding = data["findings"][name]
+                    found = words(name, finding)
+                    yield f"  {heading:<20}{found}{': ' if found else ''}{finding['text']}"
 
 
 Rows = NDArray[Any]

@@ -15,7 +15,7 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,7 +77,7 @@ class Kernel:
 
     def supports(self, options: Mapping[str, Any], format: Format, device: str) -> str | None:
         """None, or the reason why this call is unsupported; decided before any input exists."""
-        missing = [name for name in self.requires if importlib.util.find_spec(name) is None]
+        missing = [name for name in self.requires if not _is_installed(name)]
         if missing:
             return f"{missing[0]} is not installed: pip install 'softmax-suite[{EXTRAS.get(missing[0], 'zoo')}]'"
         if self.dtypes is not None and format.name not in self.dtypes:
@@ -107,7 +107,47 @@ class Kernel:
         return self.call(*tensors, **given)
 
 
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # the package around it is missing; no name at all
+        return False
+
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def describe(kernel: Kernel) -> dict[str, Any]:
+    """What a kernel declares, JSON-ready, for a process that does not load it; of its domain, whether there is one."""
+    described: dict[str, Any] = {name: getattr(kernel, name) for name in _DESCRIBED}
+    return described | {
+        "numerics": asdict(kernel.numerics),
+        "semantics": asdict(kernel.semantics),
+        "domain": kernel.domain is not None,
+        "parameters": None if kernel.parameters is None else sorted(kernel.parameters),
+    }
+
+
+def from_description(
+    description: Mapping[str, Any], *, call: Callable[..., Any], domain: Callable[[RowFacts, Format], Domain]
+) -> Kernel:
+    """The kernel of a description, outside as it must be. call: what stands in for its function; domain: for its domain."""
+    parameters = description["parameters"]
+    plain: dict[str, Any] = {name: description[name] for name in _DESCRIBED}
+    for name in ("dtypes", "devices", "requires"):
+        plain[name] = None if plain[name] is None else tuple(plain[name])
+    return Kernel(
+        **plain,
+        numerics=Numerics(**description["numerics"]),
+        semantics=Semantics(**description["semantics"]),
+        domain=domain if description["domain"] else None,
+        parameters=None if parameters is None else frozenset(parameters),
+        call=call,
+        outside=True,
+    )
+
+
+_DESCRIBED = ("id", "op", "version", "dtypes", "devices", "requires", "adapter", "slow", "declared")
 
 
 def kernel(
@@ -125,9 +165,19 @@ def kernel(
 ) -> Callable[[F], F]:
     """Declares that a plain function is a kernel of `op`; the function itself is returned unchanged.
 
-    Raises ValueError for an unknown op, dtype or adapter.
+    Raises ValueError for an unknown op, dtype or adapter, TypeError for an argument of another type.
     """
     get_op(op)
+    for argument, value in (("dtypes", dtypes or ()), ("devices", devices or ()), ("requires", requires)):
+        if not isinstance(value, tuple | list) or not all(isinstance(item, str) for item in value):
+            raise TypeError(f"{argument}={value!r} must be a tuple of names")
+    for argument, declared_as, kind in (("numerics", numerics, Numerics), ("semantics", semantics, Semantics)):
+        if not isinstance(declared_as, kind):
+            raise TypeError(f"{argument}={declared_as!r} must be {kind.__name__}(...)")
+    if domain is not None and not callable(domain):
+        raise TypeError(f"domain={domain!r} must be a function (facts, format) -> Domain")
+    if name is not None and (not isinstance(name, str) or not name):
+        raise TypeError(f"name={name!r} must be a text")
     for dtype in dtypes or ():
         if dtype not in FORMATS:
             raise ValueError(f"dtypes has {dtype!r}; expected some of {', '.join(FORMATS)}")
@@ -179,11 +229,28 @@ def kernel_names(op: str) -> list[str]:
     return names
 
 
+def is_importable(specification: str) -> bool:
+    """Whether a --kernel argument names code that is there to be imported: a file, a module's function, an entry point."""
+    path, _, function = specification.partition(":")
+    if path.endswith(".py"):
+        return Path(path).expanduser().is_file()
+    return bool(function) or any(entry.name == specification for entry in metadata.entry_points(group=ENTRY_POINTS))
+
+
 def load_kernels(specification: str, op: str) -> list[Kernel]:
     """The kernels of `op` that a --kernel argument names: NAME, FILE.py, FILE.py:FUNC, pkg.mod:FUNC or an entry point.
 
     Raises ValueError, naming what is missing and what is there.
     """
+    try:
+        return _load(specification, op)
+    except ValueError:
+        raise
+    except Exception as error:  # an object from outside may raise anything when it is looked at
+        raise ValueError(f"kernel {specification!r} cannot be loaded: {_one_line(error)}") from error
+
+
+def _load(specification: str, op: str) -> list[Kernel]:
     path, _, function = specification.partition(":")
     if path.endswith(".py"):
         return _from_module(_import_file(path), path, function, op, specification)
@@ -228,6 +295,8 @@ def _as_kernel(value: Any, op: str, specification: str) -> Kernel:
     if not callable(value):
         raise ValueError(f"{specification} is a {type(value).__name__}, not a function")
     declared = getattr(value, ATTRIBUTE, {})
+    if not isinstance(declared, dict) or not all(isinstance(one, Kernel) for one in declared.values()):
+        raise ValueError(f"{specification} has an attribute {ATTRIBUTE} that @kernel did not make")
     if op in declared:
         own: Kernel = declared[op]
         return replace(own, id=specification, outside=True)
@@ -274,13 +343,13 @@ def _declared_in(module: Any, op: str) -> dict[str, Kernel]:
     found = {}
     for value in vars(module).values():
         declared = getattr(value, ATTRIBUTE, None) if callable(value) else None
-        if isinstance(declared, dict) and op in declared:
+        if isinstance(declared, dict) and isinstance(declared.get(op), Kernel):
             found[declared[op].id] = declared[op]
     return found
 
 
 def _import_file(path: str) -> Any:
-    file = Path(path)
+    file = Path(path).expanduser()
     if not file.is_file():
         raise ValueError(f"kernel file {path!r} does not exist (looked in {Path.cwd()})")
     name = f"_softmax_suite_kernel_{hashlib.blake2b(str(file.resolve()).encode(), digest_size=6).hexdigest()}"
@@ -313,14 +382,18 @@ def _import_module(name: str) -> Any:
 
 def _one_line(error: BaseException) -> str:
     line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}{line}"
+    try:
+        text = "".join(str(error).splitlines()[:1])
+    except Exception:
+        text = "its message cannot be shown"
+    return f"{type(error).__name__}: {text}{line}"
 
 
 def _source_version(function: Callable[..., Any]) -> str:
     """A hash of the file that holds the function; empty where there is none."""
     try:
         file = inspect.getsourcefile(inspect.unwrap(function))
-    except TypeError:
+    except (TypeError, ValueError):  # no source; a loop of wrappers
         file = None
     if file is None or not Path(file).is_file():
         return ""

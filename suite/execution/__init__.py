@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime
 import functools
+import itertools
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,14 +17,14 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from suite.case import Case
-from suite.execution.host import Host, InProcess, Outcome
+from suite.execution.host import LOST, Call, Host, InProcess, Outcome
 from suite.execution.memory import Memory
 from suite.formats import Array, Format, get_format
 from suite.inputs.layouts import arrange
-from suite.judge import Judgement, check_output, default_oracle, judge_values, ulp_errors
-from suite.kernels import Kernel
+from suite.judge import Judgement, default_oracle, judge_values, ulp_errors
+from suite.kernels import Domain, Kernel
 from suite.known_failures import KnownFailure, apply
-from suite.laws import Trial, get_law
+from suite.laws import Finding, Trial, get_law
 from suite.numerics import BEST_PRACTICE, CONTRACT
 from suite.ops import Op, get_op
 from suite.oracle import Oracle, Reference
@@ -52,17 +53,21 @@ def evaluate(
     env_id: str = "",
     inputs: Inputs | None = None,
     input_file: str = "",
+    timeout: float | None = None,
 ) -> Record:
     """Runs a kernel on a case and judges it: never raises for the kernel's fault, and the record is stored on return.
 
     dtype: a format's name. oracle: the one that judge() uses, by default. known: failures that are known, which strict
     ignores. strict: judge by best practice, whatever the kernel declares. inputs: in place of the case's own, from
-    `input_file`. Raises ValueError for misuse: an unknown dtype, a kernel of another op.
+    `input_file`. timeout: seconds that the kernel may take in all its calls of this case, where the host can end them.
+    Raises ValueError for misuse: an unknown dtype, a kernel of another op.
     """
     if kernel.op != case.op:
         raise ValueError(f"kernel {kernel.id} is a kernel of {kernel.op}, case {case.id} is one of {case.op}")
     format = get_format(dtype)
-    evaluation = _Evaluation(case, kernel, format, device, host or InProcess(), oracle or default_oracle(), strict, inputs)
+    evaluation = _Evaluation(
+        case, kernel, format, device, host or InProcess(), oracle or default_oracle(), strict, inputs, timeout
+    )
     record = replace(evaluation.run(), env_id=env_id)
     if input_file:
         options = "".join(f" --option {name}={value}" for name, value in case.options.items())
@@ -88,6 +93,7 @@ class _Evaluation:
         oracle: Oracle,
         strict: bool,
         inputs: Inputs | None,
+        timeout: float | None,
     ) -> None:
         self.case, self.kernel, self.format, self.device = case, kernel, format, device
         self.host, self.oracle, self.strict = host, oracle, strict
@@ -96,21 +102,32 @@ class _Evaluation:
         self.numerics = BEST_PRACTICE if strict else kernel.numerics
         self.semantics = CONTRACT if strict else kernel.semantics
         self._inputs = inputs
+        self._seconds_left = timeout
 
     def run(self) -> Record:
         reason = self.kernel.supports(self.options, self.format, self.device)
         if reason is not None:
             return self._record("unsupported", message=reason)
         inputs = self._inputs if self._inputs is not None else _inputs(self.case.id, self.format.name)
-        outcome = self.host.call(self.kernel, self._tensors(inputs), self.options)
+        outcomes = self._calls([(inputs, "plain")])
+        self._reference(inputs)  # while the kernel is at work, if it is so in another process
+        [outcome] = outcomes
         if outcome.status == "unsupported" and not self._declines_benign_input(inputs):
             outcome = replace(outcome, status="raised", message=f"{outcome.message} (only on this case's input)")
         if outcome.status is not None:
             return self._record(outcome.status, message=outcome.message, outcome=outcome)
-        wrong = self._wrong_kind(outcome.value, inputs)
-        if wrong is not None:
-            return self._record(wrong[0], message=wrong[1], outcome=outcome)
         return self._judged(inputs, outcome)
+
+    def _calls(self, wanted: Iterable[tuple[Inputs, Memory]]) -> Iterator[Outcome]:
+        """The outcomes of calls of the kernel, within what is left of the case's time; the last one where it is lost."""
+        calls = (Call(self._tensors(inputs), memory) for inputs, memory in wanted)
+        return self._timed(self.host.submit(self.kernel, calls, self.options, limit_seconds=self._seconds_left))
+
+    def _timed(self, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+        for outcome in outcomes:
+            if self._seconds_left is not None:
+                self._seconds_left = max(self._seconds_left - outcome.elapsed_seconds, 0.0)
+            yield outcome
 
     def _tensors(self, inputs: Inputs) -> tuple[torch.Tensor, ...]:
         """The inputs as the kernel gets them: in their format, on their device, in the case's layout where they allow it."""
@@ -144,7 +161,7 @@ class _Evaluation:
                 if finding.bitwise is not None:
                     bitwise[name] = finding.bitwise
                 if not finding.held:
-                    broken.add("law_broken")
+                    broken.add(finding.status)
                     notes.append(f"  law       {name}: {finding.note}")
         statuses = by_precedence(broken)
         status = statuses[0] if statuses else ("known_failure" if known else "passed")
@@ -164,8 +181,9 @@ class _Evaluation:
         self, judgement: Judgement, reference: Reference, broken: set[str], notes: list[str]
     ) -> tuple[Judgement, set[str], list[str], str]:
         """Checks the declared domain both ways: failing outside it is a known failure, passing there breaks a law."""
-        assert self.kernel.domain is not None
-        domain = self.kernel.domain(reference.facts, self.format)
+        domain = self._domain(reference)
+        if isinstance(domain, str):
+            return judgement, broken | {"law_broken"}, [*notes, f"  law       domain: {domain}"], ""
         largest = reference.problem.x.max(axis=1, initial=-np.inf)
         ordinary = np.isfinite(largest)
         failed = _failed_rows(judgement)
@@ -180,6 +198,17 @@ class _Evaluation:
         known = f"outside its declared domain: {domain.why} ({rows} of {len(failed)} rows)"
         return judgement, set(), [known, *notes], known
 
+    def _domain(self, reference: Reference) -> Domain | str:
+        """The kernel's declared domain for these rows, or what is wrong with the declaration."""
+        assert self.kernel.domain is not None
+        try:
+            domain = self.kernel.domain(reference.facts, self.format)
+            shapes = {np.shape(domain.works), np.shape(domain.fails)}
+        except Exception as error:  # it is the kernel author's code
+            return f"the declared domain raises {type(error).__name__}: {str(error)[:200]}"
+        expected = (len(reference.facts.x),)
+        return domain if shapes == {expected} else f"the declared domain has masks of shapes {shapes}; expected {expected}"
+
     def _laws(self, inputs: Inputs, y: Array) -> dict[str, Any]:
         logits = self.op.arguments[0]
         trial = Trial(
@@ -189,42 +218,40 @@ class _Evaluation:
             keeps_length=self.op.keeps_length,
             targeted="target" in self.op.arguments,
             format=self.format,
-            call=lambda x, memory="plain": self._call_again({**inputs, logits: x}, memory),
             judge=lambda x, output: self._judge_again({**inputs, logits: x}, output),
         )
-        findings = {}
-        for name in self.case.laws:
+        findings: dict[str, Finding] = {}
+        inquiries = {name: get_law(name)(trial) for name in self.case.laws}
+        wanted = {}
+        for name, inquiry in inquiries.items():
             try:
-                findings[name] = get_law(name)(trial)
-            except _LawCallError as error:
-                from suite.laws import Finding
-
-                findings[name] = Finding(held=False, note=str(error))
+                wanted[name] = next(inquiry)
+            except StopIteration as end:
+                findings[name] = end.value
+        outcomes = self._calls(({**inputs, logits: call.x}, call.memory) for calls in wanted.values() for call in calls)
+        for name, calls in wanted.items():
+            failed, outputs = None, []
+            for outcome in itertools.islice(outcomes, len(calls)):
+                failed = failed or _failed_call(outcome)
+                if failed is None:  # copied at once: a kernel may write its next output where this one is
+                    outputs.append(to_float64(outcome.value))
+            if failed is not None:
+                findings[name] = failed
+                if failed.status != "law_broken":
+                    break
+                continue
+            try:
+                inquiries[name].send(outputs)
+            except StopIteration as end:
+                findings[name] = end.value
         return findings
-
-    def _call_again(self, inputs: Inputs, memory: Memory) -> Array:
-        outcome = self.host.call(self.kernel, self._tensors(inputs), self.options, memory=memory)
-        if outcome.status is not None:
-            raise _LawCallError(f"{outcome.status}: {outcome.message}")
-        if outcome.overrun:
-            raise _LawCallError(outcome.overrun)
-        wrong = self._wrong_kind(outcome.value, inputs)
-        if wrong is not None:
-            raise _LawCallError(f"{wrong[0]}: {wrong[1]}")
-        return to_float64(outcome.value)
-
-    def _wrong_kind(self, output: Any, inputs: Inputs) -> tuple[str, str] | None:
-        if isinstance(output, np.ndarray | np.generic):
-            return "wrong_type", "returned a numpy array; expected one tensor of torch (numpy kernels declare adapter='numpy')"
-        device = str(torch.empty(0, device=self.device).device)
-        return check_output(self.op, output, _shapes(inputs), self.format.name, device, self.options)
 
     def _judge_again(self, inputs: Inputs, y: Array) -> Judgement:
         reference, shapes = self._reference(inputs), _shapes(inputs)
         judgement = judge_values(self.op, reference, y, shapes, self.options, self.format, self.numerics, statistics=False)
         if judgement.broken and self.kernel.domain is not None and not self.strict:
-            failed = _failed_rows(judgement)
-            if not (failed & self.kernel.domain(reference.facts, self.format).works).any():
+            failed, domain = _failed_rows(judgement), self._domain(reference)
+            if isinstance(domain, Domain) and not (failed & domain.works).any():
                 return replace(judgement, status="passed", broken=())
         return judgement
 
@@ -232,8 +259,9 @@ class _Evaluation:
         return self.oracle.reference(self.op, inputs, self.options, self.format, semantics=self.semantics)
 
     def _declines_benign_input(self, inputs: Inputs) -> bool:
-        benign = self._tensors({name: np.zeros_like(values) for name, values in inputs.items()})
-        return self.host.call(self.kernel, benign, self.options).status == "unsupported"
+        benign = {name: np.zeros_like(values) for name, values in inputs.items()}
+        [outcome] = self._calls([(benign, "plain")])
+        return outcome.status == "unsupported"
 
     def _torch_ratio(self, inputs: Inputs, reference: Reference, judgement: Judgement) -> float | None:
         """The kernel's largest error in ulps over that of torch's own kernel on the same input; None where torch has none."""
@@ -353,5 +381,13 @@ def _shapes(inputs: Inputs) -> dict[str, tuple[int, ...]]:
     return {name: tuple(values.shape) for name, values in inputs.items()}
 
 
-class _LawCallError(Exception):
-    """A further call that a law made did not return a tensor that can be judged."""
+def _failed_call(outcome: Outcome) -> Finding | None:
+    """What a law finds where one of its calls returned nothing that can be judged."""
+    if outcome.status in LOST:
+        return Finding(held=False, note=f"{outcome.status}: {outcome.message}", status=outcome.status)
+    if outcome.status is not None:
+        return Finding(held=False, note=f"{outcome.status}: {outcome.message}")
+    if outcome.modified or outcome.state_changes:
+        changed = "its input tensor" if outcome.modified else "; ".join(outcome.state_changes)
+        return Finding(held=False, note=f"a further call changed {changed}")
+    return Finding(held=False, note=outcome.overrun) if outcome.overrun else None

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
+import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.random import mtrand
 
-from suite.floating_point import keep_subnormals, subnormals_are_flushed
+from suite.floating_point import keep_subnormals, round_to_nearest, rounding, subnormals_are_flushed
 
 Switch = tuple[Callable[[], Any], Callable[[Any], Any]]
 
@@ -35,6 +39,11 @@ def _switches() -> dict[str, Switch]:
         "deterministic_mode": (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
         "numpy_errors": (np.geterr, lambda mode: np.seterr(**mode)),
         "subnormals_flushed": (subnormals_are_flushed, _set_flush),
+        "rounding": (rounding, lambda _: round_to_nearest()),
+        "working_directory": (_working_directory, os.chdir),
+        "torch_seed": (lambda: torch.get_rng_state().numpy().tobytes(), _set_torch_seed),
+        "numpy_seed": (_numpy_seed, _set_numpy_seed),
+        "python_seed": (random.getstate, random.setstate),
     }
     newer = (
         "backends.cuda.matmul.fp32_precision",
@@ -60,6 +69,33 @@ def _set_default_device(name: str) -> None:
     torch.set_default_device(None if name == "cpu" else name)
 
 
+def _working_directory() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 - twenty times as fast as pathlib's, and called around every kernel call
+    except FileNotFoundError:
+        return "one that was removed"
+
+
+def _set_torch_seed(content: bytes) -> None:
+    torch.set_rng_state(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+
+
+_NUMPY_SEED_BYTES = 624 * 4 + 4
+"""Of the Mersenne twister behind numpy.random: key and position, read where they lie; get_state() takes 35 microseconds."""
+
+
+def _numpy_seed() -> bytes:
+    generator = mtrand.get_bit_generator()
+    if not isinstance(generator, np.random.MT19937):
+        return b""
+    return ctypes.string_at(generator.ctypes.state_address, _NUMPY_SEED_BYTES)
+
+
+def _set_numpy_seed(content: bytes) -> None:
+    if content and _numpy_seed():
+        ctypes.memmove(mtrand.get_bit_generator().ctypes.state_address, content, _NUMPY_SEED_BYTES)
+
+
 def _set_flush(flushed: bool) -> None:
     if flushed:
         torch.set_flush_denormal(True)
@@ -76,23 +112,24 @@ def read() -> State:
     return {name: read_switch() for name, (read_switch, _) in _SWITCHES.items()}
 
 
-def write(state: State) -> None:
-    """Puts every switch to its value in `state` where it differs."""
-    for name, (read_switch, write_switch) in _SWITCHES.items():
-        if read_switch() != state[name]:
-            with contextlib.suppress(RuntimeError):  # what cannot be put back shows as a change of the next call
-                write_switch(state[name])
+def write(wanted: State, current: State) -> None:
+    """Puts every switch to its value in `wanted` where it differs from `current`, the values just read."""
+    for name, (_, write_switch) in _SWITCHES.items():
+        if current[name] != wanted[name]:
+            with contextlib.suppress(RuntimeError, OSError):  # what cannot be put back shows as a change of the next call
+                write_switch(wanted[name])
 
 
-def strict() -> State:
+def strict(current: State) -> State:
     """The state in which every kernel is called: full precision everywhere, subnormals kept, this process's own threads."""
-    state: dict[str, Any] = dict(read())
+    state: dict[str, Any] = dict(current)
     state |= {
         "default_dtype": torch.float32,
         "default_device": "cpu",
         "grad_enabled": False,
         "deterministic_mode": 0,
         "subnormals_flushed": False,
+        "rounding": "to nearest",
     }
     for name in state:
         if name.endswith("fp32_precision"):
@@ -105,5 +142,6 @@ def strict() -> State:
 
 
 def changes(before: State, after: State) -> list[str]:
-    """ "name from before to after" for every switch that differs."""
-    return [f"{name} from {before[name]} to {after[name]}" for name in before if before[name] != after[name]]
+    """ "name from before to after" for every switch that differs, the name alone of a seed, which is kilobytes long."""
+    differing = [name for name in before if before[name] != after[name]]
+    return [name if name.endswith("_seed") else f"{name} from {before[name]} to {after[name]}" for name in differing]

@@ -1,4 +1,4 @@
-"""The relations, one per function."""
+"""The relations, one per function: it yields its calls, is sent their outputs, and returns its finding."""
 
 from __future__ import annotations
 
@@ -8,30 +8,34 @@ import numpy as np
 
 from suite.formats import Array
 from suite.judge import Judgement
-from suite.laws import Finding, Trial
+from suite.laws import Call, Finding, Inquiry, Trial
 
 
-def repeat(trial: Trial) -> Finding:
+def repeat(trial: Trial) -> Inquiry:
     """A second call on the same bits is judged like the first: a kernel has no memory."""
-    return _compare(trial, "a second call on the same input", trial.call(trial.x))
+    [again] = yield [Call(trial.x)]
+    return _compare(trial, "a second call on the same input", again)
 
 
-def replay(trial: Trial) -> Finding:
+def replay(trial: Trial) -> Inquiry:
     """After a call on other values of the same shape, and for those too, the result is right: none is kept and replayed."""
     moved = np.roll(trial.x, 1, axis=trial.dim)
-    finding = _moved(trial, "the entries of each row moved on by one", moved, lambda y: np.roll(y, -1, axis=trial.dim))
+    output, again = yield [Call(moved), Call(trial.x)]
+    what = "the entries of each row moved on by one"
+    finding = _moved(trial, what, moved, output, lambda y: np.roll(y, -1, axis=trial.dim))
     if not finding.held:
         return finding
-    return _compare(trial, "the first input once more", trial.call(trial.x))
+    return _compare(trial, "the first input once more", again)
 
 
-def permutation(trial: Trial) -> Finding:
+def permutation(trial: Trial) -> Inquiry:
     """Reversing a row reverses its result: the order of the entries decides rounding only, and no result is replayed."""
     moved = np.flip(trial.x, axis=trial.dim).copy()
-    return _moved(trial, "the same rows reversed", moved, lambda y: np.flip(y, axis=trial.dim))
+    [output] = yield [Call(moved)]
+    return _moved(trial, "the same rows reversed", moved, output, lambda y: np.flip(y, axis=trial.dim))
 
 
-def shift(trial: Trial) -> Finding:
+def shift(trial: Trial) -> Inquiry:
     """A common shift of all logits, exactly representable, is judged like the rows themselves: only differences count."""
     finite = np.isfinite(trial.x)
     largest = float(np.abs(trial.x[finite]).max(initial=1.0))
@@ -41,46 +45,38 @@ def shift(trial: Trial) -> Finding:
         return Finding(held=True, note="no shift leaves these logits in the format")
     grid = float(trial.format.ulp(np.array(2 * reach)))
     rounded = np.where(finite, np.rint(np.where(finite, trial.x, 0.0) / grid) * grid, trial.x)
-    finding, outputs = Finding(held=True), []
-    for what, x in ((f"the logits as multiples of {grid:g}", rounded), (f"these shifted by {amount:g}", rounded + amount)):
-        outputs.append(trial.call(x))
-        bitwise = trial.keeps_length and _same(outputs[0], outputs[-1])
-        finding = _finding(what, trial.judge(x, outputs[-1]), bitwise)
-        if not finding.held:
-            break
-    return finding
+    still, shifted = yield [Call(rounded), Call(rounded + amount)]
+    finding = _finding(f"the logits as multiples of {grid:g}", trial.judge(rounded, still), True)
+    if not finding.held:
+        return finding
+    bitwise = trial.keeps_length and _same(still, shifted)
+    return _finding(f"these shifted by {amount:g}", trial.judge(rounded + amount, shifted), bitwise)
 
 
-def batch(trial: Trial) -> Finding:
+def batch(trial: Trial) -> Inquiry:
     """A row gives the same result alone as among others: nothing leaks between the rows of a batch."""
     if trial.x.ndim < 2 or trial.targeted:
         return Finding(held=True, note="one row only" if trial.x.ndim < 2 else "rows have targets, which stay a batch")
     batch_axis = 0 if trial.dim != 0 else 1
     row_in_output = batch_axis if trial.keeps_length or trial.dim > batch_axis else batch_axis - 1
+    size = trial.x.shape[batch_axis]
+    parts = {f"row {row} on its own": [row] for row in sorted({0, size - 1})}
+    parts |= {f"the first {size // 2} rows after all of them": list(range(size // 2))} if size > 1 else {}
+    calls = [Call(np.take(trial.x, rows, axis=batch_axis)) for rows in parts.values()]
+    # Before the last: a larger call of the same row length, whose memory or state might be taken for this one's.
+    outputs = yield [*calls[:-1], Call(trial.x), calls[-1]]
     bitwise = True
-    for row in {0, trial.x.shape[batch_axis] - 1}:
-        outputs = trial.output.copy()
-        outputs.swapaxes(0, row_in_output)[row] = trial.call(np.take(trial.x, [row], axis=batch_axis)).swapaxes(
-            0, row_in_output
-        )[0]
-        finding = _compare(trial, f"row {row} on its own", outputs)
-        bitwise &= bool(finding.bitwise)
-        if not finding.held:
-            return finding
-    half = trial.x.shape[batch_axis] // 2
-    if half:
-        trial.call(trial.x)  # a larger call of the same row length, whose memory or state might be taken for this one's
-        outputs = trial.output.copy()
-        some = trial.call(np.take(trial.x, range(half), axis=batch_axis))
-        outputs.swapaxes(0, row_in_output)[:half] = some.swapaxes(0, row_in_output)
-        finding = _compare(trial, f"the first {half} rows after all of them", outputs)
+    for (what, rows), output in zip(parts.items(), [*outputs[:-2], outputs[-1]], strict=True):
+        mixed = trial.output.copy()
+        mixed.swapaxes(0, row_in_output)[rows] = output.swapaxes(0, row_in_output)
+        finding = _compare(trial, what, mixed)
         bitwise &= bool(finding.bitwise)
         if not finding.held:
             return finding
     return Finding(held=True, bitwise=bitwise)
 
 
-def neighbour(trial: Trial) -> Finding:
+def neighbour(trial: Trial) -> Inquiry:
     """A row keeps its result when every other row of the batch turns to NaN, infinities and huge numbers."""
     if not trial.keeps_length and trial.output.ndim != trial.x.ndim - 1:
         return Finding(held=True, note="the rows are reduced to one result")
@@ -89,7 +85,8 @@ def neighbour(trial: Trial) -> Finding:
     for count, index in enumerate(np.ndindex(rows.shape[:-1])):
         if count % 2:
             rows[index] = (np.nan, trial.format.largest / 4, -np.inf, np.inf)[count // 2 % 4]
-    output, kept = trial.call(hostile), trial.output.copy()
+    [output] = yield [Call(hostile)]
+    kept = trial.output.copy()
     old, new = (np.moveaxis(y, trial.dim, -1) if trial.keeps_length else y for y in (kept, output))
     for count, index in enumerate(np.ndindex(rows.shape[:-1])):
         if count % 2 == 0:
@@ -97,14 +94,16 @@ def neighbour(trial: Trial) -> Finding:
     return _compare(trial, "the rows between hostile ones", kept)
 
 
-def written(trial: Trial) -> Finding:
+def written(trial: Trial) -> Inquiry:
     """Every entry of the output is written: fresh memory that holds NaN shows none of it (fill_uninitialized_memory)."""
-    return _compare(trial, "with uninitialised memory full of NaN", trial.call(trial.x, memory="filled"))
+    [output] = yield [Call(trial.x, memory="filled")]
+    return _compare(trial, "with uninitialised memory full of NaN", output)
 
 
-def canaries(trial: Trial) -> Finding:
+def canaries(trial: Trial) -> Inquiry:
     """Nothing is written outside the input and the tensors that the kernel makes, and nothing outside the input is read."""
-    return _compare(trial, "between canaries", trial.call(trial.x, memory="guarded"))
+    [output] = yield [Call(trial.x, memory="guarded")]
+    return _compare(trial, "between canaries", output)
 
 
 def _compare(trial: Trial, what: str, output: Array) -> Finding:
@@ -114,12 +113,11 @@ def _compare(trial: Trial, what: str, output: Array) -> Finding:
     return _finding(what, trial.judge(trial.x, output), False)
 
 
-def _moved(trial: Trial, what: str, x: Array, back: Callable[[Array], Array]) -> Finding:
-    """Calls with the entries of each row moved; moved back, the result must be right for the trial's own rows.
+def _moved(trial: Trial, what: str, x: Array, output: Array, back: Callable[[Array], Array]) -> Finding:
+    """Judges a call with the entries of each row moved; moved back, the result must be right for the trial's own rows.
 
     A target does not move with its row's entries, so that the result is another and is judged for x itself.
     """
-    output = trial.call(x)
     if trial.targeted:
         return _finding(what, trial.judge(x, output), None)
     return _compare(trial, what, back(output) if trial.keeps_length else output)

@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 from suite.execution.host import Host, InProcess
 from suite.floating_point import subnormals_kept
 from suite.formats import LN2, Array, Format, bfloat16, compute_format, float16, float32, float64, get_format
-from suite.judge import FITTING, Judgement, check_output, judge_values, ulp_errors
+from suite.judge import FITTING, Judgement, judge_values, ulp_errors
 from suite.kernels import Kernel
 from suite.measure import OPS
 from suite.numerics import BEST_PRACTICE, Numerics
@@ -270,15 +270,7 @@ class _Profile:
         outcome = self.host.call(self.kernel, to_torch(x, self.format, self.device), self.options)
         if outcome.status is not None:
             raise _FailedError(f"{outcome.status}: {outcome.message}")
-        wrong = check_output(self.op, outcome.value, {"x": tuple(x.shape)}, self.format.name, self._device_name(), self.options)
-        if wrong is not None:
-            raise _FailedError(f"{wrong[0]}: {wrong[1]}")
         return self.op.output_rows(to_float64(outcome.value), self.options)
-
-    def _device_name(self) -> str:
-        import torch
-
-        return str(torch.empty(0, device=self.device).device)
 
     # Findings
 

@@ -1,0 +1,175 @@
+"""What runs in the process of a kernel: it loads the kernel by name, and answers calls one after the other.
+
+Requests and answers are JSON texts; tensors lie in shared memory (wire.py). Whatever the kernel does to this process ends
+with it. This is isolation from accidents, no sandbox against malice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from suite.execution import state
+from suite.execution.host import Call, InProcess, Outcome, exception_text
+from suite.execution.limits import die_with_parent, restrict
+from suite.execution.wire import SharedMemory
+from suite.formats import get_format
+from suite.kernels import Kernel, describe, load_kernels
+from suite.ops.rows import RowFacts
+
+OUT_OF_MEMORY = 86
+"""The exit code of a process in which there was not even memory to answer."""
+
+WHERE = signal.SIGUSR1
+"""The signal to which this process answers with the Python line that it is at, even while C code runs."""
+
+FLOATING_POINT = ("subnormals_flushed", "rounding")
+"""The switches that nobody sets in an import on purpose."""
+
+_FORK_SECONDS = 0.2
+
+Answer = dict[str, Any]
+
+
+def serve(connection: Connection, memory: Connection, output: Connection, settings: Mapping[str, Any]) -> None:
+    """Answers requests until the other side closes the connection.
+
+    memory: the shared file, as the kind of descriptor that multiprocessing hands over. output: where file descriptors 1 and 2
+    go, for what C code prints. settings: "memory_bytes" or None.
+    """
+    os.setsid()  # so that everything the kernel starts can be killed with it, and Ctrl-C is the parent's to answer
+    die_with_parent()
+    _redirect(output)
+    faulthandler.enable(2, all_threads=False)
+    faulthandler.register(WHERE, 2, all_threads=False)
+    restrict(settings["memory_bytes"])
+    _Server(connection, SharedMemory(os.dup(memory.fileno()))).run()
+
+
+def _redirect(output: Connection) -> None:
+    """Standard output and error to the parent, standard input from nowhere."""
+    os.dup2(output.fileno(), 1)
+    os.dup2(output.fileno(), 2)
+    output.close()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+
+
+class _Server:
+    def __init__(self, connection: Connection, memory: SharedMemory) -> None:
+        self._connection, self._memory = connection, memory
+        self._process = os.getpid()
+        self._host = InProcess(disposable=True)
+        self._kernels: dict[tuple[str, str], Kernel] = {}
+        self._import_changes: list[str] = []
+        self._known_children: set[int] = set()
+
+    def run(self) -> None:
+        self._answer({"ready": True})
+        while True:
+            try:
+                request = json.loads(self._connection.recv_bytes())
+            except EOFError:
+                return
+            try:
+                for answer in getattr(self, f"_{request['do']}")(request):
+                    self._answer(answer)
+            except MemoryError:
+                os._exit(OUT_OF_MEMORY)
+
+    def _answer(self, answer: Answer) -> None:
+        self._connection.send_bytes(json.dumps(answer).encode())
+
+    def _load(self, request: Mapping[str, Any]) -> Iterator[Answer]:
+        """Loads what a --kernel argument names; answers with descriptions, or with the text of a ValueError."""
+        before = state.read()
+        try:
+            loaded = load_kernels(request["specification"], request["op"])
+        except BaseException as error:  # an import may raise anything
+            own = isinstance(error, ValueError)
+            yield {"error": str(error) if own else f"{request['specification']} cannot be loaded: {exception_text(error)}"}
+            return
+        after = state.read()
+        changes = state.changes(before, after)
+        state.write(state.strict(after), after)  # here and now, so that no call needs to
+        self._import_changes += [change for change in changes if change.startswith(FLOATING_POINT)]
+        for kernel in loaded:
+            self._kernels[kernel.id, kernel.op] = kernel
+        yield {"kernels": [describe(kernel) for kernel in loaded], "changes": changes}
+
+    def _call(self, request: Mapping[str, Any]) -> Iterator[Answer]:
+        """Calls the kernel on tensors in the shared memory, once for each of "calls"; their outputs go behind "end"."""
+        kernel = self._kernels[request["kernel"], request["op"]]
+        torch.set_num_threads(request["threads"])
+        calls = (self._read(call, request["device"]) for call in request["calls"])
+        end = request["end"]
+        for outcome in self._host.submit(kernel, calls, request["options"]):
+            answer, end = self._answer_to_call(outcome, end)
+            yield answer
+
+    def _read(self, call: Mapping[str, Any], device: str) -> Call:
+        return Call(tuple(tensor.to(device) for tensor in self._memory.read(call["tensors"])), call["memory"])
+
+    def _answer_to_call(self, outcome: Outcome, end: int) -> tuple[Answer, int]:
+        if os.getpid() != self._process:  # a copy of this process, which the kernel forked and let return
+            self._memory.flag = True
+            os._exit(0)
+        changes = list(outcome.state_changes) + self._import_changes
+        if self._returned_twice():
+            changes.append("the number of processes: it forked, and returned in both")
+            self._memory.flag = False
+        answer = {f.name: getattr(outcome, f.name) for f in fields(outcome)} | {"value": None, "state_changes": changes}
+        if outcome.value is not None:
+            value = outcome.value.detach().resolve_conj().resolve_neg().cpu().contiguous()
+            answer["value"], end = self._memory.write([value], start=end)
+        return answer, end
+
+    def _domain(self, request: Mapping[str, Any]) -> Iterator[Answer]:
+        """The kernel's declared domain for facts whose arrays are in the shared memory; "works" and "fails" come back there."""
+        kernel = self._kernels[request["kernel"], request["op"]]
+        assert kernel.domain is not None
+        facts = RowFacts(*(tensor.numpy() for tensor in self._memory.read(request["tensors"])), **request["facts"])
+        try:
+            domain = kernel.domain(facts, get_format(request["dtype"]))
+            masks = [torch.from_numpy(mask.astype(bool)) for mask in (domain.works, domain.fails)]
+            yield {"tensors": self._memory.write(masks)[0], "why": str(domain.why)}
+        except Exception as error:
+            yield {"error": exception_text(error)}
+
+    def _returned_twice(self) -> bool:
+        """Whether a fork of this process came back from the kernel too. One that is still at work gets a moment to."""
+        running = {process for process in _forks_of(self._process) if process not in self._known_children}
+        deadline = time.monotonic() + _FORK_SECONDS
+        while running and not self._memory.flag and time.monotonic() < deadline:
+            time.sleep(0.001)
+            running &= _forks_of(self._process)
+        self._known_children |= running
+        return self._memory.flag
+
+
+def _forks_of(process: int) -> set[int]:
+    """Running children of this process that are copies of it: not those that became another program. Linux only."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return set()  # the usual case, told by one system call
+    found = set()
+    with contextlib.suppress(OSError):
+        own = Path(f"/proc/{process}/cmdline").read_bytes()
+        for child in Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split():
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{child}/cmdline").read_bytes() == own:  # empty for one that has ended
+                    found.add(int(child))
+    return found

@@ -1,0 +1,49 @@
+"""Which host a kernel runs in: this suite's own in this process, those from outside each in a process of its own."""
+
+from __future__ import annotations
+
+from suite.execution.host import Host, InProcess
+from suite.execution.isolated import Isolated
+from suite.execution.limits import default_memory_bytes
+from suite.isolation import Isolate
+from suite.kernels import Kernel, is_importable, kernel_names, load_kernels
+
+
+class Hosts:
+    """Loads kernels and says where they run. Use as a context manager, or call close().
+
+    isolate: which kernels run in a process of their own. memory_bytes: what such a process may take; half of this machine's
+    memory by default.
+    """
+
+    def __init__(self, *, isolate: Isolate = "outside", memory_bytes: int | None = None) -> None:
+        self._isolate = isolate
+        self._here = InProcess()
+        self._elsewhere = Isolated(memory_bytes=memory_bytes or default_memory_bytes())
+
+    def __enter__(self) -> Hosts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def load(self, specification: str, op: str, *, device: str = "cpu") -> list[Kernel]:
+        """The kernels of `op` that a --kernel argument names; one from outside is imported in its own process only.
+
+        Raises ValueError, naming what is missing and what is there.
+        """
+        if self._isolate == "never" or specification in kernel_names(op) or not is_importable(specification):
+            return load_kernels(specification, op)
+        return self._elsewhere.load(specification, op, device=device)
+
+    def of(self, kernel: Kernel) -> Host:
+        """The host of a kernel."""
+        isolated = self._isolate == "always" or (self._isolate == "outside" and kernel.outside)
+        return self._elsewhere if isolated else self._here
+
+    def recall(self, kernel: str, statuses: list[str]) -> None:
+        """Tells of the earlier cases of a kernel in a run that is resumed, the latest last."""
+        self._elsewhere.recall(kernel, statuses)
+
+    def close(self) -> None:
+        self._elsewhere.close()

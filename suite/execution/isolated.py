@@ -1,0 +1,254 @@
+"""The host for kernels that may crash, hang or poison their process: each has a process of its own, replaced when it dies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+
+from suite.execution.child import FLOATING_POINT
+from suite.execution.host import KEPT_CHARACTERS, Call, Host, Outcome
+from suite.execution.process import DiedError, KernelProcess
+from suite.execution.wire import START
+from suite.formats import Format
+from suite.kernels import Domain, Kernel, from_description
+from suite.ops.rows import RowFacts
+
+ATTEMPTS = 3
+"""How many processes in a row a kernel may kill before it is set aside."""
+
+REQUEST_BYTES = 2**26
+"""The size at which a request with several calls is full, and the others wait for the next one."""
+
+LOAD_SECONDS = 600.0
+"""What loading a kernel may take, as the first import of one may compile it."""
+
+
+@dataclass(slots=True)
+class _Server:
+    """A kernel's process, if one runs, and the processes that it has killed since it last answered."""
+
+    process: KernelProcess | None = None
+    unanswered: int = 0
+    deaths: list[str] = field(default_factory=list)
+    printed: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+class Isolated(Host):
+    """Calls each kernel in a process of its own, by its id: FILE.py:FUNC, pkg.mod:FUNC, or a name.
+
+    memory_bytes: what a kernel may take beside what its process starts with; None for no limit. Use as a context manager, or
+    call close().
+    """
+
+    def __init__(self, *, memory_bytes: int | None = None) -> None:
+        self._memory_bytes = memory_bytes
+        self._servers: dict[str, _Server] = {}
+
+    def __enter__(self) -> Isolated:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def load(self, specification: str, op: str, *, device: str = "cpu") -> list[Kernel]:
+        """The kernels of `op` that a --kernel argument names, without importing anything of them here.
+
+        Raises ValueError, naming what is missing and what is there, or how the process ended that tried to import it.
+        """
+        server = self._servers.setdefault(specification, _Server())
+        try:
+            answer = self._loaded(server, specification, op, device)
+        except DiedError as error:
+            self._drop(server)
+            raise ValueError(f"{specification} cannot be loaded: {error}{_last_words(error.output)}") from None
+        if "error" in answer:
+            raise ValueError(answer["error"])
+        return [self._kernel(description) for description in answer["kernels"]]
+
+    def submit(
+        self, kernel: Kernel, calls: Iterable[Call], options: Mapping[str, Any], *, limit_seconds: float | None = None
+    ) -> Iterator[Outcome]:
+        server = self._servers.setdefault(kernel.id, _Server())
+        if len(server.deaths) >= ATTEMPTS:
+            return iter([Outcome(status="not_run", message=_set_aside(server.deaths))])
+        if server.unanswered:  # somebody was interrupted
+            self._drop(server)
+        waiting = iter(calls)
+        try:
+            sent = self._send(server, kernel, waiting, options)
+        except DiedError as error:
+            return iter([self._lost(server, error, 0.0)])
+        return self._outcomes(server, kernel, sent, waiting, options, limit_seconds)
+
+    def _send(self, server: _Server, kernel: Kernel, calls: Iterator[Call], options: Mapping[str, Any]) -> int:
+        """Sends as many of the calls as one request may hold; returns how many. Raises DiedError."""
+        process, described, end, device = None, [], START, "cpu"
+        for tensors, memory in calls:
+            device = str(tensors[0].device)
+            process = process or self._running(server, kernel, device)
+            descriptions, end = process.memory.write((tensor.cpu() for tensor in tensors), start=end)
+            described.append({"tensors": descriptions, "memory": memory})
+            if end > REQUEST_BYTES:
+                break
+        if process is not None:
+            request = {"do": "call", "kernel": kernel.id, "op": kernel.op, "device": device, "options": dict(options)}
+            process.send(request | {"threads": torch.get_num_threads(), "calls": described, "end": end})
+        server.unanswered = len(described)
+        return len(described)
+
+    def _outcomes(
+        self,
+        server: _Server,
+        kernel: Kernel,
+        sent: int,
+        waiting: Iterator[Call],
+        options: Mapping[str, Any],
+        limit_seconds: float | None,
+    ) -> Iterator[Outcome]:
+        left = limit_seconds
+        while sent:
+            for _ in range(sent):
+                outcome = self._received(server, left)
+                yield outcome
+                if outcome.lost:
+                    return
+                left = None if left is None else max(left - outcome.elapsed_seconds, 0.0)
+            try:
+                sent = self._send(server, kernel, waiting, options)
+            except DiedError as error:
+                yield self._lost(server, error, 0.0)
+                return
+
+    def _received(self, server: _Server, limit_seconds: float | None) -> Outcome:
+        start, process = time.perf_counter(), server.process
+        assert process is not None
+        try:
+            answer = process.receive("in its call", limit_seconds=limit_seconds)
+        except DiedError as error:
+            return self._lost(server, error, time.perf_counter() - start)
+        server.unanswered -= 1
+        outcome = _outcome(answer, process, server)
+        if outcome.lost:
+            self._drop(server)
+            server.deaths.append(f"{outcome.status}, {outcome.message}")
+        else:
+            server.deaths.clear()
+        return outcome
+
+    def _lost(self, server: _Server, error: DiedError, seconds: float) -> Outcome:
+        """The outcome of a call in which the process ended, which is not to be asked again."""
+        self._drop(server)
+        server.deaths.append(f"{error.status}, {error}")
+        output = error.output[-KEPT_CHARACTERS:]
+        return Outcome(status=error.status, message=str(error), output=output, elapsed_seconds=seconds, lost=True)
+
+    def recall(self, kernel: str, statuses: Sequence[str]) -> None:
+        """Tells of earlier cases of a kernel, the latest last, so that a resumed run sets aside what it would have anyhow."""
+        deaths = self._servers.setdefault(kernel, _Server()).deaths
+        deaths.clear()
+        for status in statuses:
+            if status in ("crashed", "timed_out"):
+                deaths.append(f"{status}, before this run was resumed")
+            elif status == "not_run":
+                deaths += ["set aside before this run was resumed"] * ATTEMPTS
+            elif status != "unsupported":
+                deaths.clear()
+
+    def close(self) -> None:
+        """Ends every process. The next call would start a new one."""
+        for server in self._servers.values():
+            self._drop(server)
+
+    def _running(self, server: _Server, kernel: Kernel, device: str) -> KernelProcess:
+        """The kernel's process with the kernel loaded. Raises DiedError where it cannot be had."""
+        if server.process is None:
+            answer = self._loaded(server, kernel.id, kernel.op, device)
+            if "error" in answer:
+                raise DiedError("crashed", f"could be loaded before, but not again: {answer['error']}", server.printed)
+        assert server.process is not None
+        return server.process
+
+    def _loaded(self, server: _Server, specification: str, op: str, device: str) -> dict[str, Any]:
+        """Starts the process if there is none, and has it load what the specification names."""
+        if server.process is None:
+            cuda = device.startswith("cuda")
+            server.process = KernelProcess(
+                method="spawn" if cuda else "forkserver", memory_bytes=None if cuda else self._memory_bytes
+            )
+        request = {"do": "load", "specification": specification, "op": op}
+        server.process.send(request)
+        answer = server.process.receive("in its import", limit_seconds=LOAD_SECONDS)
+        server.printed = server.process.printed()
+        changed = [change for change in answer.get("changes", ()) if not change.startswith(FLOATING_POINT)]
+        server.warnings = tuple(f"importing it changed {change}" for change in changed)
+        return answer
+
+    def _kernel(self, description: Mapping[str, Any]) -> Kernel:
+        def domain(facts: RowFacts, format: Format) -> Domain:
+            return self._domain(kernel, facts, format)
+
+        kernel = from_description(description, call=_not_here, domain=domain)
+        return kernel
+
+    def _domain(self, kernel: Kernel, facts: RowFacts, format: Format) -> Domain:
+        """Asks the kernel's process for its declared domain. Raises RuntimeError where the declaration itself fails."""
+        server = self._servers.setdefault(kernel.id, _Server())
+        arrays = {f.name: value for f in fields(facts) if isinstance(value := getattr(facts, f.name), np.ndarray)}
+        others = {f.name: getattr(facts, f.name) for f in fields(facts) if f.name not in arrays}
+        try:
+            process = self._running(server, kernel, "cpu")
+            request = {
+                "do": "domain",
+                "kernel": kernel.id,
+                "op": kernel.op,
+                "dtype": format.name,
+                "facts": others,
+                "tensors": process.memory.write(torch.from_numpy(np.array(array)) for array in arrays.values())[0],
+            }
+            process.send(request)
+            answer = process.receive("in its domain", limit_seconds=LOAD_SECONDS)
+        except DiedError as error:
+            self._drop(server)
+            raise RuntimeError(str(error)) from None
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        works, fails = process.read(answer["tensors"])
+        return Domain(works.numpy(), fails.numpy(), answer["why"])
+
+    def _drop(self, server: _Server) -> None:
+        if server.process is not None:
+            server.process.close()
+            server.process = None
+        server.unanswered = 0
+
+
+def _outcome(answer: Mapping[str, Any], process: KernelProcess, server: _Server) -> Outcome:
+    """The outcome that the kernel's process answered with, its output tensor and what was printed behind Python's back."""
+    given = {f.name: answer[f.name] for f in fields(Outcome)}
+    printed = process.printed(kept_bytes=KEPT_CHARACTERS)
+    given |= {
+        "value": process.read(answer["value"])[0] if answer["value"] is not None else None,
+        "state_changes": tuple(answer["state_changes"]),
+        "warnings": (*server.warnings, *answer["warnings"]),
+        "output": "\n".join(text for text in (answer["output"], printed) if text),
+    }
+    return Outcome(**given)
+
+
+def _set_aside(deaths: Sequence[str]) -> str:
+    return f"set aside: it ended {len(deaths)} processes in a row; the last: {deaths[-1]}"
+
+
+def _last_words(output: str) -> str:
+    lines = [line for line in output.splitlines() if line.strip()]
+    return f"; it printed last: {lines[-1][:200]}" if lines else ""
+
+
+def _not_here(*_: Any, **__: Any) -> NoReturn:
+    raise RuntimeError("this kernel runs in a process of its own, by its host, and cannot be called here")

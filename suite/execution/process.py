@@ -1,0 +1,193 @@
+"""The parent's side of a kernel's process: starts it, asks it with a deadline, reads what it prints, kills it.
+
+A process is forked from a server that has torch and this package imported already, or started afresh for CUDA, which does
+not survive a fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from suite import isolation
+from suite.execution import child
+from suite.execution.limits import killings_for_memory
+from suite.execution.wire import Description, SharedMemory
+
+START_SECONDS = 120.0
+KEPT_BYTES = 8000
+
+
+class DiedError(Exception):
+    """The process is gone and will not answer. status: crashed, timed_out or out_of_memory. output: the last it printed."""
+
+    def __init__(self, status: str, message: str, output: str) -> None:
+        super().__init__(message)
+        self.status, self.output = status, output
+
+
+class KernelProcess:
+    """A running process that serves one kernel. After DiedError it is of no more use."""
+
+    def __init__(self, *, method: isolation.Method, memory_bytes: int | None) -> None:
+        context: Any = multiprocessing.get_context(method)
+        if method == "forkserver":
+            isolation.start_server()
+        self.memory = SharedMemory()
+        self._killed_for_memory = killings_for_memory()
+        self._printed, self._dropped = b"", 0
+        self._connection, theirs = multiprocessing.Pipe()
+        self._output, output = multiprocessing.Pipe(duplex=False)
+        os.set_blocking(self._output.fileno(), False)
+        settings = {"memory_bytes": memory_bytes}
+        with theirs, output, Connection(os.dup(self.memory.file_descriptor)) as memory, isolation.no_main_module():
+            arguments = {"target": child.serve, "args": (theirs, memory, output, settings), "daemon": True}
+            self._process = context.Process(**arguments)
+            try:
+                self._process.start()
+            except (EOFError, OSError):  # somebody killed the server; starting once more starts it, too
+                self._process = context.Process(**arguments)
+                self._process.start()
+        self._poll = select.poll()
+        for descriptor in (self._connection.fileno(), self._process.sentinel, self._output.fileno()):
+            self._poll.register(descriptor, select.POLLIN)
+        self.receive("starting", limit_seconds=START_SECONDS)
+
+    def send(self, request: Mapping[str, Any]) -> None:
+        """Sends a request. Raises DiedError where the process has ended since its last answer."""
+        if any(descriptor == self._process.sentinel for descriptor, _ in self._poll.poll(0)):
+            raise self._died("after a call had returned")
+        with contextlib.suppress(OSError):
+            self._connection.send_bytes(json.dumps(request).encode())
+
+    def read(self, descriptions: Sequence[Description]) -> tuple[torch.Tensor, ...]:
+        return self.memory.read(descriptions)
+
+    def printed(self, *, kept_bytes: int = KEPT_BYTES) -> str:
+        """What C code and the like printed since the last call of this, its end where that is long."""
+        self._drain()
+        kept, dropped = self._printed[-kept_bytes:], self._dropped + max(len(self._printed) - kept_bytes, 0)
+        self._printed, self._dropped = b"", 0
+        lines = kept.decode("utf-8", "backslashreplace").splitlines(keepends=True)
+        text = "".join(line for line in lines if not line.startswith("Extension modules:"))  # of faulthandler, kilobytes
+        return f"[{dropped} bytes before this] {text}" if dropped else text
+
+    def kill(self) -> None:
+        """Ends the process and all that it started."""
+        pid = self._process.pid
+        assert pid is not None
+        alive = self._process.exitcode is None
+        # A number that is free again may be somebody else's by now: then nobody is left in our process's group.
+        if alive or not _exists(pid):
+            with contextlib.suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)
+        if alive:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)  # not yet in a group of its own
+            self._process.join(10)
+
+    def close(self) -> None:
+        self.kill()
+        self._connection.close()
+        self._output.close()
+        self.memory.close()
+
+    def receive(self, doing: str, *, limit_seconds: float | None) -> dict[str, Any]:
+        """The next answer. Raises DiedError where none comes; doing: what the message of a death says it was at."""
+        deadline = None if limit_seconds is None else time.monotonic() + limit_seconds
+        connection, sentinel = self._connection.fileno(), self._process.sentinel
+        try:
+            while True:
+                left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+                ready = {descriptor for descriptor, _ in self._poll.poll(None if left is None else left * 1000)}
+                if self._output.fileno() in ready:
+                    self._drain()
+                if connection in ready:
+                    with contextlib.suppress(OSError, EOFError, ValueError):
+                        answer = json.loads(self._connection.recv_bytes())
+                        if isinstance(answer, dict):
+                            return answer
+                    raise self._died(doing, closed=sentinel not in ready)
+                if sentinel in ready:
+                    raise self._died(doing)
+                if left == 0.0:
+                    raise self._timed_out(limit_seconds or 0.0, doing)
+        except DiedError:
+            raise
+        except BaseException:
+            self.kill()
+            raise
+
+    def _timed_out(self, limit_seconds: float, doing: str) -> DiedError:
+        with contextlib.suppress(OSError):
+            os.kill(self._process.pid, child.WHERE)
+        self._poll.poll(100)
+        time.sleep(0.02)
+        output = self.printed()
+        self.kill()
+        return DiedError("timed_out", f"still {doing} after {limit_seconds:.3g} s{_line_in(output)}", output)
+
+    def _died(self, doing: str, *, closed: bool = False) -> DiedError:
+        """Why the process is gone, from its exit code and its last words."""
+        self._process.join(0.5 if closed else 10)
+        code = self._process.exitcode
+        output = self.printed()
+        self.kill()
+        place = _line_in(output)
+        if code is None:
+            return DiedError("crashed", f"closed its connection to the suite, {doing}{place}", output)
+        if code == child.OUT_OF_MEMORY or "std::bad_alloc" in output:
+            return DiedError("out_of_memory", f"no memory was left, {doing}{place}", output)
+        if code == -signal.SIGKILL and killings_for_memory() > self._killed_for_memory:
+            return DiedError("out_of_memory", f"the system killed its process because memory ran out, {doing}", output)
+        how = f"was killed by {_signal(-code)}" if code < 0 else f"exited with code {code}"
+        return DiedError("crashed", f"its process {how}, {doing}{place}", output)
+
+    def _drain(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(self._output.fileno(), 65536):
+                joined = self._printed + chunk
+                self._printed = joined[-KEPT_BYTES:]
+                self._dropped += len(joined) - len(self._printed)
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.getsid(pid)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _line_in(output: str) -> str:
+    """The innermost line of a Python file that a dump of faulthandler shows, less those of libraries and of this package."""
+    own = str(Path(__file__).parents[1])
+    for line in output.splitlines():
+        text = line.strip()
+        if text.startswith('File "') and ", line " in text:
+            file, _, rest = text.removeprefix('File "').partition('", line ')
+            if not file.startswith((sys.prefix, sys.base_prefix, own, "<")):
+                number, _, function = rest.partition(" in ")
+                return f" (at {Path(file).name}:{number} in {function})"
+    return ""
