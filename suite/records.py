@@ -1,5 +1,8 @@
 """The record: one frozen row of what was run and what was found. Reports read nothing else.
 
+Records come from strangers. What a record may hold is said once, by the types of its fields: they make the JSON Schema that
+`softmax-suite schema` prints (docs/records.schema.json), and from_dict() refuses what that refuses.
+
 Schema history (only ever add fields; readers keep unknown ones out and fill missing ones with defaults):
     1  first
 """
@@ -9,8 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any
+
+from suite import schema as json_schema
 
 SCHEMA = 1
 
@@ -35,6 +41,8 @@ STATUSES = (
 PASSING = ("passed", "known_failure", "unsupported")
 """The statuses that a run may end with and still exit 0."""
 
+SILENT = ("passed", "unsupported")
+"""The statuses that need no message."""
 
 SUMMARY_CLASSES = ("passed", "failed", "known_failure", "unjudged", "unsupported")
 """What summaries count."""
@@ -43,6 +51,15 @@ SUMMARY_CLASSES = ("passed", "failed", "known_failure", "unjudged", "unsupported
 def summary_class(status: str) -> str:
     """The one of SUMMARY_CLASSES that a status counts as."""
     return status if status in (*PASSING, "unjudged") else "failed"
+
+
+LARGEST_INTEGER = 2**63 - 1
+Count = Annotated[int, ("minimum", 0), ("maximum", LARGEST_INTEGER)]
+Whole = Annotated[int, ("minimum", -LARGEST_INTEGER), ("maximum", LARGEST_INTEGER)]
+Version = Annotated[int, ("minimum", 1), ("maximum", SCHEMA)]
+Option = Annotated[Any, ("type", ("boolean", "number", "string", "null"))]
+Verdict = Annotated[str, ("enum", (*STATUSES, "known_failure"))]
+Failure = Annotated[str, ("enum", STATUSES)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +81,7 @@ class Record:
     warnings: what the kernel warned of, shortened. output: what it printed, shortened.
     """
 
-    schema: int = SCHEMA
+    schema: Version = SCHEMA
     suite_version: str
     env_id: str = ""
     started: str = ""
@@ -74,26 +91,26 @@ class Record:
     op: str
     case: str
     family: str
-    shape: tuple[int, ...]
-    options: dict[str, Any] = field(default_factory=dict)
+    shape: tuple[Count, ...]
+    options: dict[str, Option] = field(default_factory=dict)
     laws: tuple[str, ...] = ()
     profile: str = "smoke"
-    seed: int = 0
+    seed: Whole = 0
     dtype: str
     device: str = "cpu"
     direction: str = "forward"
     strict: bool = False
-    status: str
-    broken: tuple[str, ...] = ()
+    status: Verdict
+    broken: tuple[Failure, ...] = ()
     judged: float = 0.0
     message: str = ""
     known: str = ""
     reproduce: str = ""
     ratio: float | None = None
-    failed: int = 0
-    entries: int = 0
-    overflow: int = 0
-    index: tuple[int, ...] | None = None
+    failed: Count = 0
+    entries: Count = 0
+    overflow: Count = 0
+    index: tuple[Count, ...] | None = None
     got: str | None = None
     expected: str | None = None
     worst_ulp: float | None = None
@@ -101,12 +118,12 @@ class Record:
     bias_ulp: float | None = None
     bias_error_ulp: float | None = None
     torch_ratio: float | None = None
-    inversions: int | None = None
-    saturated: int = 0
-    flushed: int = 0
+    inversions: Count | None = None
+    saturated: Count = 0
+    flushed: Count = 0
     bitwise: dict[str, bool] = field(default_factory=dict)
     tiles: dict[str, str] = field(default_factory=dict)
-    first_failing_column: int | None = None
+    first_failing_column: Count | None = None
     numerics: str = "best practice"
     fits: str | None = None
     tier: str = ""
@@ -117,8 +134,8 @@ class Record:
 
     def __post_init__(self) -> None:
         if self.status not in (*STATUSES, "known_failure"):
-            raise ValueError(f"status={self.status!r} is not one of {', '.join(STATUSES)}, known_failure")
-        if self.status not in ("passed", "unsupported") and not self.message:
+            raise ValueError(f"status={self.status!r:.80} is not one of {', '.join(STATUSES)}, known_failure")
+        if self.status not in SILENT and not self.message:
             raise ValueError(f"a record with status {self.status} needs a message")
 
     @property
@@ -128,7 +145,7 @@ class Record:
         It begins with a letter, so that no reader of CSV takes it for a number.
         """
         parts = (self.kernel, self.op, self.case, self.dtype, self.device, self.direction)
-        return "r" + hashlib.blake2b("|".join(parts).encode(), digest_size=6).hexdigest()
+        return "r" + hashlib.blake2b("|".join(parts).encode("utf-8", "backslashreplace"), digest_size=6).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, `id` first; infinities and NaN as the strings "inf", "-inf" and "nan"."""
@@ -142,55 +159,8 @@ class Record:
     @classmethod
     def from_dict(cls, data: Any) -> Record:
         """The record of a JSON object. Raises ValueError naming what is wrong with it."""
-        if not isinstance(data, dict):
-            raise ValueError(f"a record must be a JSON object, not a {type(data).__name__}")
-        schema = data.get("schema")
-        if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
-            raise ValueError(f"schema={schema!r} is not one that this version reads (1 to {SCHEMA})")
-        known = {f.name: f for f in fields(cls)}
-        given = {key: value for key, value in data.items() if key in known}
-        for name in ("ratio", "judged", "worst_ulp", "max_ulp", "bias_ulp", "bias_error_ulp", "torch_ratio", "seconds"):
-            if name in given and given[name] is not None:
-                given[name] = _number(name, given[name])
-        for name in ("shape", "laws", "broken", "index", "warnings"):
-            if name in given and (given[name] is not None or name != "index"):
-                if not isinstance(given[name], list | tuple):
-                    raise ValueError(f"{name}={given[name]!r} must be a list")
-                given[name] = tuple(given[name])
-        for name in (
-            "kernel",
-            "op",
-            "case",
-            "family",
-            "dtype",
-            "status",
-            "suite_version",
-            "message",
-            "reproduce",
-            "env_id",
-            "started",
-            "kernel_version",
-            "profile",
-            "device",
-            "direction",
-            "known",
-            "numerics",
-            "tier",
-            "digest",
-            "output",
-        ):
-            if name in given and not isinstance(given[name], str):
-                raise ValueError(f"{name}={given[name]!r} must be text")
-        for name in ("options", "bitwise", "tiles"):
-            if name in given and not isinstance(given[name], dict):
-                raise ValueError(f"{name}={given[name]!r} must be an object")
-        for name in ("failed", "entries", "overflow", "saturated", "flushed", "seed"):
-            if name in given and not isinstance(given[name], int):
-                raise ValueError(f"{name}={given[name]!r} must be an integer")
-        try:
-            return cls(**given)
-        except TypeError as error:
-            raise ValueError(f"incomplete record: {error}") from None
+        _check_version(data)
+        return json_schema.read(cls, data, noun="record", schema=_RECORD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +171,7 @@ class Measurement:
     by what and where. data: JSON-ready numbers, as the module suite/measure/<kind>.py documents them.
     """
 
-    schema: int = SCHEMA
+    schema: Version = SCHEMA
     kind: str
     kernel: str
     op: str
@@ -217,21 +187,8 @@ class Measurement:
     @classmethod
     def from_dict(cls, data: Any) -> Measurement:
         """The measurement of a JSON object. Raises ValueError naming what is wrong with it."""
-        if not isinstance(data, dict):
-            raise ValueError(f"a measurement must be a JSON object, not a {type(data).__name__}")
-        schema = data.get("schema")
-        if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
-            raise ValueError(f"schema={schema!r} is not one that this version reads (1 to {SCHEMA})")
-        names = {f.name for f in fields(cls)}
-        for name in names - {"schema", "data"}:
-            if not isinstance(data.get(name, ""), str):
-                raise ValueError(f"{name}={data[name]!r} must be text")
-        if not isinstance(data.get("data"), dict):
-            raise ValueError("data must be an object")
-        try:
-            return cls(**{key: value for key, value in data.items() if key in names})
-        except TypeError as error:
-            raise ValueError(f"incomplete measurement: {error}") from None
+        _check_version(data)
+        return json_schema.read(cls, data, noun="measurement", schema=_MEASUREMENT)
 
 
 def by_precedence(statuses: set[str]) -> tuple[str, ...]:
@@ -239,20 +196,59 @@ def by_precedence(statuses: set[str]) -> tuple[str, ...]:
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON has it: lists, objects, and infinities and NaN as text."""
+    """The value as JSON has it: lists, objects, infinities and NaN as text, and text without lone surrogates."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {plain(str(key)): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
 
 
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{name}={value!r} must be a number")
-    try:
-        return float(value)
-    except (ValueError, OverflowError):
-        raise ValueError(f"{name}={value!r} must be a number") from None
+def published() -> dict[str, Any]:
+    """The JSON Schema of what this suite writes: a line of records-*.jsonl, one of measurements-*.jsonl, check --json."""
+    counts = {"type": "object", "additionalProperties": json_schema.of_type(Count)}
+    result = {
+        "type": "object",
+        "properties": {
+            "schema": json_schema.of_type(Version),
+            "suite_version": {"type": "string"},
+            "environment": {"type": "object"},
+            "summary": {"type": "object", "additionalProperties": counts},
+            "records": {"type": "array", "items": {"$ref": "#/$defs/record"}},
+        },
+        "required": ["schema", "suite_version", "environment", "summary", "records"],
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"softmax-suite, schema {SCHEMA}: a record, a measurement, or what check --json writes",
+        "anyOf": [{"$ref": f"#/$defs/{name}"} for name in ("record", "measurement", "result")],
+        "$defs": {"record": _RECORD, "measurement": _MEASUREMENT, "result": result},
+    }
+
+
+def _definition(cls: type[Any]) -> Mapping[str, Any]:
+    """The schema of a line of JSON: that of the dataclass, the version required, and what __post_init__ adds."""
+    definition = json_schema.of_dataclass(cls)
+    definition["required"] = ["schema", *definition["required"]]
+    if cls is Record:
+        definition["properties"] = {"id": {"type": "string"}, **definition["properties"]}
+        silent = {"properties": {"status": {"enum": list(SILENT)}}}
+        definition["anyOf"] = [silent, {"properties": {"message": {"minLength": 1}}, "required": ["message"]}]
+    return definition
+
+
+def _check_version(data: Any) -> None:
+    """Before all else: fields of a later version may have other types."""
+    if isinstance(data, dict):
+        version = data.get("schema")
+        known = isinstance(version, int | float) and not isinstance(version, bool) and version in range(1, SCHEMA + 1)
+        if not known:
+            shown = repr(version) if len(repr(version)) < json_schema.SHOWN else "…"
+            raise ValueError(f"schema={shown} is not one that this version reads (1 to {SCHEMA})")
+
+
+_RECORD, _MEASUREMENT = _definition(Record), _definition(Measurement)

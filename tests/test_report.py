@@ -199,7 +199,7 @@ def test_the_worst_record_does_not_depend_on_the_order_of_the_records(given_reco
 @pytest.mark.parametrize(
     ("records", "text", "kind"),
     [
-        ([], "not run", "absent"),
+        ([], "–", "absent"),
         ([make(status="unsupported")], "n/a", "absent"),
         ([make(ratio=0.42)], "0.42", "passed"),
         ([make(ratio=0.0)], "0", "passed"),
@@ -208,7 +208,12 @@ def test_the_worst_record_does_not_depend_on_the_order_of_the_records(given_reco
         ([make(status="known_failure", broken=("inaccurate",), ratio=5.0)], "5", "known"),
         ([make(status="known_failure", overflow=1, entries=1)], "overflow 100%", "known overflow"),
         ([make(status="unjudged")], "unjudged", "unjudged"),
-        ([make(status="timed_out")], "timed out", "failed"),
+        ([make(status="timed_out")], "timed out", "failed ended"),
+        ([make(status="out_of_memory"), make(status="inaccurate", ratio=9e9)], "out of memory", "failed ended"),
+        ([make(status="crashed"), make(status="nonfinite", overflow=4, entries=4)], "crashed", "failed ended"),
+        ([make(status="not_run")], "not run", "set-aside"),
+        ([make(status="not_run"), make(status="known_failure", ratio=5.0), make()], "not run", "set-aside"),
+        ([make(status="not_run"), make(status="inaccurate", broken=("inaccurate",), ratio=37.0)], "37", "failed"),
         ([make(status="law_broken", broken=("law_broken",), ratio=INF)], "law broken", "failed"),
     ],
 )
@@ -239,7 +244,7 @@ def test_the_verdict_is_one_sentence_that_counts():
     failed = make(status="inaccurate", ratio=2.0, kernel="online")
 
     assert verdict([])[0] == "Nothing was judged."
-    assert verdict([make(status="unsupported"), make(status="not_run")]) == ("Nothing was judged.", None)
+    assert verdict([make(status="unsupported")]) == ("Nothing was judged.", None)
     assert verdict(passed) == ("2 kernels passed all of 2 evaluations.", None)
     assert verdict(passed[:1]) == ("1 kernel passed all of 1 evaluation.", None)
     assert verdict([*passed, known]) == (
@@ -247,6 +252,42 @@ def test_the_verdict_is_one_sentence_that_counts():
         known,
     )
     assert verdict([*passed, known, failed]) == ("1 of 2 kernels failed, on 1 of 4 evaluations.", failed)
+
+
+def test_the_verdict_says_what_ended_and_what_was_not_run():
+    ended = [make(status=status, kernel="mine", case=f"c{n}") for n, status in enumerate(["crashed", "timed_out", "crashed"])]
+    aside = [make(status="not_run", kernel="mine", case=f"a{n}", message="set aside: it ended 3 processes") for n in range(7)]
+    other = make(status="not_run", kernel="other")
+
+    assert verdict([make(), *ended]) == (
+        "1 of 2 kernels failed, on 3 of 4 evaluations. Of these 2 crashed, 1 ran out of time.",
+        ended[0],
+    )
+    assert verdict([make(), *aside]) == (
+        "1 kernel passed all of 1 evaluation. Not run: 7 evaluations of softmax mine (set aside).",
+        aside[0],
+    )
+    assert verdict([*aside, other])[0] == (
+        "Nothing was judged. Not run: 8 evaluations of softmax mine and 1 other kernel (set aside)."
+    )
+
+
+def test_a_kernel_that_crashed_or_was_set_aside_is_said_to_be_so_and_nothing_else():
+    """Neither inaccurate nor wrong by any number of times."""
+    records = [make(status="crashed", broken=("crashed",), message="signal 11 (SIGSEGV)", ratio=None)]
+    records += [
+        make(status="not_run", message="set aside: it ended 3 processes in a row", case=f"softmax/normal/4x4/s{n}")
+        for n in (1, 2)
+    ]
+    text = re.sub(r"\s+", " ", Page(page(*records)).text)
+
+    assert "Not run: 2 evaluations of softmax naive (set aside)." in text
+    assert "– crashed: signal 11 (SIGSEGV)" in text
+    assert "1 of 1 cases: normal (crashed)" in text
+    assert "not run: 2 cases" in text
+    assert "1 crashed2 not run" in text
+    assert "wrong by" not in text
+    assert "inaccurate, " not in text
 
 
 def test_the_worst_cases_are_one_of_each_kernel_format_and_status_worst_first():

@@ -3,8 +3,12 @@
 import gc
 import io
 import json
+import os
+import random
+import tracemalloc
 import warnings
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -245,10 +249,12 @@ def test_an_npz_that_is_refused_is_closed(scratch):
     assert [str(w.message) for w in caught if w.category is ResourceWarning] == []
 
 
-def npz_with(member, name="x.npy"):
+def npz_with(member, *names, method=zipfile.ZIP_STORED):
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as file:
-        file.writestr(name, member)
+    with warnings.catch_warnings(), zipfile.ZipFile(stream, "w", method) as file:
+        warnings.simplefilter("ignore", UserWarning)  # of names that stand twice
+        for name in names or ("x.npy",):
+            file.writestr(name, member)
     return stream.getvalue()
 
 
@@ -279,6 +285,145 @@ def npy(header):
 )  # fmt: skip
 def test_an_npz_by_a_stranger_is_refused(scratch, content):
     assert not value_or_value_error(saved(scratch, content, ".npz"))
+
+
+@pytest.mark.parametrize(
+    ("descr", "shape", "message"),
+    [
+        ("'<f4'", "(1152921504606846976,)", "needs 4,611,686,018,427,387,904 bytes, and there are 1"),
+        ("'<f4'", "(-4,)", "none below 0"),
+        ("'<f4'", "(" + "1," * 65 + ")", "at most 64 sizes"),
+        ("[('a', '<f4'), ('b', '<i4')]", "(1,)", "expected numbers"),
+        ("('<f4', (1000000000,))", "()", "expected numbers|cannot be read"),
+        ("'V0'", "(4611686018427387904,)", "cannot be read"),
+        ("'O'", "(1,)", "allow_pickle=False"),
+    ],
+    ids=["terabytes", "negative", "dims", "records", "subarray", "nothing each", "objects"],
+)
+def test_an_npy_header_is_checked_before_anything_is_allocated(scratch, descr, shape, message):
+    header = npy(f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}")
+    path = saved(scratch, npz_with(header + bytes(16)), ".npz")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=message):
+            load(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+def test_arrays_in_column_order_big_endian_and_without_dims_are_read_or_refused_with_the_reason(scratch):
+    with pytest.raises(ValueError, match="byte order"):
+        load(saved(scratch, npz({"x": np.asfortranarray(np.ones((2, 3), dtype=">f8"))}), ".npz"))
+    read = load(saved(scratch, npz({"a": np.asfortranarray(np.arange(24.0).reshape(2, 3, 4)), "b": np.float64(7)}), ".npz"))
+    assert np.array_equal(read["a"].numpy(), np.arange(24.0).reshape(2, 3, 4))
+    assert read["a"].is_contiguous()
+    assert (tuple(read["b"].shape), float(read["b"])) == ((), 7.0)
+
+
+def test_a_bomb_is_refused_by_what_it_claims(scratch):
+    """2 GiB of zeros in 2 MB: nothing is unpacked to find out."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as file:
+        for name in "ab":
+            with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+                member.write(b"x")
+    content = bytearray(stream.getvalue())
+    with zipfile.ZipFile(io.BytesIO(bytes(content))) as file:
+        start = file.start_dir
+    while (start := content.find(b"PK\1\2", start)) >= 0:  # the size that the directory claims of each member: 2 GiB
+        content[start + 24 : start + 28] = (2**31).to_bytes(4, "little")
+        start += 4
+    with pytest.raises(
+        ValueError, match=r"its arrays have 4,294,967,296 bytes, in a file of \d+; at most 1,073,741,824 are read"
+    ):
+        load(saved(scratch, bytes(content), ".npz"))
+
+
+def test_members_that_numpy_never_writes_are_refused(scratch):
+    whole = npz({"x": np.ones(2)})
+    with zipfile.ZipFile(io.BytesIO(whole)) as file:
+        member = file.read("x.npy")
+    expected = {
+        npz_with(member, "x.npy", "x.npy"): "'x' stands twice in it",
+        npz_with(member, "x.txt"): "member 'x.txt' is no .npy file",
+        npz_with(member, method=zipfile.ZIP_LZMA): "'x' is neither stored nor deflated",
+        npz_with(member + b"more"): "does not fit its data",
+    }
+    for content, message in expected.items():
+        with pytest.raises(ValueError, match=message):
+            load(saved(scratch, content, ".npz"))
+
+
+def test_a_name_that_is_a_path_is_a_name_and_writes_nothing(tmp_path):
+    """Members are read in memory; the name of one is the name of its tensor and nothing else."""
+    with zipfile.ZipFile(io.BytesIO(npz({"x": np.ones(2)}))) as file:
+        member = file.read("x.npy")
+    (tmp_path / "inner").mkdir()
+    path = saved(tmp_path / "inner", npz_with(member, "../evil.npy", "/tmp/evil.npy", "a/b.npy"), ".npz")
+
+    assert list(load(path)) == ["../evil", "/tmp/evil", "a/b"]
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file.npz", "inner"]
+
+
+def test_a_safetensors_header_with_a_name_twice_is_refused(scratch):
+    entry = '"x": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}'
+    with pytest.raises(ValueError, match="'x' stands twice in one object"):
+        load(saved(scratch, with_header(f"{{{entry}, {entry}}}".encode(), bytes(4))))
+
+
+def test_safetensors_whose_tensors_share_their_bytes_are_refused(scratch):
+    """A small file would else become as many tensors as its header has names."""
+    entries = {f"x{n}": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]} for n in range(100)}
+    with pytest.raises(ValueError, match="its tensors have 1,600 bytes; the file has 16"):
+        load(saved(scratch, with_header(json.dumps(entries).encode(), bytes(16))))
+
+
+@pytest.mark.parametrize("ending", [".npz", ".safetensors"])
+def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, ending):
+    (tmp_path / f"folder{ending}").mkdir()
+    os.mkfifo(tmp_path / f"pipe{ending}")
+    (tmp_path / f"loop{ending}").symlink_to(tmp_path / f"loop{ending}")
+    (tmp_path / f"device{ending}").symlink_to("/dev/zero")
+    expected = {"folder": "a folder, not a file", "pipe": "a named pipe", "loop": "cannot be opened", "device": "a device"}
+    for name, message in expected.items():
+        with pytest.raises(ValueError, match=rf"tensor file '.*{name}\{ending}' (is )?{message}"):
+            load(tmp_path / f"{name}{ending}")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_that_may_not_be_read_is_named(tmp_path):
+    path = saved(tmp_path, b"")
+    path.chmod(0)
+    with pytest.raises(ValueError, match="cannot be opened: Permission denied"):
+        load(path)
+
+
+def test_the_home_directory_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+    """As commands in reports have it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    saved(tmp_path, npz({"x": np.ones(2)}), ".npz")
+
+    assert list(load(Path("~/file.npz"))) == ["x"]
+
+
+def test_three_hundred_corrupted_files_give_value_error_or_a_value_in_little_memory(scratch):
+    """Runs of bytes overwritten, removed and doubled, in both formats, with and without compression."""
+    chance = random.Random(4)
+    arrays = {"x": np.arange(64, dtype=np.float32).reshape(8, 8), "y": np.ones((3, 4), order="F"), "z": np.float64(1)}
+    valid = [(npz(arrays), ".npz"), (npz(arrays, compressed=True), ".npz"), (safetensors(EXAMPLE), ".safetensors")]
+    read = 0
+    tracemalloc.start()
+    try:
+        for number in range(300):
+            content, ending = valid[number % 3]
+            start, length = chance.randrange(len(content)), chance.randrange(1, 24)
+            middle = [chance.randbytes(length), b"", content[start : start + length] * 2, b"\xff" * length][chance.randrange(4)]
+            read += value_or_value_error(saved(scratch, content[:start] + middle + content[start + length :], ending))
+        assert tracemalloc.get_traced_memory()[1] < 2**25
+    finally:
+        tracemalloc.stop()
+    assert 0 < read < 200
 
 
 def test_another_ending_and_a_missing_file_are_named(tmp_path):

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from suite.formats import DTYPES
 from suite.records import Measurement, Record
 from suite.report.profile import FLUSHES, words
-from suite.report.summaries import how_bad, times, worst
+from suite.report.summaries import ENDED, formats, how_bad, times, worst
 
 NAMED = 3
 HALF_ULP = 0.51
@@ -22,8 +21,9 @@ def answers(records: Sequence[Record], measurements: Sequence[Measurement]) -> l
     for op in dict.fromkeys(r.op for r in records):
         rows = []
         for kernel in sorted({r.kernel for r in records if r.op == op}):
-            for dtype in DTYPES:
-                group = [r for r in records if (r.op, r.kernel, r.dtype) == (op, kernel, dtype) and r.status != "unsupported"]
+            own = [r for r in records if (r.op, r.kernel) == (op, kernel) and r.status != "unsupported"]
+            for dtype in formats(own):
+                group = [r for r in own if r.dtype == dtype]
                 if group:
                     profile = measured.get(("exponential", op, kernel, dtype), {}).get("findings", {})
                     thresholds = measured.get(("thresholds", op, kernel, dtype), {})
@@ -34,14 +34,17 @@ def answers(records: Sequence[Record], measurements: Sequence[Measurement]) -> l
 
 def _breaks(group: Sequence[Record], thresholds: dict[str, Any]) -> list[str]:
     """The families on which it failed, worst first, and the level from which it overflows."""
-    failing = [r for r in group if r.status != "passed"]
-    lines = [f"nowhere in {len(group):,} cases"]
+    judged = [r for r in group if r.status != "not_run"]
+    failing = [r for r in judged if r.status != "passed"]
+    lines = [f"nowhere in {len(judged):,} cases"] if judged else []
     if failing:
         families = dict.fromkeys(r.family for r in failing)
         named = sorted((worst([r for r in failing if r.family == family]) for family in families), key=_badness, reverse=True)
         shown = ", ".join(f"{r.family} ({how_bad(r)})" for r in named[:NAMED])
         more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
-        lines = [f"{len(failing):,} of {len(group):,} cases: {shown}{more}"]
+        lines = [f"{len(failing):,} of {len(judged):,} cases: {shown}{more}"]
+    if len(judged) < len(group):
+        lines.append(f"not run: {len(group) - len(judged):,} cases")
     for entry in thresholds.get("overflow", [])[:1]:
         if entry.get("measured") is not None:
             lines.append(f"overflows from {entry['measured']:.6g}{_why(entry)}")
@@ -55,8 +58,8 @@ def _why(entry: dict[str, Any]) -> str:
     return f" ({entry['agrees_with'][0]})" if entry.get("agrees_with") else ""
 
 
-def _badness(record: Record) -> tuple[int, float]:
-    return record.overflow, record.ratio or 0.0
+def _badness(record: Record) -> tuple[bool, int, float]:
+    return record.status in ENDED, record.overflow, record.ratio or 0.0
 
 
 def _numerics(group: Sequence[Record], profile: dict[str, Any]) -> list[str]:

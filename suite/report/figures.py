@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
+from collections.abc import Callable
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from markupsafe import Markup
 
@@ -15,6 +17,24 @@ if TYPE_CHECKING:
 INK = "#000000"
 """What a figure draws in black (text, axes, lines of color "black") takes the colour of the page's text."""
 STYLE = "fill: currentColor; stroke-linejoin: round; stroke-linecap: butt"
+
+
+P = ParamSpec("P")
+
+
+def drawn(draw: Callable[P, Markup | None], *arguments: P.args, **named: P.kwargs) -> Markup | None:
+    """The figure, or None where its numbers cannot be drawn: measurements come from strangers, and axes have their limits."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # numpy's, of an overflow
+        try:
+            return draw(*arguments, **named)
+        except (ValueError, ArithmeticError, RuntimeWarning):
+            return None
+
+
+def literal(text: str) -> str:
+    """A text that matplotlib draws as it stands: no mathematics between dollars, and in the legend whatever it begins with."""
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def inline_svg(figure: Figure, *, title: str) -> Markup:
@@ -33,7 +53,8 @@ def inline_svg(figure: Figure, *, title: str) -> Markup:
             legend.get_frame().set_visible(False)
     text = io.StringIO()
     settings: Any = {"svg.fonttype": "none", "svg.hashsalt": title, "font.sans-serif": ["DejaVu Sans"]}
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the page's own font draws the text
         metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(text, format="svg", metadata=metadata)
     return Markup(_inline(text.getvalue(), title))

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from suite.formats import DTYPES
 from suite.records import SUMMARY_CLASSES, Record, summary_class
 from suite.report.answers import answers
+from suite.report.chapters import LIBM, conforms, sound
+from suite.report.presentable import bounded, presentable
 from suite.report.profile import COLUMNS, profile_context
-from suite.report.summaries import cell, counts, known_reasons, times, verdict, worst_cases
+from suite.report.summaries import (
+    ENDED,
+    cell,
+    counts,
+    first_line,
+    formats,
+    known_reasons,
+    times,
+    verdict,
+    worst_cases,
+)
 from suite.report.thresholds import threshold_context
 from suite.store import Run
 
 
-def render(runs: Sequence[Run]) -> str:
-    """The page of these runs, as text."""
+def render(runs: Sequence[Run], *, show_paths: bool = False) -> str:
+    """The page of these runs, as text. show_paths: leave home directories, user and host names as they are."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -25,10 +37,12 @@ def render(runs: Sequence[Run]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["times"] = times
-    records = [record for run in runs for record in run.records]
-    measurements = [measurement for run in runs for measurement in run.measurements]
-    sentence, record = verdict(records)
+    environment.filters.update(times=times, first_line=first_line)
+    runs = [presentable(run, show_paths=show_paths) for run in runs]
+    every = [record for run in runs for record in run.records]
+    measurements, notes = sound([measurement for run in runs for measurement in run.measurements])
+    sentence, record = verdict(every)
+    records, left_out = bounded(every)
     return environment.get_template("report.html").render(
         sentence=sentence,
         worst=record,
@@ -41,18 +55,19 @@ def render(runs: Sequence[Run]) -> str:
             }
             for run in runs
         ],
-        counts=counts(records),
+        notes=[*left_out, *notes],
+        counts=counts(every),
         kernels=_kernels(records),
         matrices=_matrices(records),
         cases=worst_cases(records),
         known=known_reasons(records),
         unsupported=_unsupported(records),
         declared=_declared(records),
-        started=min((r.started for r in records if r.started), default=""),
-        strict=any(r.strict for r in records),
-        total=len(records),
+        strict=any(r.strict for r in every),
+        total=len(every),
         answers=answers(records, measurements),
         laws=_LAWS,
+        ended=ENDED,
         same_bits=_same_bits(records),
         profiles=profile_context(measurements),
         profile_columns=COLUMNS,
@@ -63,8 +78,8 @@ def render(runs: Sequence[Run]) -> str:
 def _identity(run: Run) -> list[tuple[str, str]]:
     """What a reader needs to know of the machine and software, as label and value."""
     facts = run.environment
-    packages = facts.get("packages", {})
-    libm = facts.get("libm") or {}
+    packages, libm = facts.get("packages"), facts.get("libm") or {}
+    packages = packages if isinstance(packages, dict) else {}
     lines = [
         ("device", facts.get("gpu") or facts.get("device", "")),
         (
@@ -77,7 +92,7 @@ def _identity(run: Run) -> list[tuple[str, str]]:
         ("packages", ", ".join(f"{name} {version}" for name, version in packages.items())),
         ("softmax-suite", f"{facts.get('suite_version', '?')}, environment {facts.get('env_id', '?')}"),
     ]
-    if libm:
+    if conforms(libm, LIBM):
         lines.append(
             (
                 "float64 tier",
@@ -96,6 +111,7 @@ def _kernels(records: Sequence[Record]) -> list[dict[str, Any]]:
         count = dict.fromkeys(SUMMARY_CLASSES, 0)
         for record in group:
             count[summary_class(record.status)] += 1
+        statuses = Counter(r.status for r in group)
         passing = [r.ratio for r in group if r.status == "passed" and r.ratio is not None]
         against = sorted(r.torch_ratio for r in group if r.status == "passed" and r.torch_ratio is not None)
         rows.append(
@@ -103,6 +119,7 @@ def _kernels(records: Sequence[Record]) -> list[dict[str, Any]]:
                 "op": op,
                 "kernel": kernel,
                 "count": count,
+                "among": [f"{statuses[s]:,} {s.replace('_', ' ')}" for s in (*ENDED, "not_run") if statuses[s]],
                 "passing": max(passing, default=None),
                 "torch": against[len(against) // 2] if against else None,
                 "numerics": group[0].numerics,
@@ -131,18 +148,15 @@ def _same_bits(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
 
 def _matrices(records: Sequence[Record]) -> list[dict[str, Any]]:
     """For each op and format: kernels down, input families across."""
+    groups: dict[tuple[str, str], dict[str, dict[str, list[Record]]]] = {}
+    for r in records:
+        groups.setdefault((r.op, r.dtype), {}).setdefault(r.kernel, {}).setdefault(r.family, []).append(r)
     tables = []
     for op in dict.fromkeys(r.op for r in records):
-        for dtype in DTYPES:
-            group = [r for r in records if r.op == op and r.dtype == dtype]
-            if not group:
-                continue
-            families = list(dict.fromkeys(r.family for r in group))
-            kernels = sorted({r.kernel for r in group})
-            rows = [
-                (kernel, [cell([r for r in group if r.kernel == kernel and r.family == family]) for family in families])
-                for kernel in kernels
-            ]
+        for dtype in formats(r for r in records if r.op == op):
+            kernels = groups[op, dtype]
+            families = list(dict.fromkeys(r.family for r in records if (r.op, r.dtype) == (op, dtype)))
+            rows = [(kernel, [cell(kernels[kernel].get(family, [])) for family in families]) for kernel in sorted(kernels)]
             tables.append({"op": op, "dtype": dtype, "families": families, "rows": rows})
     return tables
 

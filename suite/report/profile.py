@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from suite.formats import DTYPES
 from suite.records import Measurement
-from suite.report.figures import inline_svg
+from suite.report.figures import drawn, inline_svg
 
 Finding = Mapping[str, Any]
 
@@ -63,7 +63,7 @@ def words(name: str, finding: Finding) -> str:
     if name == "output":
         return _results(value)
     if name == "exp_ulp":
-        return f"{value:.3g} ulp"
+        return f"{float(value):.3g} ulp"
     if name == "grows_with_gap":
         return "grows with the gap" if value else "does not grow"
     if name == "base":
@@ -84,7 +84,7 @@ def _results(value: Mapping[str, Any]) -> str:
     if value["half_ulp"]:
         return "0.5-ulp kernel: every result rounded once"
     right = f"{100 * value['correctly_rounded']:.3g} % rounded right"
-    return right if value["max_ulp"] is None else f"{value['max_ulp']:.3g} ulp, {right}"
+    return right if value["max_ulp"] is None else f"{float(value['max_ulp']):.3g} ulp, {right}"
 
 
 def _at(gap: float | None, how: str) -> str:
@@ -107,12 +107,13 @@ def _row(measurement: Measurement) -> dict[str, Any]:
         "device": measurement.device,
         "reason": str(data.get("reason", "")),
         "cells": [_cell(names, findings) for names, _ in COLUMNS] if findings else [],
-        "curve": _curve(measurement) if data.get("curve") else "",
+        "curve": drawn(_curve, measurement) if data.get("curve") else "",
     }
 
 
 def _cell(names: tuple[str, ...], findings: Mapping[str, Finding]) -> dict[str, Any]:
     """One cell of the table: its lines, and the evidence for them."""
+    names = tuple(name for name in names if name in findings)
     lines = [words(name, findings[name]) for name in names]
     evidence = dict.fromkeys(findings[name]["text"] for name in names)
     return {"lines": [line for line in lines if line], "evidence": "; ".join(evidence)}

@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from suite.formats import DTYPES
 from suite.records import PASSING, STATUSES, Record
 
 ALL_STATUSES = (*reversed(STATUSES), "known_failure")
+ENDED = {"crashed": "crashed", "timed_out": "ran out of time", "out_of_memory": "ran out of memory"}
+"""The statuses of kernels that took their process with them, or had to be ended with it; how a sentence says it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,13 +25,13 @@ class Cell:
 
 
 def severity(record: Record) -> tuple[int, float, bool]:
-    """Orders records, worst last: failures above known ones above passes; overflow above all; then times of bound, NaN last."""
+    """Orders records, worst last: a kernel that ended its process above every result, failures above what was not run, that
+    above known failures, those above passes; overflow above all other results; then times of bound, NaN last."""
     ratio = record.ratio or 0.0
-    if record.status == "unsupported":
-        return (-1, 0.0, False)
-    level = 0 if record.status == "passed" else 2 if record.status not in PASSING else 1
-    overflow = 100 if record.overflow and level else 0
-    return (level + overflow, math.inf if math.isnan(ratio) else ratio, math.isnan(ratio))
+    order = {"unsupported": -1, "passed": 0, "known_failure": 1, "not_run": 2, "unjudged": 3}
+    level = 200 if record.status in ENDED else order.get(record.status, 4)
+    overflow = 100 if record.overflow and level > 0 else 0
+    return (level + overflow, math.inf if math.isnan(ratio) else ratio, math.isnan(ratio)) if level >= 0 else (-1, 0.0, False)
 
 
 def worst(records: Iterable[Record]) -> Record:
@@ -38,11 +41,15 @@ def worst(records: Iterable[Record]) -> Record:
 def cell(records: Sequence[Record]) -> Cell:
     """The cell of these records, which share kernel, family and format."""
     if not records:
-        return Cell(text="not run", kind="absent", title="no record")
+        return Cell(text="–", kind="absent", title="no record")
     record = worst(records)
     title = f"{record.case} {record.dtype} {record.kernel}: {record.status}"
     if record.status == "unsupported":
         return Cell(text="n/a", kind="absent", title=f"{title}: {record.message}")
+    if record.status in ENDED:
+        return Cell(text=record.status.replace("_", " "), kind="failed ended", title=_said(title, record))
+    if record.status == "not_run":
+        return Cell(text="not run", kind="set-aside", title=_said(title, record))
     known = record.status == "known_failure"
     if record.status == "passed":
         return Cell(text=times(record.ratio), kind="passed", title=title)
@@ -56,6 +63,20 @@ def cell(records: Sequence[Record]) -> Cell:
     if record.status == "unjudged":
         return Cell(text="unjudged", kind="unjudged", title=title)
     return Cell(text=how_bad(record), kind="known" if known else "failed", title=title)
+
+
+def _said(title: str, record: Record) -> str:
+    return f"{title}: {first_line(record.message)}"
+
+
+def first_line(message: str) -> str:
+    return message.strip().partition("\n")[0]
+
+
+def formats(records: Iterable[Record]) -> list[str]:
+    """The formats of these records, widest first; after them those that this version does not know."""
+    found = {record.dtype for record in records}
+    return [dtype for dtype in DTYPES if dtype in found] + sorted(found.difference(DTYPES))
 
 
 def how_bad(record: Record) -> str:
@@ -86,7 +107,23 @@ def counts(records: Iterable[Record]) -> dict[str, int]:
 
 
 def verdict(records: Sequence[Record]) -> tuple[str, Record | None]:
-    """The verdict in one or two sentences, and the worst record if any failed."""
+    """The verdict in a few sentences, and the worst record if any failed or was not run."""
+    text, record = _verdict_of_the_judged(records)
+    found = counts(records)
+    ended = [f"{found[status]:,} {words}" for status, words in ENDED.items() if found[status]]
+    if ended:
+        text += f" Of these {', '.join(ended)}."
+    aside = [r for r in records if r.status == "not_run"]
+    if not aside:
+        return text, record
+    who = sorted({f"{r.op} {r.kernel}" for r in aside})
+    named = who[0] if len(who) == 1 else f"{who[0]} and {_count(len(who) - 1, 'other kernel')}"
+    why = first_line(aside[0].message).partition(":")[0]
+    text += f" Not run: {_count(len(aside), 'evaluation')} of {named} ({why})."
+    return text, worst([*aside, *([record] if record is not None else [])])
+
+
+def _verdict_of_the_judged(records: Sequence[Record]) -> tuple[str, Record | None]:
     judged = [r for r in records if r.status not in ("unsupported", "not_run")]
     failed = [r for r in judged if r.status not in PASSING]
     known = [r for r in judged if r.status == "known_failure"]

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from suite.records import PASSING, SUMMARY_CLASSES, Record, summary_class
 from suite.report.summaries import how_bad, times, verdict, worst, worst_cases
+from suite.report.visible import NAME, visible
 
 
 def print_summary(records: Sequence[Record], *, verbose: bool, interrupted: bool) -> None:
@@ -30,10 +31,12 @@ def print_summary(records: Sequence[Record], *, verbose: bool, interrupted: bool
         count = dict.fromkeys(SUMMARY_CLASSES, 0)
         for record in group:
             count[summary_class(record.status)] += 1
+        aside = sum(r.status == "not_run" for r in group)
         passing = [r.ratio or 0.0 for r in group if r.status == "passed"]
         failing = [r for r in group if r.status not in ("passed", "unsupported")]
         table.add_row(
-            *map(escape, labels), *(str(n) if n else "" for n in count.values()), times(max(passing)) if passing else "",
+            *(escape(visible(label, limit=NAME, lines=False)) for label in labels),
+            *(_counted(name, n, aside) for name, n in count.items()), times(max(passing)) if passing else "",
             how_bad(worst(failing)) if failing else "",
             style="red" if count["failed"] else "yellow" if count["known_failure"] else None,
         )  # fmt: skip
@@ -42,13 +45,21 @@ def print_summary(records: Sequence[Record], *, verbose: bool, interrupted: bool
     shown = [r for r in worst_cases(records) if r.status not in PASSING]
     for record in shown if verbose else shown[:1]:
         console.print()
-        console.print(f"{record.case}  {record.dtype}  {record.kernel}  {record.status}", style="bold red", markup=False)
-        console.print(record.message, markup=False, soft_wrap=True)
+        title = visible(f"{record.case}  {record.dtype}  {record.kernel}  {record.status.replace('_', ' ')}", lines=False)
+        console.print(title, style="bold red", markup=False)
+        console.print(visible(record.message), markup=False, soft_wrap=True)
         if record.warnings:
-            console.print(f"  warned    {record.warnings[0]}", markup=False)
+            console.print(f"  warned    {visible(record.warnings[0], limit=NAME, lines=False)}", markup=False)
         if record.output.strip():
             console.print(f"  printed   {record.output.strip()[-200:]!r}", markup=False)
-        console.print(f"  reproduce {record.reproduce}", markup=False, soft_wrap=True)
+        console.print(f"  reproduce {visible(record.reproduce, lines=False)}", markup=False, soft_wrap=True)
     console.print()
     text, _ = verdict(records)
-    console.print(("Interrupted: what follows is what was done. " if interrupted else "") + text, style="bold", markup=False)
+    before = "Interrupted: what follows is what was done. " if interrupted else ""
+    console.print(before + visible(text, lines=False), style="bold", markup=False)
+
+
+def _counted(name: str, count: int, aside: int) -> str:
+    if name == "failed" and aside:
+        return f"{count} ({aside} not run)"
+    return str(count) if count else ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from suite.formats import DTYPES
 from suite.records import Measurement
-from suite.report.figures import inline_svg
+from suite.report.figures import drawn, inline_svg, literal
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -82,7 +82,7 @@ def _table(op: str, dtype: str, group: Sequence[Measurement]) -> dict[str, Any]:
         "rows": [(", ".join(kernels), cells) for cells, kernels in rows.items()],
         "notes": sorted({(_name(m), m.data["note"]) for m in measured if m.data["note"]}),
         "missing": sorted((_name(m), m.data["reason"]) for m in group if "reason" in m.data),
-        "chart": _chart(op, dtype, measured),
+        "chart": drawn(_chart, op, dtype, measured),
     }
 
 
@@ -117,7 +117,8 @@ def _stagnation(entry: Entry) -> tuple[str, str]:
         return "not measured", entry["reason"]
     if entry["measured"] is None:
         return f"not up to {entry['n']:,}", ""
-    return f"{entry['measured']:,}", explained(entry["agrees_with"]) or f"no formula; wrong at {entry['first_wrong']:,}"
+    wrong = f"; wrong at {entry['first_wrong']:,}" if entry["first_wrong"] is not None else ""
+    return f"{entry['measured']:,}", explained(entry["agrees_with"]) or f"no formula{wrong}"
 
 
 def explained(names: Sequence[str]) -> str:
@@ -252,10 +253,15 @@ def _label_lines(axes: Axes, lines: dict[str, dict[int, float]], logarithmic: bo
     height = -1.0
     for wanted, name in sorted(ends):
         height = max(wanted, height + 0.06)
-        axes.text(1.02, height, name, transform=axes.transAxes, fontsize=7.5, verticalalignment="center")
+        axes.text(1.02, height, literal(_short(name)), transform=axes.transAxes, fontsize=7.5, verticalalignment="center")
 
 
 def _shortened(names: Sequence[str]) -> str:
     """The ends of at most NAMED names and the number of the others, in lines that fit a panel: the table lists all."""
-    shown = [name if len(name) <= LETTERS else f"…{name[1 - LETTERS :]}" for name in names[:NAMED]]
-    return textwrap.fill(", ".join(shown) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else ""), LINE)
+    shown = [_short(name) for name in names[:NAMED]]
+    return literal(textwrap.fill(", ".join(shown) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else ""), LINE))
+
+
+def _short(name: str) -> str:
+    """The end of a long name, which tells more than its beginning."""
+    return name if len(name) <= LETTERS else f"…{name[1 - LETTERS :]}"

@@ -1,0 +1,109 @@
+"""What a run folder holds, made fit for a page: every text of it private and visible, every list of a bounded length.
+
+A page is made of these alone, so that no chapter has to remember where its words come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+from suite.records import Measurement, Record
+from suite.report.privacy import private
+from suite.report.summaries import severity
+from suite.report.visible import NAME, TEXT, visible
+from suite.store import Run
+
+T = TypeVar("T", Record, Measurement)
+Change = Callable[[str], str]
+
+ITEMS, POINTS = 32, 512
+"""Entries of a record's list that are shown, and of a measurement's."""
+NOTICES, MEASUREMENTS, KERNELS, FAMILIES, FORMATS = 50, 1000, 200, 64, 12
+"""How many of each a page shows; what it leaves out it says, and records.csv has it."""
+LONG = ("message", "known", "reproduce", "output", "warnings")
+
+
+def presentable(run: Run, *, show_paths: bool) -> Run:
+    """The run as a page shows it."""
+    keep: Change = str if show_paths else private
+    name, text = _memoised(keep, NAME), _memoised(keep, TEXT)
+    notices = [text(notice) for notice in run.notices[:NOTICES]]
+    if len(run.notices) > NOTICES:
+        notices.append(f"{len(run.notices) - NOTICES:,} more notices")
+    if len(run.measurements) > MEASUREMENTS:
+        notices.append(f"{len(run.measurements) - MEASUREMENTS:,} of {len(run.measurements):,} measurements are left out")
+    return Run(
+        Path(name(run.folder.name) or "."),
+        mapped(run.environment, name, POINTS),
+        tuple(changed(record, name, long=text) for record in run.records),
+        tuple(notices),
+        tuple(changed(m, name, items=POINTS) for m in run.measurements[:MEASUREMENTS]),
+    )
+
+
+def unnamed(records: Iterable[Record]) -> Iterator[Record]:
+    """The records without home directories, user and host names; whole, as records.csv has them."""
+    change = _remembered(private)
+    return (changed(record, change, items=None) for record in records)
+
+
+def changed(row: T, name: Change, *, long: Change | None = None, items: int | None = ITEMS) -> T:
+    """The record or measurement with its texts changed, those of LONG by `long`, and its lists cut to so many items."""
+    texts = {}
+    for f in fields(row):
+        value = getattr(row, f.name)
+        if value and isinstance(value, (str, tuple, dict)):
+            shown = mapped(value, long if long is not None and f.name in LONG else name, items)
+            if shown != value:
+                texts[f.name] = shown
+    return replace(row, **texts) if texts else row
+
+
+def mapped(value: Any, change: Change, items: int | None) -> Any:
+    """The value with each text in it changed, at any depth."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {change(str(key)): mapped(item, change, items) for key, item in islice(value.items(), items)}
+    if isinstance(value, list | tuple):
+        return type(value)(mapped(item, change, items) for item in value[:items])
+    return value
+
+
+def bounded(records: Sequence[Record]) -> tuple[Sequence[Record], list[str]]:
+    """The records whose kernels, families and formats the tables show, the worst where there are too many; what is left out."""
+    notes = []
+    groups: list[tuple[str, int, Callable[[Record], tuple[str, ...]]]] = [
+        ("kernels", KERNELS, lambda r: (r.op, r.kernel)),
+        ("families of inputs", FAMILIES, lambda r: (r.op, r.family)),
+        ("formats", FORMATS, lambda r: (r.dtype,)),
+    ]
+    for noun, most, key in groups:
+        worst: dict[tuple[str, ...], tuple[int, float, bool]] = {}
+        for record in records:
+            worst[key(record)] = max(severity(record), worst.get(key(record), severity(record)))
+        if len(worst) > most:
+            kept = set(sorted(worst, key=lambda one: worst[one], reverse=True)[:most])
+            records = [record for record in records if key(record) in kept]
+            notes.append(f"The tables show the {most} worst of {len(worst):,} {noun}; records.csv has them all.")
+    return records, notes
+
+
+def _memoised(keep: Change, limit: int) -> Change:
+    """The change from text to what is shown of it; most texts of a run stand in many of its records."""
+    return _remembered(lambda text: visible(keep(text), limit=limit, lines=limit == TEXT))
+
+
+def _remembered(change: Change) -> Change:
+    known: dict[str, str] = {}
+
+    def remembered(text: str) -> str:
+        if text not in known:
+            known[text] = change(text)
+        return known[text]
+
+    return remembered

@@ -1,0 +1,161 @@
+"""The JSON Schema (2020-12) of a dataclass: published for other readers, and what this suite's own reader checks by.
+
+A field says what it allows by its type. Annotated[int, ("minimum", 0), ("maximum", 9)] adds keywords to those of int.
+Real numbers may be infinite or NaN, which JSON has no literals for: they stand there as "inf", "-inf" and "nan".
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+Schema = Mapping[str, Any]
+
+NOT_FINITE = ("inf", "-inf", "nan")
+REAL: Schema = {
+    "anyOf": [
+        {"type": "number", "minimum": -sys.float_info.max, "maximum": sys.float_info.max},
+        {"enum": list(NOT_FINITE)},
+    ]
+}
+NAMES = {
+    "string": "text",
+    "integer": "an integer",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+SHOWN = 80
+"""Characters of a refused value that a message shows."""
+
+
+def of_dataclass(cls: type) -> dict[str, Any]:
+    """The schema of a JSON object with the fields of a dataclass: those without a default are required, others allowed."""
+    hints = get_type_hints(cls, include_extras=True)
+    given = [f for f in fields(cls) if f.init]
+    return {
+        "description": inspect.cleandoc(cls.__doc__ or ""),
+        "type": "object",
+        "properties": {f.name: of_type(hints[f.name]) for f in given},
+        "required": [f.name for f in given if f.default is MISSING and f.default_factory is MISSING],
+    }
+
+
+def of_type(hint: Any) -> dict[str, Any]:
+    """The schema of what a field of this type holds. Raises TypeError for a type that has none."""
+    if get_origin(hint) is Annotated:
+        base, *keywords = get_args(hint)
+        return of_type(base) | {name: list(value) if isinstance(value, tuple) else value for name, value in keywords}
+    simple: dict[Any, Schema] = {str: {"type": "string"}, bool: {"type": "boolean"}, int: {"type": "integer"}, float: REAL}
+    simple |= {type(None): {"type": "null"}, Any: {}}
+    if hint in simple:
+        return dict(simple[hint])
+    if get_origin(hint) in (Union, UnionType):
+        members = [of_type(member) for member in get_args(hint)]
+        return {"anyOf": [one for member in members for one in member.get("anyOf", [member])]}
+    if get_origin(hint) is tuple:
+        return {"type": "array", "items": of_type(get_args(hint)[0])}
+    if get_origin(hint) is dict:
+        inner = of_type(get_args(hint)[1])
+        return {"type": "object", **({"additionalProperties": inner} if inner else {})}
+    raise TypeError(f"a field of type {hint} has no schema")
+
+
+def read(cls: type[T], data: Any, *, noun: str, schema: Schema) -> T:
+    """The dataclass of a JSON object; what it has no field for is left out. Raises ValueError naming what is wrong.
+
+    schema: of_dataclass(cls), or that with further properties, which are checked and left out. noun: for messages.
+    """
+    if not isinstance(data, dict):
+        raise ValueError(f"a {noun} must be a JSON object, not a {type(data).__name__}")
+    for name in schema["properties"].keys() & data.keys():
+        check(data[name], schema["properties"][name], name)
+    missing = [name for name in schema["required"] if name not in data]
+    if missing:
+        raise ValueError(f"incomplete {noun}: it has no {', '.join(map(repr, missing))}")
+    return cls(**{name: _value(hint, data[name]) for name, hint in _hints(cls).items() if name in data})
+
+
+def check(value: Any, schema: Schema, name: str) -> None:
+    """Raises ValueError, naming the value by `name`, where the schema does not allow it. Knows the keywords used here."""
+    if "anyOf" in schema:
+        if not any(_holds(value, one) for one in schema["anyOf"]):
+            words = (f"one of {', '.join(one['enum'])}" if "enum" in one else NAMES[one["type"]] for one in schema["anyOf"])
+            raise ValueError(f"{name}={_shown(value)} must be {' or '.join(words)}")
+        return
+    kinds = [schema["type"]] if isinstance(schema.get("type"), str) else schema.get("type", [])
+    if kinds == ["object"] and not isinstance(value, dict):
+        raise ValueError(f"{name} must be an object, not {_shown(value)}")
+    if kinds and not any(_is(value, kind) for kind in kinds):
+        raise ValueError(f"{name}={_shown(value)} must be {' or '.join(NAMES[kind] for kind in kinds)}")
+    if "enum" in schema and value not in schema["enum"]:
+        raise ValueError(f"{name}={_shown(value)} is not one of {', '.join(schema['enum'])}")
+    if "minimum" in schema and not schema["minimum"] <= value <= schema["maximum"]:
+        raise ValueError(f"{name}={_shown(value)} is not between {schema['minimum']} and {schema['maximum']}")
+    for required in schema.get("required", ()):
+        if required not in value:
+            raise ValueError(f"{name} has no {required!r}")
+    if isinstance(value, list) and "items" in schema:
+        for number, item in enumerate(value):
+            check(item, schema["items"], f"{name}[{number}]")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            inner = schema.get("properties", {}).get(key, schema.get("additionalProperties"))
+            if inner is not None:
+                check(item, inner, f"{name}.{key:.{SHOWN}}")
+
+
+def _holds(value: Any, schema: Schema) -> bool:
+    try:
+        check(value, schema, "")
+    except ValueError:
+        return False
+    return True
+
+
+def _is(value: Any, kind: str) -> bool:
+    """Whether the value is of JSON Schema's type: 1.0 is an integer, true is no number."""
+    if kind in ("integer", "number"):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and (kind == "number" or value == value // 1)
+    types: dict[str, type] = {"string": str, "boolean": bool, "array": list, "object": dict, "null": type(None)}
+    return isinstance(value, types[kind])
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
+
+
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, without keywords; resolving them takes longer than reading a record."""
+    if cls not in _HINTS:
+        hints = get_type_hints(cls)
+        _HINTS[cls] = {f.name: hints[f.name] for f in fields(cls) if f.init}
+    return _HINTS[cls]
+
+
+def _value(hint: Any, value: Any) -> Any:
+    """A checked JSON value as its field holds it: tuples for lists, numbers for "inf".
+
+    Raises UnicodeEncodeError, a ValueError, for text with lone surrogates, which no file can hold.
+    """
+    if get_origin(hint) in (Union, UnionType):
+        return None if value is None else _value(next(one for one in get_args(hint) if one is not type(None)), value)
+    if get_origin(hint) is tuple:
+        return tuple(_value(get_args(hint)[0], item) for item in value)
+    if get_origin(hint) is dict:
+        return {_value(str, key): _value(get_args(hint)[1], item) for key, item in value.items()}
+    if hint is str:
+        value.encode()
+    return hint(value) if hint in (int, float) else value

@@ -1,0 +1,88 @@
+"""JSON from strangers: one strict document, and the lines of a file. Whatever is wrong is a ValueError, never a surprise.
+
+Stricter than Python's own parser, which takes NaN, keeps the last of two equal keys and recurses as deep as its stack.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from suite.regular_files import open_regular
+
+LINE_BYTES = 2**24
+"""A record is some kilobytes; a line longer than this is none."""
+DEPTH = 64
+"""Nesting that a document may have, far above any of this suite's."""
+
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+
+
+def parse(text: str | bytes) -> Any:
+    """The value of a JSON document (RFC 8259) in UTF-8, with or without a byte order mark.
+
+    Raises ValueError for anything else: NaN and Infinity, equal keys in one object, lone surrogates, more than LINE_BYTES,
+    nesting deeper than DEPTH.
+    """
+    if len(text) > LINE_BYTES:
+        raise ValueError(f"longer than {LINE_BYTES:,} bytes")
+    if isinstance(text, bytes):
+        try:
+            text = text.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}") from None
+    try:
+        value = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_object, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError(f"nested deeper than {DEPTH} levels") from None
+    _check_depth(value)
+    if SURROGATE.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("a lone surrogate, which is no text") from None
+    return value
+
+
+def lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    r"""The lines of a file that are not blank, numbered from 1, without "\n"; of a longer one LINE_BYTES + 1 bytes, which
+    parse() refuses. Only "\n" ends a line. Raises ValueError where there is no regular file that can be read."""
+    with open_regular(path) as stream:
+        number = 0
+        while line := stream.readline(LINE_BYTES + 1):
+            number += 1
+            rest = line
+            while not rest.endswith(b"\n") and (rest := stream.readline(LINE_BYTES)):
+                pass
+            if line.strip():
+                yield number, line.removesuffix(b"\n")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r:.80} stands twice in one object")
+    return found
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(DEPTH):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, dict | list)
+            for inner in (item.values() if isinstance(item, dict) else item)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return
+    raise ValueError(f"nested deeper than {DEPTH} levels")
