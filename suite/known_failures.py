@@ -48,8 +48,10 @@ class KnownFailure:
 def read(path: Path) -> list[KnownFailure]:
     """The entries of a file. Raises ValueError naming file and line for a missing file or a malformed line."""
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is not a regular file")
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"known-failures file {str(path)!r} cannot be read: {error}") from None
     entries = []
     for number, line in enumerate(lines, start=1):

@@ -336,8 +336,8 @@ def _format(dtype: str) -> Format:
 def _length(shape: int | Sequence[int], dim: int) -> int:
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)
     n = int(sizes[check_dim(dim, len(sizes))])
-    if n < 1:
-        raise ValueError(f"shape {list(sizes)} has rows of {n} logits; expected at least one")
+    if not 1 <= n < 2**63:
+        raise ValueError(f"shape {list(sizes)} has rows of {n} logits; expected at least one, and less than 2^63")
     return n
 
 
