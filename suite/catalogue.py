@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from suite import strict_json
 from suite.case import CASE_ATTRIBUTE, PROFILES, CaseSpecification
 
 
@@ -58,9 +58,9 @@ def machines() -> Iterator[str]:
         yield "no published runs here: they are in reports/ of a checkout"
     for path in paths:
         try:
-            environment = json.loads(path.read_text(encoding="utf-8"))
+            environment = strict_json.read(path)
             device = environment.get("gpu") or environment["cpu"]
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, AttributeError):
             device = "its env.json cannot be read"
         yield f"{path.parent.parent.name}/{path.parent.name}: {device}"
 

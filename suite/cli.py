@@ -1,16 +1,18 @@
 """The command `softmax-suite`, also `python -m suite`.
 
 Exit codes: 0 passed, known_failure or unsupported; 1 any other status, or a known failure that passed; 2 misuse;
-3 nothing judged; 4 internal error; 130 interrupted, report written. Heavy imports happen inside the commands.
+3 nothing judged; 4 internal error, or a full disk; 130 interrupted, report written. Heavy imports happen inside the commands.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
+import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -18,6 +20,7 @@ import click
 
 from suite.case import PROFILES
 from suite.formats import DTYPES
+from suite.isolation import ISOLATE, TIMEOUT_SECONDS, Isolate
 from suite.ops import NAMES
 from suite.version import __version__
 
@@ -26,6 +29,24 @@ if TYPE_CHECKING:
     from suite.run import Result
 
 RUNS = Path("runs")
+
+
+class _Positive(click.FloatRange):
+    """A number above 0 and up to a thousand million: NaN is none."""
+
+    name = "number"
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True, max=1e9)
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
+        number = super().convert(value, param, context)
+        if number != number:
+            self.fail(f"{value!r} is not a number above 0", param, context)
+        return float(number)
+
+
+POSITIVE = _Positive()
 OPTION_HELP = "An option of the op, such as reduction=none; repeatable."
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,9 +76,21 @@ def selection(function: F) -> F:
             click.option("--device", default="cpu", show_default=True, help="Device of the inputs: cpu, cuda, cuda:1, ..."),
             click.option("--direction", type=click.Choice(["forward"]), default="forward", help="forward, for now."),
             click.option("--case", "patterns", multiple=True, metavar="PATTERN", help="Only cases whose id matches."),
+            click.option(
+                "--isolate",
+                type=click.Choice(ISOLATE),
+                default="outside",
+                show_default=True,
+                help="Which kernels run in a process of their own.",
+            ),
+            click.option("--timeout", type=POSITIVE, default=TIMEOUT_SECONDS, metavar="S", help="Per case, where isolated."),
+            click.option("--memory", type=POSITIVE, metavar="GIB", help="Memory, where isolated. Default: half of it."),
             click.option("--strict", is_flag=True, help="Ignore what kernels declare; judge by best practice."),
             click.option("--known-failures", "known", multiple=True, type=click.Path(path_type=Path), metavar="FILE"),
             click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write records here."),
+            click.option("--resume", is_flag=True, help="Go on with the run in --out: what it has recorded is not run again."),
+            click.option("--shard", default="1/1", metavar="I/N", help="Only part I of N of the cases; merge joins the parts."),
+            click.option("--threads", default=1, show_default=True, help="Threads of torch while kernels run."),
         ]
     ):
         function = option(function)
@@ -78,18 +111,16 @@ def run(
     kernels: tuple[str, ...], profile: str, out: Path | None, measure: bool | None, json_file: Path | None, **selected: Any
 ) -> None:
     """Runs the cases on kernels and writes records.csv, env.json and report.html."""
-    from suite.report import write_report
-
     folder = out or RUNS / datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    if any(folder.glob("records-*.jsonl")):
-        misuse(f"--out {str(folder)!r} holds the records of another run; name a new folder")
     chapters = measure if measure is not None else profile in ("standard", "full")
-    result = _run(kernels, profile, out=folder, measure=chapters, **selected)
-    _write_json(json_file, result)
-    if result.records:
-        page = write_report([folder])
-        _print_summary(result, verbose=False)
-        click.echo(f"report: {page}")
+    if selected["resume"] and out is None:
+        misuse("--resume goes on with the run in a folder: name it with --out")
+    with _holding(folder, resume=selected["resume"]):
+        result = _run(kernels, profile, out=folder, measure=chapters, **selected)
+        _write_json(json_file, result)
+        if result.records:
+            _print_summary(result, verbose=False)
+            _write_report(folder)
     _finish(result)
 
 
@@ -116,21 +147,20 @@ def check(
     **selected: Any,
 ) -> None:
     """Judges a kernel: yours, by FILE.py:FUNC, or one of this suite's by name."""
-    if out is not None and any(out.glob("records-*.jsonl")):
-        misuse(f"--out {str(out)!r} holds the records of another run; name a new folder")
-    if input_file is not None:
-        result = _check_input(kernels, input_file, settings, out=out, **selected)
-    elif settings:
-        misuse("--option goes with --input; a case has its options in its id")
-    else:
-        result = _run(kernels, profile, out=out, **selected)
-    _write_json(json_file, result)
-    if result.records:
-        _print_summary(result, verbose=True)
-        if out is not None and input_file is None:
-            from suite.report import write_report
-
-            click.echo(f"report: {write_report([out])}")
+    if selected["resume"] and out is None:
+        misuse("--resume goes on with the run in a folder: name it with --out")
+    with _holding(out, resume=selected["resume"]):
+        if input_file is not None:
+            result = _check_input(kernels, input_file, settings, out=out, **selected)
+        elif settings:
+            misuse("--option goes with --input; a case has its options in its id")
+        else:
+            result = _run(kernels, profile, out=out, **selected)
+        _write_json(json_file, result)
+        if result.records:
+            _print_summary(result, verbose=True)
+            if out is not None and input_file is None:
+                _write_report(out)
     _finish(result)
 
 
@@ -173,43 +203,94 @@ def judge(
 @cli.command()
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR...")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Default: report.html in the first folder.")
-def report(folders: tuple[Path, ...], out: Path | None) -> None:
+@click.option("--show-paths", is_flag=True, help="Leave home folders, user and host names as they are; else ~ and HOST.")
+def report(folders: tuple[Path, ...], out: Path | None, show_paths: bool) -> None:
     """Writes records.csv and report.html from run folders."""
     from suite.report import write_report
 
     try:
-        click.echo(f"report: {write_report(list(folders), page=out)}")
+        click.echo(f"report: {write_report(list(folders), page=out, show_paths=show_paths)}")
     except ValueError as error:
         misuse(str(error))
+
+
+@cli.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR...")
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="A new run folder.")
+@click.option("--unlike-environments", is_flag=True, help="Also join runs of machines or packages that differ.")
+def merge(folders: tuple[Path, ...], out: Path, unlike_environments: bool) -> None:
+    """Joins the run folders of shards into one, with its report, and says what overlaps and what is missing.
+
+    Exit codes are those of run, for all records together; 1 also where something is missing or records contradict each other.
+    """
+    from suite.merge import join
+    from suite.run import Result, stale_in
+    from suite.store import Store, StoreError
+
+    try:
+        merged = join(folders, unlike_environments=unlike_environments)
+    except ValueError as error:
+        misuse(str(error))
+    with _holding(out, resume=False):
+        try:
+            result = Result(
+                records=merged.records,
+                environment=merged.environment,
+                stale=stale_in(merged.records, merged.configuration),
+            )
+            with contextlib.closing(Store(out)) as store:
+                merged.write(store)
+        except ValueError as error:
+            misuse(str(error))
+        except StoreError as error:
+            click.echo(str(error), err=True)
+            sys.exit(4)
+        for line in merged.findings:
+            click.echo(line, err=True)
+        if result.records:
+            _print_summary(result, verbose=False)
+            _write_report(out)
+    if not merged.whole or merged.contradictions:
+        sys.exit(1)
+    _finish(result)
 
 
 @cli.command()
 @click.argument("record", metavar="RECORD")
 @click.option("--runs", type=click.Path(path_type=Path), default=RUNS, show_default=True, help="Where run folders are.")
 def reproduce(record: str, runs: Path) -> None:
-    """Runs one recorded evaluation again: RECORD is a record id, or FILE:LINE of a records-*.jsonl."""
+    """Runs one recorded evaluation again: RECORD is a record id, or FILE:LINE of a records-*.jsonl.
+
+    It runs the kernel that the record names: of a record from a stranger, look at that first.
+    """
+    import torch
+
     from suite.case import Case
     from suite.execution import evaluate
-    from suite.kernels import load_kernels
+    from suite.execution.hosts import Hosts
     from suite.oracle import Oracle
     from suite.oracle.cache import default_folder
-    from suite.plugin import default_known_failures
+    from suite.plugin import THREADS, default_known_failures
     from suite.records import PASSING
     from suite.store import find_record
 
     try:
         recorded = find_record(record, runs)
         case = Case.from_id(recorded.case, laws=recorded.laws)
-        kernel = load_kernels(recorded.kernel, recorded.op)[0]
-        again = evaluate(
-            case,
-            kernel,
-            dtype=recorded.dtype,
-            device=recorded.device,
-            oracle=Oracle(default_folder()),
-            known=default_known_failures(),
-            strict=recorded.strict,
-        )
+        torch.set_num_threads(THREADS)
+        with Hosts() as hosts:
+            kernel = hosts.load(recorded.kernel, recorded.op, device=recorded.device)[0]
+            again = evaluate(
+                case,
+                kernel,
+                dtype=recorded.dtype,
+                device=recorded.device,
+                host=hosts.of(kernel),
+                oracle=Oracle(default_folder()),
+                known=default_known_failures(),
+                strict=recorded.strict,
+                timeout=TIMEOUT_SECONDS,
+            )
     except ValueError as error:
         misuse(str(error))
     click.echo(again.message or f"{again.case} {again.dtype} {again.kernel}: {again.status}")
@@ -250,7 +331,7 @@ def tolerance(
     sizes = None
     if shape is not None:
         parts = shape.split("x")
-        if not all(part.isascii() and part.isdigit() for part in parts):
+        if not all(part.isascii() and part.isdigit() and len(part) < 20 for part in parts):
             misuse(f"--shape {shape!r} must be sizes joined by x, as 32x8192 or 8192")
         sizes = tuple(int(part) for part in parts)
     found = []
@@ -296,6 +377,14 @@ def claims(names: tuple[str, ...], exhaustive: bool, json_file: Path | None) -> 
     if json_file is not None:
         data = {"environment": machine, "claims": [result.to_dict() for result in results]}
         _write(json_file, json.dumps(data, allow_nan=False, indent=1))
+
+
+@cli.command()
+def schema() -> None:
+    """Prints the JSON Schema of records, measurements and what --json writes."""
+    from suite.records import published
+
+    click.echo(json.dumps(published(), indent=2))
 
 
 @cli.command("list")
@@ -346,11 +435,19 @@ def _run(
     patterns: tuple[str, ...],
     strict: bool,
     known: tuple[Path, ...],
+    resume: bool,
+    shard: str,
+    threads: int,
+    isolate: Isolate,
+    timeout: float,
+    memory: float | None,
     measure: bool = False,
 ) -> Result:
     from suite.run import MisuseError, run_cases
 
-    arguments = [f"--profile={profile}", f"--device={device}"]
+    arguments = [f"--profile={profile}", f"--device={device}", f"--shard={shard}", f"--threads={threads}"]
+    arguments += [f"--isolate={isolate}", f"--timeout={timeout}"] + ([f"--memory={memory}"] if memory is not None else [])
+    arguments += ["--resume"] if resume else []
     arguments += [f"--out={out}"] if out is not None else []
     arguments += ["--ignore-declarations"] if strict else []
     for name, values in (
@@ -380,36 +477,49 @@ def _check_input(
     patterns: tuple[str, ...],
     strict: bool,
     known: tuple[Path, ...],
+    resume: bool,
+    shard: str,
+    threads: int,
+    isolate: Isolate,
+    timeout: float,
+    memory: float | None,
 ) -> Result:
     """Judges kernels on the inputs in a file, in the logits' own dtype, or in the dtypes given where they hold the values."""
+    import torch
+
     from suite.case import Case
     from suite.environment import probe
     from suite.execution import evaluate
+    from suite.execution.hosts import Hosts
     from suite.formats import get_format
-    from suite.kernels import load_kernels
     from suite.ops import get_op
     from suite.oracle import Oracle
     from suite.oracle.cache import default_folder
     from suite.run import Result
     from suite.saved_tensors import load
-    from suite.store import Store
+    from suite.store import Store, StoreError
     from suite.tensors import dtype_name, to_numpy
 
-    if patterns or known:
-        misuse("--input judges one input; it goes with neither --case nor --known-failures")
+    if patterns or known or resume or shard != "1/1":
+        misuse("--input judges one input; it goes with none of --case, --known-failures, --resume, --shard")
     if len(ops) != 1:
         misuse("--input needs exactly one --op")
+    closing = contextlib.ExitStack()
     try:
         op, options = get_op(ops[0]), _parse_options(ops[0], settings)
         tensors = _pick_inputs(op.name, load(input_file, dtype=dtypes[0] if dtypes else None), input_file)
-        inputs, records = {name: to_numpy(tensor) for name, tensor in tensors.items()}, []
         logits = tensors[op.arguments[0]]
+        if not logits.is_floating_point():
+            raise ValueError(f"{input_file}: {op.arguments[0]} has dtype {dtype_name(logits)}; expected a floating dtype, such as float32")
+        inputs, records = {name: to_numpy(tensor) for name, tensor in tensors.items()}, []
         for dtype in dtypes or (dtype_name(logits),):
             for name, values in inputs.items():
                 if tensors[name].is_floating_point() and not get_format(dtype).holds(values):
                     raise ValueError(f"{input_file} has values of {name} that {dtype} cannot hold")
         op.problem(inputs, op.resolve_options(options, {name: tuple(values.shape) for name, values in inputs.items()}))
+        torch.set_num_threads(threads)
         oracle, environment = Oracle(default_folder()), probe(device)
+        hosts = closing.enter_context(Hosts(isolate=isolate, memory_gibibytes=memory, timeout=timeout))
         store = Store(out) if out is not None else None
         if store is not None:
             store.write_environment(environment)
@@ -423,12 +533,14 @@ def _check_input(
                 why=f"the tensors of {input_file.name}",
             )
             for specification in kernels:
-                for kernel in load_kernels(specification, ops[0]):
+                for kernel in hosts.load(specification, ops[0], device=device):
                     record = evaluate(
                         case,
                         kernel,
                         dtype=dtype,
                         device=device,
+                        host=hosts.of(kernel),
+                        timeout=timeout,
                         oracle=oracle,
                         store=store,
                         strict=strict,
@@ -441,6 +553,10 @@ def _check_input(
             store.close()
     except ValueError as error:
         misuse(str(error))
+    except StoreError as error:
+        return Result(records=tuple(records), environment=environment, stopped=str(error))
+    finally:
+        closing.close()
     return Result(records=tuple(records), environment=environment)
 
 
@@ -473,11 +589,44 @@ def _parse_options(op: str, settings: Sequence[str]) -> dict[str, Any]:
     return options
 
 
+@contextlib.contextmanager
+def _holding(folder: Path | None, *, resume: bool) -> Iterator[None]:
+    """Keeps other processes out of the run folder until its report is written; misuse where one is in it, or was."""
+    from suite.store import held, refuse_records
+
+    with contextlib.ExitStack() as stack:
+        if folder is not None:
+            try:
+                if folder.is_dir() or not resume:
+                    stack.enter_context(held(folder))
+                if not resume:
+                    refuse_records(folder)
+            except ValueError as error:
+                misuse(str(error))
+            except OSError as error:
+                misuse(f"--out {str(folder)!r} cannot be made: {error.strerror}")
+        yield
+
+
+def _write_report(folder: Path) -> None:
+    """Writes the report of a run folder; a disk that does not take it costs the report, not the records or the exit code."""
+    from suite.report import write_report
+
+    try:
+        click.echo(f"report: {write_report([folder])}")
+    except ValueError as error:
+        click.echo(f"no report: {error}", err=True)
+
+
 def _finish(result: Result) -> NoReturn:
+    if result.stopped:
+        click.echo(result.stopped, err=True)
     for line in result.errors[:5]:
         click.echo(f"internal error: {line}", err=True)
     for line in result.stale:
         click.echo(f"known failure that passed: {line}", err=True)
+    if result.empty_shard:
+        click.echo("nothing to judge in this shard: the cases that were selected are in others", err=True)
     if result.exit_code == 3:
         click.echo("nothing was judged: no case of this profile matches, or no kernel supports what was selected", err=True)
     sys.exit(result.exit_code)
@@ -512,22 +661,31 @@ def _write(path: Path, text: str) -> None:
     if str(path) == "-":
         click.echo(text)
         return
+    if path.match("records-*.jsonl") or path.match("measurements-*.jsonl"):
+        misuse(f"{str(path)!r} is the name of a run's records: writing there would lose them; name another file")
     try:
-        path.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        misuse(f"{str(path)!r} cannot be written: {error.strerror}")
+        # Without waiting, so that a named pipe that nobody reads is an error.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK, 0o666)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            os.set_blocking(descriptor, True)
+            file.write(text + "\n")
+    except (OSError, ValueError) as error:
+        misuse(f"{str(path)!r} cannot be written: {getattr(error, 'strerror', None) or error}")
 
 
 def _print_summary(result: Result, *, verbose: bool) -> None:
     from suite.report.terminal import print_summary
 
-    print_summary(result.records, verbose=verbose, interrupted=result.interrupted)
+    print_summary(result.records, verbose=verbose, interrupted=result.interrupted or bool(result.stopped))
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The console script: as cli(), but an unexpected error ends with exit code 4 and one line, never a traceback."""
     given = list(arguments) if arguments is not None else None
     try:
+        for word in given or ():
+            if "\0" in word:
+                misuse(f"{word!r} has a NUL character in it")
         code = cli.main(args=given, prog_name="softmax-suite", standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("interrupted", err=True)

@@ -16,8 +16,10 @@ import pytest
 from _pytest.terminal import TerminalReporter
 
 from suite import plugin
-from suite.known_failures import stale
+from suite.configuration import ALL, Configuration, digest, in_shard
+from suite.known_failures import read, stale
 from suite.records import PASSING, Record, summary_class
+from suite.store import StoreError, read_measurements
 
 LINE_SECONDS = 5.0
 
@@ -28,24 +30,30 @@ class MisuseError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a run of cases left: its records, its environment, stale known failures, and whether it was interrupted."""
+    """What a run of cases left: its records, those it resumed among them, its environment, stale known failures, and how it
+    ended. stopped: why its folder took no more. empty_shard: all cases that were selected are in other shards.
+    """
 
     records: tuple[Record, ...]
     environment: dict[str, Any]
     stale: tuple[str, ...] = ()
     interrupted: bool = False
     errors: tuple[str, ...] = ()
+    stopped: str = ""
+    empty_shard: bool = False
 
     @property
     def exit_code(self) -> int:
-        """0 passed, known_failure or unsupported; 1 anything else; 3 nothing judged; 4 internal error; 130 interrupted."""
+        """0 passed, known_failure or unsupported, or a shard without cases; 1 anything else; 3 nothing judged; 4 internal
+        error or a full disk; 130 interrupted.
+        """
         if self.interrupted:
             return 130
-        if self.errors:
+        if self.errors or self.stopped:
             return 4
         if any(r.status not in PASSING for r in self.records) or self.stale:
             return 1
-        return 0 if any(r.status != "unsupported" for r in self.records) else 3
+        return 0 if self.empty_shard or any(r.status != "unsupported" for r in self.records) else 3
 
 
 def run_cases(arguments: Sequence[str], *, measure: bool = False) -> Result:
@@ -78,43 +86,83 @@ def run_cases(arguments: Sequence[str], *, measure: bool = False) -> Result:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-    if code == pytest.ExitCode.USAGE_ERROR:
+    if code == pytest.ExitCode.USAGE_ERROR and not watcher.stopped:
         raise MisuseError(watcher.usage_error())
     session = watcher.session
     if session is None:
-        return Result(records=(), environment={}, errors=tuple(watcher.errors))
-    if measure and not watcher.interrupted:
+        return Result(records=(), environment={}, errors=tuple(watcher.errors), stopped=watcher.stopped)
+    if measure and not watcher.interrupted and not watcher.stopped:
         try:
             _measure(session, watcher.environment["env_id"], sys.stderr)
         except KeyboardInterrupt:
             watcher.interrupted = True
+        except StoreError as error:
+            watcher.stopped = str(error)
     ran = {record.kernel for record in session.records}
     entries = [] if session.strict else [entry for entry in session.known if entry.kernel in ran]
     existing = session.existing_cases() if entries else set()
-    outdated = stale(entries, session.records, existing, narrowed=bool(session.patterns))
+    outdated = stale(entries, session.records, existing, narrowed=session.narrowed)
     return Result(
         records=tuple(session.records),
         environment=watcher.environment,
         stale=tuple(outdated),
         interrupted=watcher.interrupted,
         errors=tuple(watcher.errors),
+        stopped=watcher.stopped,
+        empty_shard=session.shard != ALL and session.selected and not session.records,
     )
 
 
+def stale_in(records: Sequence[Record], configuration: Configuration) -> tuple[str, ...]:
+    """The known failures that passed in the records of a whole run, which may have been made elsewhere.
+
+    Raises ValueError where a list that the run had is not here.
+    """
+    asked = configuration.asked
+    files, patterns = asked.get("known-failures"), asked.get("case")
+    if not isinstance(files, dict) or not isinstance(patterns, list):
+        raise ValueError("run.json does not say which known failures and cases were asked for")
+    if asked.get("strict"):
+        return ()
+    entries = plugin.default_known_failures()
+    for path, digest_then in files.items():
+        if not Path(path).is_file() or digest(Path(path).read_bytes()) != digest_then:
+            raise ValueError(f"known-failures file {path!r} is not here as it was when the runs were made")
+        entries += read(Path(path))
+    ran = {record.kernel for record in records}
+    entries = [entry for entry in entries if entry.kernel in ran]
+    # That an entry matches an existing case, each shard has checked: here every entry's own pattern stands for one.
+    existing = [record.case for record in records] + [entry.case for entry in entries]
+    return tuple(stale(entries, records, existing, narrowed=bool(patterns)))
+
+
 def _measure(session: plugin.Session, env_id: str, stream: TextIO) -> None:
-    """Appends the measurements of every kernel and dtype of the session to its run folder."""
-    from suite.measure import OPS, measure_kernel
+    """Appends the measurements of every kernel and dtype of the session to its run folder, but those that are there.
+
+    A shard takes its share of the kernels.
+    """
+    from suite.measure import CHAPTERS, OPS, measure_kernel
 
     assert session.store is not None
-    pairs = [(k, dtype) for op in session.ops if op in OPS for k in session.kernels[op] for dtype in session.dtypes]
+    there = set(read_measurements(session.store.folder, []))
+    pairs = [
+        (kernel, dtype)
+        for op in session.ops
+        if op in OPS
+        for kernel in session.kernels[op]
+        for dtype in session.dtypes
+        if in_shard(f"{op} {kernel.id} {dtype}", session.shard)
+        and any((chapter, op, kernel.id, dtype, session.device) not in there for chapter in CHAPTERS)
+    ]
     shown = time.monotonic()
-    with contextlib.closing(session.store) as store:
+    with contextlib.closing(session.store) as store, session.hosts:
         for number, (kernel, dtype) in enumerate(pairs):
             if time.monotonic() - shown > LINE_SECONDS:
                 shown = time.monotonic()
                 print(f"measuring {number} of {len(pairs)}: {kernel.op} {kernel.id} {dtype}", file=stream, flush=True)
-            for measurement in measure_kernel(kernel, dtype, device=session.device, host=session.host):
-                store.append_measurement(replace(measurement, env_id=env_id))
+            for measurement in measure_kernel(kernel, dtype, device=session.device, host=session.hosts.of(kernel)):
+                if (measurement.kind, kernel.op, kernel.id, dtype, session.device) not in there:
+                    store.append_measurement(replace(measurement, env_id=env_id))
 
 
 class _Watcher:
@@ -133,6 +181,7 @@ class _Watcher:
         self.environment: dict[str, Any] = {}
         self.errors: list[str] = []
         self.interrupted = False
+        self.stopped = ""
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
@@ -164,7 +213,10 @@ class _Watcher:
             if report.failed:
                 self.errors.append(f"{report.nodeid}: {_crash(report)}")
             return
-        status = dict(report.user_properties).get("status")
+        properties = dict(report.user_properties)
+        status = properties.get("status")
+        if "store_error" in properties:
+            return
         if status is None:
             self.errors.append(f"{report.nodeid}: {_crash(report) if report.failed else 'no record'}")
             return
@@ -212,6 +264,7 @@ class _Watcher:
 
     def _keep(self, config: pytest.Config) -> None:
         self.session = config.stash.get(plugin.SESSION, None)
+        self.stopped = config.stash.get(plugin.STOPPED, "")
         if self.session is not None:
             self.environment = self.session.environment
 

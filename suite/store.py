@@ -1,23 +1,41 @@
-"""The run folder: env.json and one append-only records-<host>-<pid>.jsonl for each process that evaluated something,
-with a measurements-<host>-<pid>.jsonl beside it where one measured something.
+"""The run folder: env.json, run.json and one append-only records-<host>-<pid>.jsonl for each process that evaluated
+something, with a measurements-<host>-<pid>.jsonl beside it where one measured something.
 
-A line is flushed before append() returns, so killing everything loses at most the case in flight. Readers merge the files.
+A line is one write() to a file opened for appending, made before append() returns: what was appended survives the death of
+every process, and killing everything loses at most the case in flight. Readers merge the files.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
+from suite import strict_json
 from suite.records import Measurement, Record
+from suite.strict_json import lines
 
 T = TypeVar("T")
+LOCK = ".lock"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""The errors of a disk that takes nothing more."""
+
+
+class StoreError(Exception):
+    """A run folder that takes no more: what was recorded before is whole, and the text says how to go on."""
+
+    def __init__(self, folder: Path, error: OSError) -> None:
+        super().__init__(
+            f"run folder {str(folder)!r} cannot be written: {error.strerror or error}. What was recorded before is whole; "
+            "make room, then go on with the same command and --resume"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +50,14 @@ class Run:
 
 
 class Store:
-    """Appends records to a run folder from this process."""
+    """Appends records to a run folder from this process. Its methods raise StoreError where the folder takes no more."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         host = hashlib.blake2b(platform.node().encode(), digest_size=3).hexdigest()
         self._suffix = f"{host}-{os.getpid()}.jsonl"
-        self._streams: dict[str, TextIO] = {}
+        self._descriptors: dict[str, int] = {}
 
     def append(self, record: Record) -> None:
         """Writes one record; it is with the operating system when this returns."""
@@ -50,45 +68,139 @@ class Store:
         self._write("measurements", measurement.to_json())
 
     def _write(self, kind: str, line: str) -> None:
-        if kind not in self._streams:
-            path = self.folder / f"{kind}-{self._suffix}"
-            torn = path.is_file() and not path.read_bytes().endswith(b"\n")
-            self._streams[kind] = path.open("a", encoding="utf-8")
-            if torn:
-                self._streams[kind].write("\n")
-        self._streams[kind].write(line + "\n")
-        self._streams[kind].flush()
+        with self._explained():
+            if kind not in self._descriptors:
+                flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+                self._descriptors[kind] = os.open(self.folder / f"{kind}-{self._suffix}", flags, 0o666)
+            descriptor = self._descriptors[kind]
+            whole = os.fstat(descriptor).st_size
+            torn = whole > 0 and os.pread(descriptor, 1, whole - 1) != b"\n"  # by a killed process with this process's id
+            rest = (b"\n" if torn else b"") + line.encode() + b"\n"
+            try:
+                while rest:  # once, but on a disk that is nearly full, where the second write names the reason
+                    rest = rest[os.write(descriptor, rest) :]
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(descriptor, whole)
+                raise
 
     def write_environment(self, environment: dict[str, Any]) -> None:
-        (self.folder / "env.json").write_text(json.dumps(environment, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        self.write_json("env.json", environment)
+
+    def write_json(self, name: str, data: dict[str, Any]) -> None:
+        """Writes a file of the folder, whole or not at all."""
+        part = self.folder / f".{name}.part"
+        with self._explained():
+            part.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            part.replace(self.folder / name)
 
     def close(self) -> None:
-        for stream in self._streams.values():
-            stream.close()
-        self._streams.clear()
+        """Closes the files, after what was appended has been forced to the disk."""
+        with self._explained():
+            try:
+                for descriptor in self._descriptors.values():
+                    os.fsync(descriptor)
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # a device or a pipe, which has nothing to force
+                    raise
+            finally:
+                for descriptor in self._descriptors.values():
+                    os.close(descriptor)
+                self._descriptors.clear()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(self.folder, error) from None
+
+
+_HELD: set[Path] = set()
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a run folder; nested in one process it does nothing more. The folder is made.
+
+    Any death of the process frees the folder. Raises ValueError, naming folder and process, where another one holds it.
+    """
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder.resolve()
+    if place in _HELD:
+        yield
+        return
+    descriptor = os.open(place / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+            raise ValueError(
+                f"run folder {str(folder)!r} is in use by process {holder}; wait for its end, or name another folder"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        _HELD.add(place)
+        try:
+            yield
+        finally:
+            _HELD.discard(place)
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # also where a child of this process has inherited the descriptor
+    finally:
+        os.close(descriptor)
+
+
+def has_records(folder: Path) -> bool:
+    """Whether a run has recorded or measured something there."""
+    return any(folder.glob("records-*.jsonl")) or any(folder.glob("measurements-*.jsonl"))
+
+
+def refuse_records(folder: Path) -> None:
+    """Raises ValueError where the folder holds the records of another run: no run adds to another's unasked."""
+    if has_records(folder):
+        raise ValueError(
+            f"--out {str(folder)!r} holds the records of another run; name a new folder, or go on with that run by --resume"
+        )
 
 
 def read_run(folder: Path) -> Run:
     """Reads a run folder. A torn or foreign line is skipped with a notice. Raises ValueError where there are no records."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder")
-    files = sorted(folder.glob("records-*.jsonl"))
-    if not files:
+    if not any(folder.glob("records-*.jsonl")):
         raise ValueError(f"{folder} holds no records (no records-*.jsonl)")
-    records: dict[str, Record] = {}
     notices: list[str] = []
-    for path in files:
-        for record in _read_lines(path, _record, notices):
-            kept = records.get(record.id)
-            if kept is None or record.started >= kept.started:
-                records[record.id] = record
-    measurements = {
+    records = latest(read_records(folder, notices))
+    measurements = read_measurements(folder, notices)
+    environment = read_environment(folder, notices)
+    return Run(folder, environment, tuple(records), tuple(notices), tuple(measurements.values()))
+
+
+def read_records(folder: Path, notices: list[str]) -> list[Record]:
+    """Every record of a run folder, several of one id where it has them; what cannot be read is added to the notices."""
+    return [r for path in sorted(folder.glob("records-*.jsonl")) for r in _read_lines(path, _record, notices)]
+
+
+def latest(records: Iterable[Record]) -> list[Record]:
+    """Of several records of one id the one that started last, in the order in which the ids came."""
+    kept: dict[str, Record] = {}
+    for record in records:
+        before = kept.get(record.id)
+        if before is None or record.started >= before.started:
+            kept[record.id] = record
+    return list(kept.values())
+
+
+def read_measurements(folder: Path, notices: list[str]) -> dict[tuple[str, ...], Measurement]:
+    """The measurements of a run folder, the last of each (kind, op, kernel, dtype, device)."""
+    return {
         (m.kind, m.op, m.kernel, m.dtype, m.device): m
         for path in sorted(folder.glob("measurements-*.jsonl"))
         for m in _read_lines(path, Measurement.from_dict, notices)
     }
-    environment = _read_environment(folder, notices)
-    return Run(folder, environment, tuple(records.values()), tuple(notices), tuple(measurements.values()))
 
 
 def _record(data: Any) -> Record:
@@ -100,21 +212,23 @@ def _record(data: Any) -> Record:
 def _read_lines(path: Path, parse: Callable[[Any], T], notices: list[str]) -> list[T]:
     """What the lines of a file hold; a line that cannot be read is noticed and left out."""
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            found.append(parse(json.loads(line)))
-        except (ValueError, RecursionError) as error:
-            notices.append(f"{path.name}:{number} skipped: {str(error).splitlines()[0]}")
+    try:
+        for number, line in lines(path):
+            try:
+                found.append(parse(strict_json.parse(line)))
+            except ValueError as error:
+                notices.append(f"{path.name}:{number} skipped: {str(error).splitlines()[0]}")
+    except (ValueError, OSError) as error:
+        notices.append(f"{path.name} skipped: {str(error).splitlines()[0]}")
     return found
 
 
-def _read_environment(folder: Path, notices: list[str]) -> dict[str, Any]:
+def read_environment(folder: Path, notices: list[str]) -> dict[str, Any]:
+    """What env.json holds; nothing, and a notice, where it cannot be read."""
     path = folder / "env.json"
     try:
-        environment = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        environment = strict_json.read(path)
+    except (OSError, ValueError) as error:
         notices.append(f"env.json cannot be read: {str(error).splitlines()[0]}")
         return {}
     if not isinstance(environment, dict):
@@ -130,17 +244,20 @@ def find_record(reference: str, runs_folder: Path) -> Record:
     """
     path, _, line = reference.rpartition(":")
     if path and line.isdigit():
-        file = Path(path)
-        if not file.is_file():
-            raise ValueError(f"record file {path!r} does not exist")
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-        if not 1 <= int(line) <= len(lines):
-            raise ValueError(f"{path} has {len(lines)} lines; there is no line {line}")
         try:
-            return Record.from_dict(json.loads(lines[int(line) - 1]))
+            found = dict(lines(Path(path)))
+        except (ValueError, OSError) as error:
+            raise ValueError(f"record file {error}") from None
+        if int(line) not in found:
+            raise ValueError(f"{path} has no record in line {line}; it has {len(found)} in lines up to {max(found, default=0)}")
+        try:
+            return Record.from_dict(strict_json.parse(found[int(line)]))
         except ValueError as error:
             raise ValueError(f"{reference} is not a record: {error}") from None
-    folders = sorted((p for p in runs_folder.glob("*") if p.is_dir()), key=lambda p: p.stat().st_mtime, reverse=True)
+    try:
+        folders = sorted((p for p in runs_folder.glob("*") if p.is_dir()), key=lambda p: p.stat().st_mtime, reverse=True)
+    except OSError as error:
+        raise ValueError(f"--runs {str(runs_folder)!r} cannot be read: {error.strerror}") from None
     for folder in [runs_folder, *folders]:
         try:
             run = read_run(folder)

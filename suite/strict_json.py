@@ -47,6 +47,12 @@ def parse(text: str | bytes) -> Any:
     return value
 
 
+def read(path: Path) -> Any:
+    """The value of the JSON document in a file. Raises ValueError where there is none that parse() takes."""
+    with open_regular(path) as stream:
+        return parse(stream.read(LINE_BYTES + 1))
+
+
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
     r"""The lines of a file that are not blank, numbered from 1, without "\n"; of a longer one LINE_BYTES + 1 bytes, which
     parse() refuses. Only "\n" ends a line. Raises ValueError where there is no regular file that can be read."""

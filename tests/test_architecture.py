@@ -16,15 +16,16 @@ MODULES = {
 # From the ground up: a unit imports units of lower lines and itself, nothing beside or above it. A unit is a module or a
 # package with everything in it, less what has a line of its own; what `importlib` finds by name is not looked at.
 LAYERS = (
-    ("formats", "floating_point", "records", "timing", "version"),
-    ("numerics", "environment", "tensors", "saved_tensors", "inputs", "store", "known_failures"),
+    ("formats", "floating_point", "isolation", "regular_files", "schema", "timing", "version"),
+    ("records", "strict_json"),
+    ("numerics", "environment", "tensors", "saved_tensors", "inputs", "store", "known_failures", "configuration"),
     ("ops",),
     ("kernels", "oracle"),
     ("judge", "ops/*/kernels"),
     ("laws", "suite"),
     ("case",),
     ("execution",),
-    ("measure", "report"),
+    ("measure", "report", "merge"),
     ("plugin",),
     ("run", "catalogue", "doctor", "claims", "tolerance"),
     ("cli",),

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from suite.case import Case
 from suite.execution import evaluate
-from suite.execution.host import InProcess
+from suite.execution.host import Call, InProcess
 from suite.inputs.layouts import arrange
 from suite.kernels import Kernel, own_kernels
 from suite.laws import RELATIONS, all_laws, get_law
@@ -301,7 +301,8 @@ def test_memory_under_watch_is_full_of_nan_and_the_switches_are_back_afterwards(
         return torch.softmax(x, dim)
 
     mode, fill = torch.get_deterministic_debug_mode(), torch.utils.deterministic.fill_uninitialized_memory
-    outcome = InProcess().call(Kernel(id="k", op="softmax", call=kernel), torch.zeros(2, 3), {"dim": -1}, memory=memory)
+    call = Call((torch.zeros(2, 3),), memory)
+    [outcome] = InProcess().submit(Kernel(id="k", op="softmax", call=kernel), [call], {"dim": -1})
     assert outcome.status is None, outcome.message
     assert outcome.state_changes == ()
     assert outcome.overrun == ""
@@ -321,7 +322,7 @@ def test_canaries_keep_the_layout_of_the_input(layout):
         return torch.softmax(x, dim)
 
     x = arrange(torch.zeros(3, 5) if layout == "expanded" else torch.arange(15.0).reshape(3, 5), layout)
-    outcome = InProcess().call(Kernel(id="k", op="softmax", call=kernel), x, {"dim": -1}, memory="guarded")
+    [outcome] = InProcess().submit(Kernel(id="k", op="softmax", call=kernel), [Call((x,), "guarded")], {"dim": -1})
     assert outcome.overrun == ""
     assert not outcome.modified
     ((values, stride),) = seen

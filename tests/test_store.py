@@ -3,13 +3,16 @@
 import json
 import os
 import platform
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from suite.records import Record
-from suite.store import Store, find_record, read_run
+from suite.store import Store, StoreError, find_record, has_records, held, read_run, refuse_records
 
 
 def make(**changes):
@@ -268,3 +271,105 @@ def test_the_environment_is_written_in_one_order(tmp_path):
 
     assert json.loads((tmp_path / "env.json").read_text()) == {"a": {"c": 3, "d": 2}, "b": 1}
     assert (tmp_path / "env.json").read_text().index('"a"') < (tmp_path / "env.json").read_text().index('"b"')
+
+
+# A disk that takes no more
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from tests.test_store import RECORDS
+from suite.store import Store, StoreError
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+store = Store(Path(sys.argv[1]))
+try:
+    for _ in range(99):
+        store.append(RECORDS[0])
+except StoreError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("spare", [0, 1, 200, len(LINES[0]) - 1])
+def test_a_record_that_does_not_fit_is_cut_off_and_the_reason_and_the_way_on_are_said(spare, tmp_path):
+    """A limit on the length of files is met as a full disk is: the write that reaches it is short, the next one fails."""
+    limit = 2 * len(LINES[0]) + spare
+    finished = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FULL, str(tmp_path), str(limit)],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    [file] = tmp_path.glob("records-*.jsonl")
+
+    assert finished.stdout == (
+        f"run folder {str(tmp_path)!r} cannot be written: File too large. What was recorded before is whole; "
+        "make room, then go on with the same command and --resume\n"
+    )
+    assert file.read_text() == 2 * LINES[0]
+
+
+def test_a_full_device_is_a_store_error_with_its_reason(tmp_path):
+    store = Store(tmp_path)
+    store.append(RECORDS[0])
+    [file] = tmp_path.glob("records-*.jsonl")
+    store.close()
+    file.unlink()
+    file.symlink_to("/dev/full")
+
+    with pytest.raises(StoreError, match="No space left on device"):
+        store.append(RECORDS[1])
+    store.close()
+
+
+def test_a_folder_that_was_taken_away_is_a_store_error(tmp_path):
+    store = Store(tmp_path / "run")
+    (tmp_path / "run").rmdir()
+
+    with pytest.raises(StoreError, match="No such file or directory"):
+        store.append(RECORDS[0])
+    with pytest.raises(StoreError, match="No such file or directory"):
+        store.write_environment({})
+
+
+def test_a_file_of_the_folder_is_written_whole_or_not_at_all(tmp_path):
+    store = Store(tmp_path)
+    store.write_json("run.json", {"a": 1})
+    (tmp_path / ".run.json.part").symlink_to("/dev/full")
+
+    with pytest.raises(StoreError, match="No space left on device"):
+        store.write_json("run.json", {"a": "x" * 100_000})
+    assert json.loads((tmp_path / "run.json").read_text()) == {"a": 1}
+
+
+# Who may write
+
+
+def test_a_folder_is_held_against_other_processes_and_once_in_this_one(tmp_path):
+    code = "import sys; from pathlib import Path; from suite.store import held\nwith held(Path(sys.argv[1])): print('free')"
+
+    def other():
+        words = [sys.executable, "-c", code, str(tmp_path)]
+        root = Path(__file__).parent.parent
+        finished = subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=60, check=False)
+        return finished.stdout + finished.stderr
+
+    with held(tmp_path), held(tmp_path):
+        refused = other()
+    after = other()
+
+    assert f"run folder {str(tmp_path)!r} is in use by process {os.getpid()}; wait for its end" in refused
+    assert after == "free\n"
+
+
+def test_a_folder_with_records_is_refused_and_one_without_is_not(tmp_path):
+    refuse_records(tmp_path / "absent")
+    write(tmp_path, "", "env.json")
+    assert not has_records(tmp_path)
+    write(tmp_path, LINES[0])
+
+    with pytest.raises(ValueError, match=r"holds the records of another run; .* or go on with that run by --resume"):
+        refuse_records(tmp_path)

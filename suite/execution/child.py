@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,23 @@ def serve(connection: Connection, memory: Connection, output: Connection, settin
     """
     os.setsid()  # so that everything the kernel starts can be killed with it, and Ctrl-C is the parent's to answer
     die_with_parent()
+    _let_server_end()
     _redirect(output)
     faulthandler.enable(2, all_threads=False)
     faulthandler.register(WHERE, 2, all_threads=False)
     restrict(settings["memory_bytes"])
     _Server(connection, SharedMemory(os.dup(memory.fileno()))).run()
+
+
+def _let_server_end() -> None:
+    """Closes this process's copy of the pipe whose end tells the server that the suite is gone.
+
+    Else a kernel that hangs would keep the server, and thereby itself, after a suite that was killed.
+    """
+    server: Any = forkserver._forkserver
+    if server._forkserver_alive_fd is not None:
+        os.close(server._forkserver_alive_fd)
+        server._forkserver_alive_fd = None
 
 
 def _redirect(output: Connection) -> None:

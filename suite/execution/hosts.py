@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from suite.execution.host import Host, InProcess
 from suite.execution.isolated import Isolated
-from suite.execution.limits import default_memory_bytes
-from suite.isolation import Isolate
+from suite.execution.limits import GIBIBYTE, default_memory_bytes
+from suite.isolation import TIMEOUT_SECONDS, Isolate
 from suite.kernels import Kernel, is_importable, kernel_names, load_kernels
+
+LOADING = 10.0
+"""How many times as long as its calls of a case the import of a kernel may take, as the first one may compile it."""
 
 
 class Hosts:
     """Loads kernels and says where they run. Use as a context manager, or call close().
 
-    isolate: which kernels run in a process of their own. memory_bytes: what such a process may take; half of this machine's
-    memory by default.
+    isolate: which kernels run in a process of their own. memory_gibibytes: what such a process may take; half of this
+    machine's memory by default. timeout: the seconds of a case, of which an import may take LOADING times as many.
     """
 
-    def __init__(self, *, isolate: Isolate = "outside", memory_bytes: int | None = None) -> None:
+    def __init__(
+        self, *, isolate: Isolate = "outside", memory_gibibytes: float | None = None, timeout: float = TIMEOUT_SECONDS
+    ) -> None:
         self._isolate = isolate
         self._here = InProcess()
-        self._elsewhere = Isolated(memory_bytes=memory_bytes or default_memory_bytes())
+        memory_bytes = default_memory_bytes() if memory_gibibytes is None else int(memory_gibibytes * GIBIBYTE)
+        self._elsewhere = Isolated(memory_bytes=memory_bytes, load_seconds=LOADING * timeout)
 
     def __enter__(self) -> Hosts:
         return self
@@ -41,9 +47,9 @@ class Hosts:
         isolated = self._isolate == "always" or (self._isolate == "outside" and kernel.outside)
         return self._elsewhere if isolated else self._here
 
-    def recall(self, kernel: str, statuses: list[str]) -> None:
-        """Tells of the earlier cases of a kernel in a run that is resumed, the latest last."""
-        self._elsewhere.recall(kernel, statuses)
+    def recall(self, kernel: str, status: str, message: str) -> None:
+        """Tells of an earlier case of a kernel in a run that is resumed, one after the other."""
+        self._elsewhere.recall(kernel, status, message)
 
     def close(self) -> None:
         self._elsewhere.close()

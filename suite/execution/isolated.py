@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NoReturn
 
@@ -35,6 +35,7 @@ class _Server:
     process: KernelProcess | None = None
     unanswered: int = 0
     deaths: list[str] = field(default_factory=list)
+    set_aside: str = ""
     printed: str = ""
     warnings: tuple[str, ...] = ()
 
@@ -42,12 +43,13 @@ class _Server:
 class Isolated(Host):
     """Calls each kernel in a process of its own, by its id: FILE.py:FUNC, pkg.mod:FUNC, or a name.
 
-    memory_bytes: what a kernel may take beside what its process starts with; None for no limit. Use as a context manager, or
+    memory_bytes: what a kernel may take beside what its process starts with; None for no limit. load_seconds: what its import
+    may take. Use as a context manager, or
     call close().
     """
 
-    def __init__(self, *, memory_bytes: int | None = None) -> None:
-        self._memory_bytes = memory_bytes
+    def __init__(self, *, memory_bytes: int | None = None, load_seconds: float = LOAD_SECONDS) -> None:
+        self._memory_bytes, self._load_seconds = memory_bytes, load_seconds
         self._servers: dict[str, _Server] = {}
 
     def __enter__(self) -> Isolated:
@@ -75,8 +77,10 @@ class Isolated(Host):
         self, kernel: Kernel, calls: Iterable[Call], options: Mapping[str, Any], *, limit_seconds: float | None = None
     ) -> Iterator[Outcome]:
         server = self._servers.setdefault(kernel.id, _Server())
-        if len(server.deaths) >= ATTEMPTS:
-            return iter([Outcome(status="not_run", message=_set_aside(server.deaths))])
+        if len(server.deaths) >= ATTEMPTS and not server.set_aside:
+            server.set_aside = f"set aside: it ended {len(server.deaths)} processes in a row; the last: {server.deaths[-1]}"
+        if server.set_aside:
+            return iter([Outcome(status="not_run", message=server.set_aside)])
         if server.unanswered:  # somebody was interrupted
             self._drop(server)
         waiting = iter(calls)
@@ -148,17 +152,15 @@ class Isolated(Host):
         output = error.output[-KEPT_CHARACTERS:]
         return Outcome(status=error.status, message=str(error), output=output, elapsed_seconds=seconds, lost=True)
 
-    def recall(self, kernel: str, statuses: Sequence[str]) -> None:
-        """Tells of earlier cases of a kernel, the latest last, so that a resumed run sets aside what it would have anyhow."""
-        deaths = self._servers.setdefault(kernel, _Server()).deaths
-        deaths.clear()
-        for status in statuses:
-            if status in ("crashed", "timed_out"):
-                deaths.append(f"{status}, before this run was resumed")
-            elif status == "not_run":
-                deaths += ["set aside before this run was resumed"] * ATTEMPTS
-            elif status != "unsupported":
-                deaths.clear()
+    def recall(self, kernel: str, status: str, message: str) -> None:
+        """Tells of an earlier case of a kernel, one after the other: a resumed run sets aside what it would have anyhow."""
+        server = self._servers.setdefault(kernel, _Server())
+        if status == "not_run":
+            server.set_aside = message
+        elif status in ("crashed", "timed_out"):
+            server.deaths.append(f"{status}, {message}")
+        elif status != "unsupported":
+            server.deaths.clear()
 
     def close(self) -> None:
         """Ends every process. The next call would start a new one."""
@@ -183,7 +185,7 @@ class Isolated(Host):
             )
         request = {"do": "load", "specification": specification, "op": op}
         server.process.send(request)
-        answer = server.process.receive("in its import", limit_seconds=LOAD_SECONDS)
+        answer = server.process.receive("in its import", limit_seconds=self._load_seconds)
         server.printed = server.process.printed()
         changed = [change for change in answer.get("changes", ()) if not change.startswith(FLOATING_POINT)]
         server.warnings = tuple(f"importing it changed {change}" for change in changed)
@@ -212,7 +214,7 @@ class Isolated(Host):
                 "tensors": process.memory.write(torch.from_numpy(np.array(array)) for array in arrays.values())[0],
             }
             process.send(request)
-            answer = process.receive("in its domain", limit_seconds=LOAD_SECONDS)
+            answer = process.receive("in its domain", limit_seconds=self._load_seconds)
         except DiedError as error:
             self._drop(server)
             raise RuntimeError(str(error)) from None
@@ -239,10 +241,6 @@ def _outcome(answer: Mapping[str, Any], process: KernelProcess, server: _Server)
         "output": "\n".join(text for text in (answer["output"], printed) if text),
     }
     return Outcome(**given)
-
-
-def _set_aside(deaths: Sequence[str]) -> str:
-    return f"set aside: it ended {len(deaths)} processes in a row; the last: {deaths[-1]}"
 
 
 def _last_words(output: str) -> str:

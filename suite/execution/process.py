@@ -161,6 +161,8 @@ class KernelProcess:
                 joined = self._printed + chunk
                 self._printed = joined[-KEPT_BYTES:]
                 self._dropped += len(joined) - len(self._printed)
+            with contextlib.suppress(KeyError):
+                self._poll.unregister(self._output.fileno())  # all ends are closed, which poll() would tell without end
 
 
 def _signal(number: int) -> str:

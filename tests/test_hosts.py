@@ -1,0 +1,74 @@
+"""Which kernels run where, and that it makes no difference to a right one's records."""
+
+import sys
+
+import pytest
+
+from suite.case import Case
+from suite.execution import evaluate
+from suite.execution.host import InProcess
+from suite.execution.hosts import Hosts
+from suite.execution.isolated import Isolated
+from suite.oracle import Oracle
+from suite.run import run_cases
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what is promised of processes is promised for Linux")
+
+CASE = Case(op="softmax", family="normal", shape=(3, 5))
+SOURCE = "import sys, torch\nsys.imported_here = True\n\ndef f(x, dim=-1):\n    return torch.softmax(x, dim)\n"
+
+
+@pytest.fixture
+def outside(tmp_path):
+    path = tmp_path / "kernels.py"
+    path.write_text(SOURCE)
+    yield f"{path}:f"
+    if hasattr(sys, "imported_here"):
+        del sys.imported_here
+
+
+@pytest.mark.parametrize(
+    ("isolate", "own", "from_outside"),
+    [("outside", InProcess, Isolated), ("always", Isolated, Isolated), ("never", InProcess, InProcess)],
+)
+def test_the_choice_says_where_a_kernel_is_loaded_and_runs(isolate, own, from_outside, outside):
+    with Hosts(isolate=isolate) as hosts:
+        [mine], [theirs] = hosts.load("shifted", "softmax"), hosts.load(outside, "softmax")
+        assert [type(hosts.of(kernel)) for kernel in (mine, theirs)] == [own, from_outside]
+        assert hasattr(sys, "imported_here") == (isolate == "never")
+        assert [evaluate(CASE, k, host=hosts.of(k)).status for k in (mine, theirs)] == ["passed", "passed"]
+
+
+@pytest.mark.parametrize(
+    ("specification", "words"),
+    [
+        ("nowhere.py:f", "does not exist"),
+        ("no_such_kernel", "unknown kernel 'no_such_kernel' of softmax"),
+        ("no_such_module:f", "cannot be imported: ModuleNotFoundError"),
+    ],
+)
+@pytest.mark.parametrize("isolate", ["always", "never"])
+def test_what_is_not_there_is_answered_alike(specification, words, isolate):
+    with Hosts(isolate=isolate) as hosts, pytest.raises(ValueError, match=words):
+        hosts.load(specification, "softmax")
+
+
+def test_own_kernels_in_processes_of_their_own_have_the_same_records(tmp_path):
+    arguments = ["--op=softmax", "--kernel=shifted", "--kernel=naive", "--dtype=float32", "--dtype=bfloat16"]
+    here, there = (
+        run_cases([*arguments, f"--isolate={isolate}", f"--out={tmp_path / isolate}"]).records
+        for isolate in ("never", "always")
+    )
+
+    assert len(here) > 100
+    times = {"started": "", "seconds": 0.0}
+    assert [record.to_dict() | times for record in here] == [record.to_dict() | times for record in there]
+
+
+def test_the_memory_of_a_process_is_what_was_asked_for(tmp_path):
+    path = tmp_path / "kernels.py"
+    path.write_text("import torch\n\ndef f(x, dim=-1):\n    torch.ones(2**26)\n    return torch.softmax(x, dim)\n")
+    for gibibytes, status in ((0.125, "out_of_memory"), (1.0, "passed")):
+        with Hosts(memory_gibibytes=gibibytes) as hosts:
+            [kernel] = hosts.load(f"{path}:f", "softmax")
+            assert evaluate(CASE, kernel, host=hosts.of(kernel), oracle=Oracle()).status == status

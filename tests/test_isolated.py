@@ -1,0 +1,373 @@
+"""Kernels in processes of their own: each fault its status, the process replaced, and the next call answered as ever."""
+
+import re
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from suite.case import Case
+from suite.execution import evaluate, isolated
+from suite.execution.host import Call
+from suite.execution.isolated import ATTEMPTS, Isolated
+from suite.kernels import load_kernels, own_kernels
+from suite.oracle import Oracle
+from tests.crashing_kernels import KINDS, fast_math_library
+
+ORACLE = Oracle()
+KERNELS = Path(__file__).with_name("crashing_kernels.py")
+TIMES = ("started", "seconds")
+CASE = Case(op="softmax", family="normal", shape=(8, 33), laws=("permutation", "batch"))
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what is promised of processes is promised for Linux")
+
+
+@pytest.fixture
+def host():
+    with Isolated(memory_bytes=2**28) as host:
+        yield host
+
+
+@pytest.fixture
+def write(tmp_path, host):
+    """Writes a kernel file and gives its kernel f, of the host."""
+
+    def written(source, op="softmax", host=host):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))  # a file once imported is not read again
+        folder.mkdir()
+        path = folder / "kernels.py"
+        path.write_text(f"import ctypes, os, signal, sys, threading, time\nimport torch\n{source}")
+        [kernel] = host.load(f"{path}:f", op)
+        return kernel
+
+    return written
+
+
+def judged(kernel, host, *, case=CASE, **options):
+    return evaluate(case, kernel, oracle=ORACLE, host=host, **options)
+
+
+def plain(record):
+    return {name: value for name, value in record.to_dict().items() if name not in TIMES}
+
+
+RIGHT = "def f(x, dim=-1): return torch.softmax(x, dim)\n"
+
+
+# Faults
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_each_kind_of_fault_has_its_status_and_a_message_that_says_why(name, host):
+    if name == "loads_a_fast_math_library":
+        try:
+            fast_math_library()
+        except FileNotFoundError:
+            pytest.skip("there is no C compiler")
+    [kernel] = host.load(f"{KERNELS}:{name}", "softmax")
+    kind, before = KINDS[name], judged(own_kernels("softmax")["shifted"], host)
+
+    record = judged(kernel, host, timeout=0.4)
+
+    assert record.status == (kind.status or "passed"), record.message
+    assert kind.words in record.message
+    assert "Traceback" not in record.message
+    assert plain(judged(own_kernels("softmax")["shifted"], host)) == plain(before)
+
+
+@pytest.mark.parametrize("name", ["loops", "loops_in_c", "waits_in_c_with_the_lock", "writes_through_null", "aborts"])
+def test_the_message_has_the_line_of_the_kernel(name, host):
+    [kernel] = host.load(f"{KERNELS}:{name}", "softmax")
+    message = judged(kernel, host, timeout=0.3).message
+    line = int(re.search(r"\(at crashing_kernels\.py:(\d+),? in " + name, message)[1])
+    start = KERNELS.read_text().split("\n").index(f"def {name}(x, right):") + 1
+    assert start < line <= start + 3
+
+
+def test_a_flood_is_kept_to_its_end_and_counted(host):
+    [kernel] = host.load(f"{KERNELS}:floods_its_output", "softmax")
+    output = judged(kernel, host, case=Case(op="softmax", family="normal", shape=(2, 3))).output
+
+    dropped = int(re.match(r"\[(\d+) bytes before this\] ", output)[1])
+    assert output.endswith("a line of output from C\n")
+    assert 90_000_000 < dropped < 100_000_000
+    assert len(output) < 2100
+
+
+def test_a_kernel_that_closes_its_output_costs_no_time_of_the_parent(write, host):
+    kernel = write("def f(x, dim=-1):\n os.close(1); os.close(2); time.sleep(0.4); return torch.softmax(x, dim)")
+    used = time.process_time()
+    record = judged(kernel, host, case=Case(op="softmax", family="normal", shape=(2, 3)))
+
+    assert record.status == "passed", record.message
+    assert time.process_time() - used < 0.2
+
+
+def test_a_crash_at_a_laws_call_is_a_crash(write, host):
+    kernel = write("def f(x, dim=-1):\n if len(x) == 1: ctypes.string_at(0)\n return torch.softmax(x, dim)")
+    record = judged(kernel, host)
+
+    assert (record.status, record.broken) == ("crashed", ("crashed",))
+    assert "law       batch: crashed: its process was killed by SIGSEGV, in its call (at kernels.py:4 in f)" in record.message
+
+
+def test_the_time_is_that_of_all_calls_of_a_case(write, host):
+    kernel = write("def f(x, dim=-1):\n time.sleep(0.15); return torch.softmax(x, dim)")
+    case = Case(op="softmax", family="normal", shape=(8, 33), laws=("repeat", "permutation", "written"))
+    started = time.monotonic()
+    record = judged(kernel, host, case=case, timeout=0.4)
+
+    assert record.status == "timed_out"
+    assert "law       written" in record.message or "law       permutation" in record.message
+    assert time.monotonic() - started < 1.5
+    assert judged(kernel, host, case=case, timeout=5).status == "passed"
+
+
+def test_without_a_limit_a_kernel_may_take_its_time(write, host):
+    kernel = write("def f(x, dim=-1):\n time.sleep(0.3); return torch.softmax(x, dim)")
+    assert judged(kernel, host, case=Case(op="softmax", family="normal", shape=(2, 3))).status == "passed"
+
+
+def test_a_thread_that_crashes_between_two_calls_is_noticed_at_the_next(write, host):
+    kernel = write(
+        "def f(x, dim=-1):\n"
+        " if len(x) == 3: threading.Timer(0.05, lambda: ctypes.string_at(0)).start()\n"
+        " return torch.softmax(x, dim)"
+    )
+    first = judged(kernel, host, case=Case(op="softmax", family="normal", shape=(3, 5)))
+    time.sleep(0.3)
+    second = judged(kernel, host)
+    third = judged(kernel, host)
+
+    assert [r.status for r in (first, second, third)] == ["passed", "crashed", "passed"]
+    assert "SIGSEGV" in second.message
+    assert "after a call had returned" in second.message
+
+
+# Set aside
+
+
+def test_a_kernel_that_ends_three_processes_in_a_row_is_set_aside_and_no_other_is(write, host):
+    with Isolated() as own:
+        [crashing] = own.load(f"{KERNELS}:aborts", "softmax")
+        right = write(RIGHT, host=own)
+        statuses = [(judged(crashing, own).status, judged(right, own).status) for _ in range(ATTEMPTS + 2)]
+        record = judged(crashing, own)
+
+    assert statuses == [("crashed", "passed")] * ATTEMPTS + [("not_run", "passed")] * 2
+    assert record.message.startswith(
+        "set aside: it ended 3 processes in a row; the last: crashed, its process was killed by SIGABRT"
+    )
+
+
+def test_an_answer_in_between_clears_the_count(write, host):
+    kernel = write("def f(x, dim=-1):\n if len(x) == 8: os.abort()\n return torch.softmax(x, dim)")
+    harmless = Case(op="softmax", family="normal", shape=(3, 5))
+    statuses = [judged(kernel, host, case=case).status for case in (CASE, CASE, harmless, CASE, CASE, harmless)]
+    assert statuses == ["crashed", "crashed", "passed", "crashed", "crashed", "passed"]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status", "message"),
+    [
+        ("passed crashed timed_out crashed", "not_run", "set aside: it ended 3 processes in a row; the last: crashed, case 3"),
+        ("crashed crashed crashed not_run", "not_run", "case 3"),
+        ("not_run", "not_run", "case 0"),
+        ("crashed unsupported crashed crashed", "not_run", "the last: crashed, case 3"),
+        ("crashed crashed passed crashed", "passed", ""),
+        ("crashed crashed", "passed", ""),
+        ("", "passed", ""),
+    ],
+)
+def test_a_resumed_run_recalls_what_was_set_aside(statuses, status, message, write):
+    with Isolated() as own:
+        kernel = write(RIGHT, host=own)
+        for number, earlier in enumerate(statuses.split()):
+            own.recall(kernel.id, earlier, f"case {number}")
+        record = judged(kernel, own)
+    assert record.status == status
+    assert message in record.message
+
+
+# Importing
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            "ctypes.string_at(0)\n" + RIGHT,
+            "cannot be loaded: its process was killed by SIGSEGV, in its import (at kernels.py:3",
+        ),
+        ("print('bye'); sys.stdout.flush(); os._exit(0)\n" + RIGHT, "exited with code 0, in its import; it printed last: bye"),
+        ("raise KeyboardInterrupt\n" + RIGHT, "KeyboardInterrupt"),
+        ("1/0\n" + RIGHT, "ZeroDivisionError"),
+        ("g = 1\n", "has no function 'f'"),
+    ],
+    ids=["crashes", "exits", "interrupts", "raises", "has no such function"],
+)
+def test_what_cannot_be_imported_is_a_value_error_that_says_why(source, message, write, host):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        write(source)
+    assert write(RIGHT).id.endswith("kernels.py:f")
+
+
+def test_an_import_that_hangs_is_ended(write):
+    with (
+        Isolated(load_seconds=0.3) as own,
+        pytest.raises(ValueError, match=r"still in its import after 0.3 s \(at kernels.py:3"),
+    ):
+        write("ctypes.PyDLL(None).pause()\n" + RIGHT, host=own)
+
+
+def test_what_an_import_prints_is_no_answer(write, host):
+    assert judged(write("print('hello'); os.write(1, b'{}')\n" + RIGHT), host).status == "passed"
+
+
+def test_an_import_that_changes_the_default_dtype_is_a_warning_and_no_more(write, host):
+    record = judged(write("torch.set_default_dtype(torch.float64)\n" + RIGHT), host)
+
+    assert record.status == "passed", record.message
+    assert record.warnings == ("importing it changed default_dtype from torch.float32 to torch.float64",)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("torch.set_flush_denormal(True)\n", "subnormals_flushed"),
+        ("ctypes.CDLL(None).fesetround(0x800 if os.uname().machine == 'x86_64' else 0x400000)\n", "rounding"),
+    ],
+    ids=["flush to zero", "rounding"],
+)
+def test_an_import_that_changes_arithmetic_breaks_a_law(source, words, write, host):
+    for _ in range(2):
+        record = judged(write(source + RIGHT), host)
+        assert record.status == "law_broken"
+        assert f"the kernel changed {words} from" in record.message
+
+
+def test_a_file_that_is_gone_when_its_process_must_be_replaced_is_a_crash(write, host):
+    kernel = write("def f(x, dim=-1): os.abort()")
+    assert judged(kernel, host).status == "crashed"
+    Path(kernel.id.rpartition(":")[0]).unlink()
+    record = judged(kernel, host)
+    assert record.status == "crashed"
+    assert "could be loaded before, but not again" in record.message
+
+
+def test_nothing_of_a_kernel_is_imported_here(write, host):
+    modules = set(sys.modules)
+    kernel = write("import this\nimport colorsys as imported_elsewhere\n" + RIGHT)
+    assert judged(kernel, host).status == "passed"
+    assert "this" not in set(sys.modules) - modules
+    with pytest.raises(RuntimeError, match="cannot be called here"):
+        kernel.call(torch.zeros(2))
+
+
+# Requests
+
+
+def test_calls_that_do_not_fit_into_one_request_go_in_several(write, host, monkeypatch):
+    case = Case(op="softmax", family="normal", shape=(8, 33), laws=("permutation", "batch", "canaries", "written", "shift"))
+    kernel = write(RIGHT)
+    expected = judged(kernel, host, case=case)
+    monkeypatch.setattr(isolated, "REQUEST_BYTES", 3000)
+
+    assert expected.status == "passed"
+    assert plain(judged(kernel, host, case=case)) == plain(expected)
+
+
+def test_an_output_larger_than_all_inputs_arrives(write, host):
+    kernel = write("def f(x, dim=-1): return torch.ones(3000, 1000) if len(x) == 2 else torch.softmax(x, dim)")
+    [outcome] = host.submit(kernel, [Call((torch.full((2, 3), 7.0),))], {"dim": -1})
+    assert outcome.status == "wrong_shape"
+    case = Case(op="softmax", family="normal", shape=(64, 5000))
+    assert judged(kernel, host, case=case).status == "passed"
+
+
+def test_outcomes_that_nobody_took_are_not_those_of_the_next_call(write, host):
+    kernel = write("def f(x, dim=-1): return x + 1")
+    calls = [Call((torch.full((2, 3), float(n)),)) for n in range(3)]
+    assert next(host.submit(kernel, calls, {"dim": -1})).value[0, 0] == 1.0
+    assert host.call(kernel, torch.full((2, 3), 10.0), {"dim": -1}).value[0, 0] == 11.0
+
+
+# The same records as in process
+
+
+FILE = """
+import numpy as np
+from suite.kernels import kernel
+
+@kernel("softmax", adapter="numpy")
+def with_numpy(x, dim=-1):
+    e = np.exp(x - x.max(axis=dim, keepdims=True))
+    return e / e.sum(axis=dim, keepdims=True)
+
+@kernel("softmax", adapter="jax", requires=("jax",))
+def with_jax(x, dim=-1):
+    import jax
+    return jax.nn.softmax(x, axis=dim)
+"""
+
+
+@pytest.mark.parametrize("adapter", ["numpy", "jax"])
+def test_kernels_of_other_libraries_get_the_same_records_as_in_process(adapter, tmp_path, host):
+    pytest.importorskip(adapter, reason=f"{adapter} is not installed")
+    path = tmp_path / "kernels.py"
+    path.write_text(FILE)
+    specification = f"{path}:with_{adapter}"
+    [here], [there] = load_kernels(specification, "softmax"), host.load(specification, "softmax")
+    for case in (CASE, Case(op="softmax", family="normal", shape=(3, 5), laws=("written", "canaries", "replay"))):
+        expected = evaluate(case, here, oracle=ORACLE)
+        assert expected.status == "passed", expected.message
+        assert plain(judged(there, host, case=case)) | {"warnings": []} == plain(expected) | {"warnings": []}
+
+
+def test_what_a_kernel_imports_in_its_call_may_draw_from_a_generator(write, host, tmp_path):
+    (tmp_path / "drawing_module.py").write_text("import numpy as np\nnp.random.rand()\n")
+    lazy = f"def f(x, dim=-1):\n sys.path.append({str(tmp_path)!r}); import drawing_module; return torch.softmax(x, dim)"
+    first, again = (judged(kernel, host) for kernel in [write(lazy)] * 2)
+
+    assert (first.status, again.status) == ("passed", "passed"), first.message
+    assert first.warnings == ("what it imported in its call changed numpy_seed",)
+    assert again.warnings == ()
+
+
+@pytest.mark.parametrize("family", ["normal", "very_negative", "normal_large", "ramps"])
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_declared_domain_is_asked_for_across_processes(family, strict, host):
+    case = Case(op="softmax", family=family, shape=(8, 33))
+    naive = own_kernels("softmax")["naive"]
+    assert naive.domain is not None
+    [there] = host.load("naive", "softmax")
+    expected = evaluate(case, naive, dtype="float16", oracle=ORACLE, strict=strict)
+    record = judged(there, host, case=case, dtype="float16", strict=strict)
+    assert plain(record) | {"outside": False} == plain(expected)
+
+
+def test_a_domain_that_raises_is_said_to(write, host):
+    source = "from suite.kernels import kernel\ndef domain(facts, format): raise ValueError('no domain')\n"
+    kernel = write(source + "@kernel('softmax', domain=domain)\n" + RIGHT)
+    record = judged(kernel, host)
+    assert "no domain" in record.message, record
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "transposed", "strided", "padded", "expanded"])
+def test_a_layout_reaches_the_kernel(layout, write, host):
+    kernel = write("def f(x, dim=-1):\n print(x.stride(), x.data_ptr() % 64); return torch.softmax(x, dim)")
+    case = Case(op="softmax", family="normal", shape=(8, 33), layout=layout)
+    [here] = load_kernels(kernel.id, "softmax")
+    assert judged(kernel, host, case=case).output == evaluate(case, here, oracle=ORACLE).output
+
+
+def test_values_of_every_dtype_arrive(write, host):
+    kernel = write(RIGHT)
+    [here] = load_kernels(kernel.id, "softmax")
+    for dtype in ("float64", "float32", "bfloat16", "float16"):
+        record = judged(kernel, host, dtype=dtype)
+        assert record.digest == evaluate(CASE, here, dtype=dtype, oracle=ORACLE).digest
+        assert np.isfinite(record.max_ulp)

@@ -1,0 +1,135 @@
+"""The life of kernels' processes: nothing outlives the suite, whatever ends it, and Ctrl-C leaves a report."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from suite.execution.host import Call
+from suite.execution.isolated import Isolated
+from suite.execution.process import DiedError, KernelProcess
+from suite.store import read_run
+
+ROOT = Path(__file__).parents[1]
+TOKEN = "SOFTMAX_SUITE_TEST_PROCESS"
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what is promised of processes is promised for Linux")
+
+
+def members(token):
+    """The ids of the living processes that have the token in their environment."""
+    marker, found = f"{TOKEN}={token}".encode(), []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            alive = (folder / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+            if alive and marker in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def wait_for(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
+def command(token, *arguments):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", TOKEN: token}
+    return subprocess.Popen(
+        [sys.executable, "-m", "suite", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def kernel_file(folder, body):
+    path = folder / "kernels.py"
+    path.write_text(f"import ctypes, os, subprocess, torch\n\ndef f(x, dim=-1):\n    {body}\n")
+    return f"{path}:f"
+
+
+HANGS = "open(os.environ['MARK'], 'a').close(); ctypes.PyDLL(None).pause()"
+
+
+def test_a_process_that_was_killed_says_how_it_ended_whatever_is_asked_of_it():
+    process = KernelProcess(method="forkserver", memory_bytes=None)
+    process.kill()
+    with pytest.raises(DiedError, match="its process was killed by SIGKILL, after a call had returned"):
+        process.send({"do": "load"})
+    with pytest.raises(DiedError, match="its process was killed by SIGKILL, in its call") as caught:
+        process.receive("in its call", limit_seconds=5)
+    assert caught.value.status == "crashed"
+    process.close()
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_what_a_kernel_started_ends_with_its_process(leaves, tmp_path):
+    specification = kernel_file(
+        tmp_path,
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(subprocess.Popen(['sleep', '60']).pid)); "
+        + ("os._exit(1)" if leaves else "ctypes.PyDLL(None).pause()"),
+    )
+    with Isolated() as host:
+        [kernel] = host.load(specification, "softmax")
+        [outcome] = host.submit(kernel, [Call((torch.zeros(2, 3),))], {"dim": -1}, limit_seconds=0.3)
+    assert outcome.status == ("crashed" if leaves else "timed_out")
+    started = int((tmp_path / "pid").read_text())
+
+    def gone():
+        try:
+            return Path(f"/proc/{started}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+        except OSError:
+            return True
+
+    assert wait_for(gone, 5)
+
+
+def test_closing_a_host_ends_its_processes_and_leaves_no_zombies(tmp_path):
+    host = Isolated()
+    [kernel] = host.load(kernel_file(tmp_path, "print(os.getpid()); return torch.softmax(x, dim)"), "softmax")
+    process = int(host.call(kernel, torch.zeros(2, 3), {"dim": -1}).output)
+    assert Path(f"/proc/{process}").exists()
+    host.close()
+    assert wait_for(lambda: not Path(f"/proc/{process}").exists(), 5)
+    assert host.call(kernel, torch.zeros(2, 3), {"dim": -1}).status is None  # a closed host starts anew
+    host.close()
+
+
+def test_a_suite_that_is_killed_leaves_no_process_not_even_one_that_hangs_in_c(tmp_path, monkeypatch):
+    mark = tmp_path / "mark"
+    monkeypatch.setenv("MARK", str(mark))
+    process = command("killed", "check", "--op=softmax", "--dtype=float32", f"--kernel={kernel_file(tmp_path, HANGS)}")
+    assert wait_for(mark.exists), process.communicate(timeout=5)
+    assert len(members("killed")) >= 3  # the command, the server, the kernel
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert wait_for(lambda: not members("killed"), 5)
+
+
+def test_control_c_ends_a_run_with_130_a_report_and_no_process(tmp_path, monkeypatch):
+    mark = tmp_path / "mark"
+    monkeypatch.setenv("MARK", str(mark))
+    specification = kernel_file(tmp_path, "if x.dtype == torch.bfloat16: " + HANGS + "\n    return torch.softmax(x, dim)")
+    arguments = ["run", "--op=softmax", "--dtype=float32", "--dtype=bfloat16", f"--kernel={specification}"]
+    process = command("control-c", *arguments, "--case=softmax/normal/*", f"--out={tmp_path / 'run'}")
+    assert wait_for(mark.exists), process.communicate(timeout=5)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert [record.status for record in read_run(tmp_path / "run").records] == ["passed"]
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert wait_for(lambda: not members("control-c"), 5)
