@@ -510,7 +510,7 @@ def _check_input(
         tensors = _pick_inputs(op.name, load(input_file, dtype=dtypes[0] if dtypes else None), input_file)
         logits = tensors[op.arguments[0]]
         if not logits.is_floating_point():
-            raise ValueError(f"{input_file}: {op.arguments[0]} has dtype {dtype_name(logits)}; expected a floating dtype, such as float32")
+            raise ValueError(f"{input_file}: {op.arguments[0]} has dtype {dtype_name(logits)}; expected such as float32")
         inputs, records = {name: to_numpy(tensor) for name, tensor in tensors.items()}, []
         for dtype in dtypes or (dtype_name(logits),):
             for name, values in inputs.items():

@@ -249,7 +249,8 @@ def find_record(reference: str, runs_folder: Path) -> Record:
         except (ValueError, OSError) as error:
             raise ValueError(f"record file {error}") from None
         if int(line) not in found:
-            raise ValueError(f"{path} has no record in line {line}; it has {len(found)} in lines up to {max(found, default=0)}")
+            count = max(found, default=0)
+            raise ValueError(f"{path} has {count} line{'s' if count != 1 else ''}; there is no line {line}")
         try:
             return Record.from_dict(strict_json.parse(found[int(line)]))
         except ValueError as error:

@@ -723,9 +723,11 @@ def run_folder(folder, kernels):
 
 def test_a_run_leaves_records_environment_csv_and_page(run_folder):
     assert {path.name for path in run_folder.iterdir() if not path.name.startswith("records-")} == {
+        ".lock",
         "env.json",
         "records.csv",
         "report.html",
+        "run.json",
     }
     assert [record.status for record in read_run(run_folder).records] == ["passed", "inaccurate"]
     assert "two_percent" in (run_folder / "report.html").read_text()
