@@ -70,7 +70,7 @@ def test_each_kind_of_fault_has_its_status_and_a_message_that_says_why(name, hos
     [kernel] = host.load(f"{KERNELS}:{name}", "softmax")
     kind, before = KINDS[name], judged(own_kernels("softmax")["shifted"], host)
 
-    record = judged(kernel, host, timeout=0.4)
+    record = judged(kernel, host, timeout=0.4 if kind.status == "timed_out" else 10)
 
     assert record.status == (kind.status or "passed"), record.message
     assert kind.words in record.message

@@ -24,6 +24,7 @@ import torch
 from suite.execution import state
 from suite.execution.host import Call, InProcess, Outcome, exception_text
 from suite.execution.limits import die_with_parent, restrict
+from suite.execution.printed import MARK
 from suite.execution.wire import SharedMemory
 from suite.formats import get_format
 from suite.kernels import Kernel, describe, load_kernels
@@ -56,7 +57,7 @@ def serve(connection: Connection, memory: Connection, output: Connection, settin
     faulthandler.enable(2, all_threads=False)
     faulthandler.register(WHERE, 2, all_threads=False)
     restrict(settings["memory_bytes"])
-    _Server(connection, SharedMemory(os.dup(memory.fileno()))).run()
+    _Server(connection, SharedMemory(os.dup(memory.fileno())), output.fileno()).run()
 
 
 def _let_server_end() -> None:
@@ -74,15 +75,14 @@ def _redirect(output: Connection) -> None:
     """Standard output and error to the parent, standard input from nowhere."""
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
-    output.close()
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
 
 
 class _Server:
-    def __init__(self, connection: Connection, memory: SharedMemory) -> None:
-        self._connection, self._memory = connection, memory
+    def __init__(self, connection: Connection, memory: SharedMemory, output: int) -> None:
+        self._connection, self._memory, self._output = connection, memory, output
         self._process = os.getpid()
         self._host = InProcess(disposable=True)
         self._kernels: dict[tuple[str, str], Kernel] = {}
@@ -103,6 +103,7 @@ class _Server:
                 os._exit(OUT_OF_MEMORY)
 
     def _answer(self, answer: Answer) -> None:
+        os.write(self._output, MARK)
         self._connection.send_bytes(json.dumps(answer).encode())
 
     def _load(self, request: Mapping[str, Any]) -> Iterator[Answer]:

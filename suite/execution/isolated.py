@@ -200,7 +200,8 @@ class Isolated(Host):
 
     def _domain(self, kernel: Kernel, facts: RowFacts, format: Format) -> Domain:
         """Asks the kernel's process for its declared domain. Raises RuntimeError where the declaration itself fails."""
-        server = self._servers.setdefault(kernel.id, _Server())
+        # Another process than that of the calls, whose answers may be waiting to be read.
+        server = self._servers.setdefault(f"domain of {kernel.id}", _Server())
         arrays = {f.name: value for f in fields(facts) if isinstance(value := getattr(facts, f.name), np.ndarray)}
         others = {f.name: getattr(facts, f.name) for f in fields(facts) if f.name not in arrays}
         try:
@@ -215,6 +216,7 @@ class Isolated(Host):
             }
             process.send(request)
             answer = process.receive("in its domain", limit_seconds=self._load_seconds)
+            process.printed()
         except DiedError as error:
             self._drop(server)
             raise RuntimeError(str(error)) from None

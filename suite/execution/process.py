@@ -24,10 +24,10 @@ import torch
 from suite import isolation
 from suite.execution import child
 from suite.execution.limits import killings_for_memory
+from suite.execution.printed import KEPT_BYTES, Printed
 from suite.execution.wire import Description, SharedMemory
 
 START_SECONDS = 120.0
-KEPT_BYTES = 8000
 
 
 class DiedError(Exception):
@@ -47,10 +47,9 @@ class KernelProcess:
             isolation.start_server()
         self.memory = SharedMemory()
         self._killed_for_memory = killings_for_memory()
-        self._printed, self._dropped = b"", 0
         self._connection, theirs = multiprocessing.Pipe()
         self._output, output = multiprocessing.Pipe(duplex=False)
-        os.set_blocking(self._output.fileno(), False)
+        self._printed = Printed(self._output.fileno())
         settings = {"memory_bytes": memory_bytes}
         with theirs, output, Connection(os.dup(self.memory.file_descriptor)) as memory, isolation.no_main_module():
             arguments = {"target": child.serve, "args": (theirs, memory, output, settings), "daemon": True}
@@ -64,6 +63,7 @@ class KernelProcess:
         for descriptor in (self._connection.fileno(), self._process.sentinel, self._output.fileno()):
             self._poll.register(descriptor, select.POLLIN)
         self.receive("starting", limit_seconds=START_SECONDS)
+        self.printed()
 
     def send(self, request: Mapping[str, Any]) -> None:
         """Sends a request. Raises DiedError where the process has ended since its last answer."""
@@ -76,13 +76,8 @@ class KernelProcess:
         return self.memory.read(descriptions)
 
     def printed(self, *, kept_bytes: int = KEPT_BYTES) -> str:
-        """What C code and the like printed since the last call of this, its end where that is long."""
-        self._drain()
-        kept, dropped = self._printed[-kept_bytes:], self._dropped + max(len(self._printed) - kept_bytes, 0)
-        self._printed, self._dropped = b"", 0
-        lines = kept.decode("utf-8", "backslashreplace").splitlines(keepends=True)
-        text = "".join(line for line in lines if not line.startswith("Extension modules:"))  # of faulthandler, kilobytes
-        return f"[{dropped} bytes before this] {text}" if dropped else text
+        """What C code and the like printed for the answer just received, its end where that is long."""
+        return self._printed.of_answer(kept_bytes=kept_bytes)
 
     def kill(self) -> None:
         """Ends the process and all that it started."""
@@ -135,7 +130,7 @@ class KernelProcess:
             os.kill(self._process.pid, child.WHERE)
         self._poll.poll(100)
         time.sleep(0.02)
-        output = self.printed()
+        output = self._printed.rest()
         self.kill()
         return DiedError("timed_out", f"still {doing} after {limit_seconds:.3g} s{_line_in(output)}", output)
 
@@ -143,7 +138,7 @@ class KernelProcess:
         """Why the process is gone, from its exit code and its last words."""
         self._process.join(0.5 if closed else 10)
         code = self._process.exitcode
-        output = self.printed()
+        output = self._printed.rest()
         self.kill()
         place = _line_in(output)
         if code is None:
@@ -156,11 +151,7 @@ class KernelProcess:
         return DiedError("crashed", f"its process {how}, {doing}{place}", output)
 
     def _drain(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while chunk := os.read(self._output.fileno(), 65536):
-                joined = self._printed + chunk
-                self._printed = joined[-KEPT_BYTES:]
-                self._dropped += len(joined) - len(self._printed)
+        if not self._printed.drain():
             with contextlib.suppress(KeyError):
                 self._poll.unregister(self._output.fileno())  # all ends are closed, which poll() would tell without end
 
