@@ -5,7 +5,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 EXTRAS ?= dev
 BIN := .venv/bin
 
-.PHONY: report test check lint types wheel bench score honest everyday claims clean
+.PHONY: report test check lint types wheel bench score honest everyday claims soak clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -50,6 +50,14 @@ honest: .venv/installed
 # The table of everyday checks in the README.
 everyday: .venv/installed
 	$(BIN)/python -m tests.everyday_checks
+
+# What the suite survives, with its numbers: some 25 minutes. Each program ends with 1 where a number is missed.
+soak: .venv/installed
+	$(BIN)/python -m tests.soak.isolation
+	$(BIN)/python -m tests.soak.shards
+	$(BIN)/python -m tests.soak.faults
+	$(BIN)/python -m tests.soak.kills
+	$(BIN)/python -m tests.soak.fuzz
 
 # The table of docs/published-results.md.
 claims: .venv/installed
