@@ -21,7 +21,7 @@ import click
 from suite.case import PROFILES
 from suite.formats import DTYPES
 from suite.isolation import ISOLATE, TIMEOUT_SECONDS, Isolate
-from suite.ops import NAMES
+from suite.ops import JUDGED, NAMES
 from suite.version import __version__
 
 if TYPE_CHECKING:
@@ -165,13 +165,13 @@ def check(
 
 
 @cli.command()
-@click.option("--op", required=True, type=click.Choice(NAMES))
+@click.option("--op", required=True, type=click.Choice(JUDGED))
 @click.option(
     "--tensors",
     required=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The inputs by name (x; logits and target) and y, .npz or .safetensors.",
+    help="The inputs by name (x; logits and target; q, k, v, mask, ...) and y, .npz or .safetensors.",
 )
 @click.option("--dim", type=int, help="The reduced dim, -1 by default; short for --option dim=DIM.")
 @click.option("--option", "settings", multiple=True, metavar="NAME=VALUE", help=OPTION_HELP)
@@ -566,7 +566,8 @@ def _pick_inputs(op: str, saved: Mapping[str, Any], path: Path) -> dict[str, Any
     from suite.saved_tensors import pick
 
     first, *others = get_op(op).arguments
-    return {first: pick(saved, (first, "input"), path)} | {name: pick(saved, (name,), path) for name in others}
+    further = {name: saved[name] for name in get_op(op).optional if name in saved}
+    return {first: pick(saved, (first, "input"), path)} | {name: pick(saved, (name,), path) for name in others} | further
 
 
 def _parse_options(op: str, settings: Sequence[str]) -> dict[str, Any]:
@@ -584,7 +585,7 @@ def _parse_options(op: str, settings: Sequence[str]) -> dict[str, Any]:
         try:
             options[name] = parse_option(definition, name, text)
         except ValueError:
-            kind = type(defaults[name])
+            kind = type(defaults[name])  # one whose default is None takes any text
             raise ValueError(f"--option {setting!r}: expected {kind.__name__}, such as {name}={defaults[name]}") from None
     return options
 

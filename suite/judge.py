@@ -176,7 +176,8 @@ def judge(
             message=f"{op} {format.name} {list(shapes[name])}: {status}: {reason}",
         )  # fmt: skip
     with subnormals_kept():
-        values = {name: to_numpy(tensor) for name, tensor in tensors.items()}
+        values: dict[str, Any] = {name: to_numpy(tensor) for name, tensor in tensors.items()}
+        values |= {name: values[name] > 0 for name, tensor in tensors.items() if dtype_name(tensor) == "bool"}
         reference = (oracle or default_oracle()).reference(definition, values, resolved, format, semantics=semantics)
         return judge_values(definition, reference, to_float64(output), shapes, resolved, format, numerics)
 
@@ -316,7 +317,7 @@ def _inside(reference: Reference, interval: _Interval, y: Array) -> Mask:
     if allowed.may_overflow is not None:
         inside |= allowed.may_overflow & (y == np.copysign(np.inf, hi))
     if allowed.flush_below is not None:
-        inside |= (y == 0) & (hi <= allowed.flush_below)
+        inside |= (y == 0) & (np.abs(hi) <= allowed.flush_below)
     if not reference.special.any():
         return inside
     by_position = {
@@ -504,17 +505,18 @@ def _named_inputs(op: Op, inputs: Any) -> dict[str, Any]:
     """The inputs by name, in the order of the op's arguments. Raises ValueError or TypeError for what they cannot be."""
     if not isinstance(inputs, Mapping):
         inputs = {"x": inputs}
-    if set(inputs) != set(op.arguments):
-        raise ValueError(f"inputs has the keys {sorted(inputs)}; {op.name} takes {', '.join(op.arguments)}")
+    if not set(op.arguments) <= set(inputs) <= {*op.arguments, *op.optional}:
+        further = f" and, where there are any, {', '.join(op.optional)}" if op.optional else ""
+        raise ValueError(f"inputs has the keys {sorted(inputs)}; {op.name} takes {', '.join(op.arguments)}{further}")
     for name, tensor in inputs.items():
-        if is_tensor(tensor) and dtype_name(tensor) == "bool":
+        if is_tensor(tensor) and dtype_name(tensor) == "bool" and name != "mask":
             raise ValueError(f"input {name} has dtype bool; expected floating values, or integers for class indices")
         if not is_tensor(tensor):
             raise TypeError(f"input {name} is {_describe(tensor)}; expected a torch tensor or numpy array")
         layout = str(getattr(tensor, "layout", "torch.strided"))
         if layout != "torch.strided":
             raise ValueError(f"input {name} has layout {layout}; expected a dense tensor")
-    return {name: inputs[name] for name in op.arguments}
+    return {name: inputs[name] for name in (*op.arguments, *op.optional) if name in inputs}
 
 
 def _describe(value: Any) -> str:

@@ -16,6 +16,11 @@ from suite.ops.arithmetic import Arithmetic
 from suite.ops.rows import Allowed, Rows
 
 NAMES = ("softmax", "log_softmax", "logsumexp", "cross_entropy")
+"""The ops that have kernels and cases."""
+
+JUDGED = (*NAMES, "attention")
+"""The ops that judge() knows."""
+
 Shapes = Mapping[str, tuple[int, ...]]
 Options = Mapping[str, Any]
 
@@ -32,9 +37,9 @@ class Values(NamedTuple):
 class Op(ABC):
     """An operation with a definition.
 
-    name; arguments: the names of its input tensors, the logits first. options: names and defaults of what changes the
-    meaning of a call. keeps_length: the output has the logits' shape. lower_limit: no exact result is below it.
-    summary: the formula, in one line.
+    name; arguments: the names of its input tensors, the logits first. optional: those of further ones.
+    options: names and defaults of what changes the meaning of a call. keeps_length: the output has the
+    logits' shape. lower_limit: no exact result is below it. summary: the formula, in one line.
 
     A problem holds the inputs of one call in canonical form, as rows (suite.ops.rows.Rows or a subclass); facts are what
     its bound is made of. Both are computed once and shared by every kernel that is judged on these inputs.
@@ -42,6 +47,7 @@ class Op(ABC):
 
     name: ClassVar[str]
     arguments: ClassVar[tuple[str, ...]]
+    optional: ClassVar[tuple[str, ...]] = ()
     options: ClassVar[Options]
     keeps_length: ClassVar[bool]
     lower_limit: ClassVar[float]
@@ -105,7 +111,13 @@ class Op(ABC):
 
 
 def parse_option(op: Op, name: str, text: str) -> Any:
-    """The value that a text gives the option, by the type of its default. Raises ValueError where it gives none."""
+    """The value that a text gives the option, by the type of its default. Raises ValueError where it gives none.
+
+    Where the default is None: None, an integer, a number, two of these joined by a comma, or the text itself.
+    """
+    if op.options[name] is None:
+        parts = [_plain(part) for part in text.split(",")]
+        return parts[0] if len(parts) == 1 else tuple(parts)
     kind = type(op.options[name])
     if kind is bool:
         if text not in ("True", "False"):
@@ -115,6 +127,17 @@ def parse_option(op: Op, name: str, text: str) -> Any:
         return kind(text)
     except ValueError:
         raise ValueError(f"{name}={text!r} must be a {kind.__name__}") from None
+
+
+def _plain(text: str) -> Any:
+    if text == "None":
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def check_dim(dim: Any, dimensions: int) -> int:
@@ -170,8 +193,8 @@ class RowOp(Op):
 
 def get_op(name: str) -> Op:
     """The op of that name. Raises ValueError with the valid names."""
-    if name not in NAMES:
-        raise ValueError(f"unknown op {name!r}; expected one of {', '.join(NAMES)}")
+    if name not in JUDGED:
+        raise ValueError(f"unknown op {name!r}; expected one of {', '.join(JUDGED)}")
     op = importlib.import_module(f"suite.ops.{name}").OP
     assert isinstance(op, Op)
     return op

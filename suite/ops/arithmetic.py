@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from suite.formats import Array
 
@@ -24,6 +25,14 @@ class Arithmetic(Protocol):
     def exp(self, values: Any) -> Any: ...
 
     def log(self, values: Any) -> Any: ...
+
+    def tanh(self, values: Any) -> Any: ...
+
+    def matmul(self, a: Any, b: Any) -> Any:
+        """[n, k] times [k, m]."""
+
+    def masked_exp(self, values: Any, visible: NDArray[np.bool_]) -> Any:
+        """exp where visible, exactly 0 elsewhere."""
 
     def row_sum(self, values: Any) -> Any:
         """[rows, n] to [rows, 1]."""
@@ -47,6 +56,16 @@ class Float64:
     def log(self, values: Array) -> Array:
         return np.asarray(np.log(values))
 
+    def tanh(self, values: Array) -> Array:
+        return np.asarray(np.tanh(values))
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        return np.asarray(a @ b)
+
+    def masked_exp(self, values: Array, visible: NDArray[np.bool_]) -> Array:
+        with np.errstate(under="ignore"):
+            return np.where(visible, np.exp(np.where(visible, values, 0.0)), 0.0)
+
     def row_sum(self, values: Array) -> Array:
         return np.asarray(values.sum(axis=1, keepdims=True))
 
@@ -65,6 +84,7 @@ class _ObjectArithmetic:
     number: Callable[[float], Any]
     exp_of: Callable[[Any], Any]
     log_of: Callable[[Any], Any]
+    tanh_of: Callable[[Any], Any]
 
     def lift(self, x: Array) -> Any:
         return _elementwise(self.number, x)
@@ -74,6 +94,17 @@ class _ObjectArithmetic:
 
     def log(self, values: Any) -> Any:
         return _elementwise(self.log_of, values)
+
+    def tanh(self, values: Any) -> Any:
+        return _elementwise(self.tanh_of, values)
+
+    def matmul(self, a: Any, b: Any) -> Any:
+        return a @ b
+
+    def masked_exp(self, values: Any, visible: NDArray[np.bool_]) -> Any:
+        result = np.full(visible.shape, self.number(0.0), dtype=object)
+        result[visible] = self.exp(values[visible])
+        return result
 
     def row_sum(self, values: Any) -> Any:
         return values.sum(axis=1, keepdims=True)
@@ -101,6 +132,7 @@ class Mpmath(_ObjectArithmetic):
         self.number = mpmath.mpf
         self.exp_of = mpmath.exp
         self.log_of = mpmath.log
+        self.tanh_of = mpmath.tanh
 
     @staticmethod
     @contextmanager
@@ -120,6 +152,13 @@ class Arb(_ObjectArithmetic):
         self.number = arb
         self.exp_of = arb.exp
         self.log_of = arb.log
+        self.tanh_of = arb.tanh
+
+    def matmul(self, a: Any, b: Any) -> Any:
+        from flint import arb_mat
+
+        product = arb_mat(a.tolist()) * arb_mat(b.tolist())
+        return np.array(product.entries(), dtype=object).reshape(a.shape[0], b.shape[1])
 
     @staticmethod
     @contextmanager

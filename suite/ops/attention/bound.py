@@ -1,0 +1,86 @@
+"""The bound of attention (docs/verdict.md, 14), first order, in units of u of the arithmetic. With weights p_j, output O,
+largest exponent m, gaps D_j = m - s_j, M_j = |scale| sum_t |q_t k_jt| + what ALiBi and a mask add:
+
+    exponent    theta_j = 2.25 D_j + 6 [D_j > 0] + 7 rho_j + 2 |m| + (E + 3) M_j           (rho_j: rescales that key j can meet)
+    weights     sum_j p_j (e^theta_j - 1) |v_j - O| / (1 - sum_j p_j (e^theta_j - 1))
+    sums        sum_j p_j |v_j| (sigma + rho_j + 2) + |O| (sigma + rho + 4)                  (sigma: of a sum in any order)
+    P stored    u_P max(sum_j p_j |v_j|, sum_j p_j |v_j - O|)                                (P in the tensors' own format)
+
+Errors of exponents act through |v_j - O|: a constant value hides them, and an error that all weights share does nothing. The
+folded exponent fma(s, c, -m c) with its 2 |m| is what fused kernels do, so it is the default here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from suite.formats import Array, Format, compute_format
+from suite.numerics import Numerics
+from suite.ops.attention.definition import AttentionFacts
+from suite.ops.rows import Allowed
+
+SOFTCAP_ROUNDINGS = 12.0
+"""c tanh(s / c): a division, a product, and a tanh of 4 ulp, as exp_ulp and log_ulp of best practice are."""
+
+
+@np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
+def bound(facts: AttentionFacts, numerics: Numerics, target: Format) -> Allowed:
+    """The allowed absolute error of each entry of the output [rows, Ev], before rounding to the format `target`."""
+    arithmetic = numerics.arithmetic(target)
+    problem, rows, u = facts.problem, facts.rows, arithmetic.unit_roundoff
+    stored = numerics.format_of("probabilities", target) or (target if target.bits < arithmetic.bits else arithmetic)
+    keys = problem.visible.shape[1]
+
+    theta = _exponent(facts, numerics, target)
+    p, x = rows.probability, rows.x
+    # A weight that not even its error lifts out of the underflow counts as its own size, and as nothing that exp could give.
+    gone = -rows.gap + theta < np.log(arithmetic.smallest_normal)
+    grown = np.where(p > 0, p * np.expm1(np.where(gone, 0.0, theta)), 0.0) + np.where(
+        gone & (x > -np.inf), p + arithmetic.smallest_normal, 0.0
+    )
+    kappa = grown.sum(axis=1)
+    tail = arithmetic.smallest_normal + stored.smallest_subnormal
+    sigma_total = rows.summation(u)[:, 0]
+    absolute = np.full((len(p), problem.value.shape[2]), np.inf)
+    for row in range(len(p)):
+        seen = problem.visible[row]
+        if not seen.any():
+            absolute[row] = 0.0
+        if not seen.any() or not kappa[row] < 0.5:
+            continue
+        v = np.where(np.isfinite(value := problem.value[problem.group[row]][seen]), value, 0.0)
+        weight, more, rescaled = p[row, :keys][seen], grown[row, :keys][seen], facts.larger[row, :keys][seen]
+        output = weight @ v
+        magnitude, deviation = np.abs(v), np.abs(v - output)
+        mass = weight @ magnitude
+        lost = np.minimum(weight[:, None] * magnitude, u * mass).sum(axis=0)
+        weights = more @ deviation / (1 - kappa[row])
+        if problem.sink is not None:
+            weights = weights + grown[row, keys] * np.abs(output) / (1 - kappa[row])
+        sums = lost + u * ((weight * (rescaled + 2)) @ magnitude)
+        sums = sums + u * np.abs(output) * (sigma_total[row] + (p[row] * facts.larger[row]).sum() + 4)
+        cast = stored.unit_roundoff * np.maximum(mass, weight @ deviation)
+        absolute[row] = (
+            weights + (sums + cast) * (1 + kappa[row]) + tail * magnitude.sum(axis=0) + arithmetic.smallest_subnormal * len(v)
+        )
+    flush_below = np.full(absolute.shape, compute_format(target).smallest_normal)
+    return Allowed(absolute, flush_below)
+
+
+def _exponent(facts: AttentionFacts, numerics: Numerics, target: Format) -> Array:
+    """theta_j [rows, n]: the error of the exponent of each weight relative to that of the largest."""
+    problem, rows = facts.problem, facts.rows
+    arithmetic = numerics.arithmetic(target)
+    u = arithmetic.unit_roundoff
+    error = 2 * numerics.exp_ulp
+    theta = u * (2.25 * rows.finite_gap + error * (rows.gap > 0) + (error + 1) * facts.larger + 2 * np.abs(rows.maximum))
+    head = problem.query.shape[1]
+    raw = u * (head + 3) * facts.products
+    if problem.softcap is not None:
+        raw = raw + u * SOFTCAP_ROUNDINGS * np.minimum(facts.products, problem.softcap)
+    raw = raw + 3 * u * facts.added
+    scores = numerics.format_of("scores", target)
+    if scores is not None:
+        raw = raw + 2 * scores.unit_roundoff * (facts.products + facts.added)
+    theta[:, : raw.shape[1]] += raw
+    return np.asarray(np.where(rows.x > -np.inf, theta, 0.0))

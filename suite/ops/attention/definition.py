@@ -1,0 +1,194 @@
+"""attention of a query q over keys k_j with values v_j:
+
+    s_j = scale q.k_j;   s_j = c tanh(s_j / c) with a softcap c;   s_j -= slope |i + o - j| with ALiBi;   s_j += mask_j
+    O = sum_j p_j v_j,   p_j = exp(s_j - m) / (sum_j exp(s_j - m) + exp(sink - m)),   over the visible keys j
+
+m being the largest of these exponents (Vaswani et al. 2017, eq. 1; ALiBi: Press et al. 2021; softcap: Gemma 2, 2024; sink, a
+logit without a value: Xiao et al. 2023, gpt-oss). Visibility: a boolean mask, causal j <= i + o, a window, the first
+kv_lengths keys.
+
+Special values: a query without a visible key gives 0; NaN in q or in a visible k, or an exponent of +inf, gives NaN; a visible
+value that is not finite gives NaN or its own infinity in its column. Keys that are not visible have no influence at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suite.formats import Array
+from suite.ops.arithmetic import Arithmetic
+from suite.ops.rows import FINITE, NAN, NAN_OR_NEGATIVE_INFINITY, NAN_OR_POSITIVE_INFINITY, RowFacts
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Queries:
+    """The queries of one call, each with what it sees: the canonical form of attention's inputs.
+
+    query: [rows, E]. key, value: [groups, S, E], [groups, S, Ev]. group: [rows], whose keys a query sees. visible: [rows, S].
+    bias: [rows, S], the additive mask, or None. distance: [rows, S], |i + o - j|, with slope [rows], or None. sink: [rows], or
+    None.
+    """
+
+    query: Array
+    key: Array
+    value: Array
+    group: NDArray[np.intp]
+    visible: Mask
+    scale: float
+    softcap: float | None = None
+    bias: Array | None = None
+    slope: Array | None = None
+    distance: Array | None = None
+    sink: Array | None = None
+
+    def take(self, rows: NDArray[np.intp]) -> Self:
+        """The problem of these rows alone."""
+        some: dict[str, Any] = {
+            name: None if values is None else values[rows]
+            for name in ("query", "group", "visible", "bias", "slope", "distance", "sink")
+            for values in [getattr(self, name)]
+        }
+        return replace(self, **some)
+
+    @cached_property
+    def x(self) -> Array:
+        """[rows, S], or with a sink [rows, S + 1]: the exponents in float64; -inf where a key is not visible."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            scores = np.where(self.visible, self._scores(), -np.inf)
+        return scores if self.sink is None else np.concatenate([scores, self.sink[:, None]], axis=1)
+
+    def _scores(self) -> Array:
+        scores = np.empty(self.visible.shape)
+        for group in np.unique(self.group):
+            rows = self.group == group
+            scores[rows] = self.scale * (self.query[rows] @ self.key[group].T)
+        if self.softcap is not None:
+            scores = self.softcap * np.tanh(scores / self.softcap)
+        if self.slope is not None and self.distance is not None:
+            scores = scores - self.slope[:, None] * self.distance
+        return scores if self.bias is None else scores + self.bias
+
+    @cached_property
+    def ordinary(self) -> Mask:
+        """[rows]: whether the largest exponent is finite, so that the row has something to compute."""
+        return np.asarray(np.isfinite(self.x.max(axis=1, initial=-np.inf)))
+
+    def content(self) -> bytes:
+        """Bytes that are equal exactly where the problem is."""
+        arrays = (self.query, self.key, self.value, self.group, self.visible, self.bias, self.slope, self.distance, self.sink)
+        text = f"{self.scale!r}|{self.softcap!r}|{[None if a is None else a.shape for a in arrays]}|"
+        return text.encode() + b"|".join(b"" if a is None else np.ascontiguousarray(a).tobytes() for a in arrays)
+
+    def describe(self, row: int, column: int | None) -> str:
+        """What the query of an output entry sees."""
+        seen, exponents = int(self.visible[row].sum()), self.x[row]
+        finite = exponents[np.isfinite(exponents)]
+        reach = f", largest exponent {float(finite.max())!r}" if finite.size else ""
+        return f"column {column} of the values, a query that sees {seen} of {self.visible.shape[1]} keys{reach}"
+
+
+def special(problem: Queries) -> NDArray[np.int8]:
+    """[rows, Ev]: which kind of value the definition has at each position."""
+    largest = problem.x.max(axis=1, initial=-np.inf)
+    wrong = np.isnan(problem.query).any(axis=1) | np.isnan(largest) | (largest == np.inf)
+    code = np.full((len(wrong), problem.value.shape[2]), FINITE, dtype=np.int8)
+    for group in np.flatnonzero(~np.isfinite(problem.value).all(axis=(1, 2))):
+        rows = problem.group == group
+        value = problem.value[group]
+        has = {kind: problem.visible[rows] @ which > 0 for kind, which in (
+            (NAN, np.isnan(value)), (NAN_OR_POSITIVE_INFINITY, value == np.inf), (NAN_OR_NEGATIVE_INFINITY, value == -np.inf),
+        )}  # fmt: skip
+        found = np.where(has[NAN_OR_POSITIVE_INFINITY], NAN_OR_POSITIVE_INFINITY, FINITE)
+        found = np.where(has[NAN_OR_NEGATIVE_INFINITY], NAN_OR_NEGATIVE_INFINITY, found)
+        both = has[NAN_OR_POSITIVE_INFINITY] & has[NAN_OR_NEGATIVE_INFINITY]
+        code[rows] = np.where(has[NAN] | both, NAN, found)
+    return np.where(wrong[:, None], NAN, code).astype(np.int8)
+
+
+def define(arithmetic: Arithmetic, problem: Queries) -> Any:
+    """[rows, Ev] of queries with a finite largest exponent, in the numbers of `arithmetic`."""
+    output: Any = np.empty((len(problem.query), problem.value.shape[2]), dtype=object)
+    for group in np.unique(problem.group):
+        rows = np.flatnonzero(problem.group == group)
+        output[rows] = _define(arithmetic, problem.take(rows), problem.key[group], problem.value[group])
+    return output
+
+
+def _define(arithmetic: Arithmetic, problem: Queries, key: Array, value: Array) -> Any:
+    """define() for queries that see the keys of one group."""
+    seen = problem.visible.any(axis=0)
+    if not seen.any():
+        return arithmetic.lift(np.zeros((len(problem.query), value.shape[1])))
+    visible, key, value = problem.visible[:, seen], key[seen], np.where(np.isfinite(value[seen]), value[seen], 0.0)
+    scores = arithmetic.lift(np.array([[problem.scale]])) * arithmetic.matmul(
+        arithmetic.lift(problem.query), arithmetic.lift(key).T
+    )
+    if problem.softcap is not None:
+        softcap = arithmetic.lift(np.array([[problem.softcap]]))
+        scores = softcap * arithmetic.tanh(scores / softcap)
+    if problem.slope is not None and problem.distance is not None:
+        scores = scores - arithmetic.lift(problem.slope[:, None]) * arithmetic.lift(problem.distance[:, seen])
+    if problem.bias is not None:
+        bias = problem.bias[:, seen]
+        visible = visible & (bias > -np.inf)
+        scores = scores + arithmetic.lift(np.where(np.isfinite(bias), bias, 0.0))
+    maximum = arithmetic.lift(problem.x.max(axis=1, keepdims=True))
+    weights = arithmetic.masked_exp(scores - maximum, visible)
+    total = arithmetic.row_sum(weights)
+    if problem.sink is not None:
+        sink = problem.sink[:, None]
+        finite = arithmetic.lift(np.where(sink > -np.inf, sink, 0.0))
+        total = total + arithmetic.masked_exp(finite - maximum, sink > -np.inf)
+    return arithmetic.matmul(weights, arithmetic.lift(value)) / total
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionFacts:
+    """The ingredients of the bound.
+
+    rows: the facts of the exponents, a sink's last. products: [rows, S], |scale| sum_t |q_t k_jt|. added: [rows, S], what ALiBi
+    and an additive mask add, in magnitude. larger: [rows, n], how many distinct exponents are larger: the rescales that a
+    key's weight can meet in any order. problem: whose facts they are.
+    """
+
+    rows: RowFacts
+    products: Array
+    added: Array
+    larger: Array
+    problem: Queries
+
+    @property
+    def x(self) -> Array:
+        return self.rows.x
+
+
+def facts(problem: Queries) -> AttentionFacts:
+    rows = RowFacts.of(np.where(problem.ordinary[:, None], problem.x, 0.0))
+    products = np.zeros(problem.visible.shape)
+    for group in np.unique(problem.group):
+        mine = problem.group == group
+        products[mine] = abs(problem.scale) * (np.abs(problem.query[mine]) @ np.abs(problem.key[group]).T)
+    added = np.zeros(problem.visible.shape)
+    if problem.slope is not None and problem.distance is not None:
+        added += np.abs(problem.slope[:, None]) * problem.distance
+    if problem.bias is not None:
+        added += np.where(np.isfinite(problem.bias), np.abs(problem.bias), 0.0)
+    return AttentionFacts(rows, products, added, _larger(rows.gap), problem)
+
+
+def _larger(gap: Array) -> Array:
+    """How many distinct gaps of the row are smaller, for each entry."""
+    order = np.argsort(gap, axis=1, kind="stable")
+    ordered = np.take_along_axis(gap, order, axis=1)
+    count = np.zeros(gap.shape)
+    count[:, 1:] = np.cumsum(ordered[:, 1:] != ordered[:, :-1], axis=1)
+    larger = np.empty(gap.shape)
+    np.put_along_axis(larger, order, count, axis=1)
+    return larger
