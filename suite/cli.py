@@ -210,7 +210,7 @@ def report(folders: tuple[Path, ...], out: Path | None, show_paths: bool) -> Non
 
     try:
         click.echo(f"report: {write_report(list(folders), page=out, show_paths=show_paths)}")
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         misuse(str(error))
 
 
@@ -229,7 +229,7 @@ def merge(folders: tuple[Path, ...], out: Path, unlike_environments: bool) -> No
 
     try:
         merged = join(folders, unlike_environments=unlike_environments)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         misuse(str(error))
     with _holding(out, resume=False):
         try:
@@ -457,6 +457,8 @@ def _run(
         ("case", patterns),
         ("known-failures", known),
     ):
+        if "--" in map(str, values):
+            misuse(f"--{name} '--' names nothing")
         arguments += [f"--{name}={value}" for value in values]
     try:
         return run_cases(arguments, measure=measure)

@@ -384,7 +384,7 @@ def _check_device(device: str) -> None:
         raise pytest.UsageError(f"--device {device!r} holds no values to judge; {known}")
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except Exception as error:  # each backend has its own, a module that is missing among them
         raise pytest.UsageError(f"--device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
 
 

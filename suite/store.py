@@ -34,7 +34,7 @@ class StoreError(Exception):
     def __init__(self, folder: Path, error: OSError) -> None:
         super().__init__(
             f"run folder {str(folder)!r} cannot be written: {error.strerror or error}. What was recorded before is whole; "
-            "make room, then go on with the same command and --resume"
+            f"{'make room' if error.errno in FULL else 'mend that'}, then go on with the same command and --resume"
         )
 
 
@@ -247,7 +247,7 @@ def find_record(reference: str, runs_folder: Path) -> Record:
         try:
             found = dict(lines(Path(path)))
         except (ValueError, OSError) as error:
-            raise ValueError(f"record file {error}") from None
+            raise ValueError(f"record file {path!r} cannot be read: {error}") from None
         if int(line) not in found:
             count = max(found, default=0)
             raise ValueError(f"{path} has {count} line{'s' if count != 1 else ''}; there is no line {line}")

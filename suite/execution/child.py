@@ -103,6 +103,7 @@ class _Server:
                 os._exit(OUT_OF_MEMORY)
 
     def _answer(self, answer: Answer) -> None:
+        self._end_if_forked()
         os.write(self._output, MARK)
         self._connection.send_bytes(json.dumps(answer).encode())
 
@@ -119,6 +120,10 @@ class _Server:
         changes = state.changes(before, after)
         state.write(state.strict(after), after)  # here and now, so that no call needs to
         self._import_changes += [change for change in changes if change.startswith(FLOATING_POINT)]
+        self._end_if_forked()
+        if self._returned_twice():
+            self._import_changes.append("the number of processes: its import forked, and returned in both")
+            self._memory.flag = False
         for kernel in loaded:
             self._kernels[kernel.id, kernel.op] = kernel
         yield {"kernels": [describe(kernel) for kernel in loaded], "changes": changes}
@@ -133,13 +138,17 @@ class _Server:
             answer, end = self._answer_to_call(outcome, end)
             yield answer
 
+    def _end_if_forked(self) -> None:
+        """Ends a copy of this process that the kernel forked and let return, and leaves word of it."""
+        if os.getpid() != self._process:
+            self._memory.flag = True
+            os._exit(0)
+
     def _read(self, call: Mapping[str, Any], device: str) -> Call:
         return Call(tuple(tensor.to(device) for tensor in self._memory.read(call["tensors"])), call["memory"])
 
     def _answer_to_call(self, outcome: Outcome, end: int) -> tuple[Answer, int]:
-        if os.getpid() != self._process:  # a copy of this process, which the kernel forked and let return
-            self._memory.flag = True
-            os._exit(0)
+        self._end_if_forked()
         changes = list(outcome.state_changes) + self._import_changes
         if self._returned_twice():
             changes.append("the number of processes: it forked, and returned in both")
