@@ -117,6 +117,10 @@ def _is_installed(name: str) -> bool:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class UnloadableError(ValueError):
+    """A kernel whose import ends its process, or does not end: for every op alike."""
+
+
 def describe(kernel: Kernel) -> dict[str, Any]:
     """What a kernel declares, JSON-ready, for a process that does not load it; of its domain, whether there is one."""
     described: dict[str, Any] = {name: getattr(kernel, name) for name in _DESCRIBED}

@@ -179,7 +179,7 @@ class Session:
 
     def _load_kernels(self, specifications: list[str] | None) -> dict[str, list[Kernel]]:
         """The kernels of each op. A name that only some of the ops have is taken for those; one that none has is misuse."""
-        from suite.kernels import own_kernels
+        from suite.kernels import UnloadableError, own_kernels
 
         if not specifications:
             slow_too, device = self.profile in SLOW_PROFILES, self.device.split(":")[0]
@@ -188,11 +188,13 @@ class Session:
                 for op in self.ops
             }
         chosen: dict[str, list[Kernel]] = {op: [] for op in self.ops}
-        for specification in specifications:
+        for specification in dict.fromkeys(specifications):
             errors = []
             for op in self.ops:
                 try:
                     chosen[op] += self.hosts.load(specification, op, device=self.device)
+                except UnloadableError as error:
+                    raise pytest.UsageError(str(error)) from None
                 except ValueError as error:
                     errors.append(str(error))
             if len(errors) == len(self.ops):
@@ -222,7 +224,7 @@ class Session:
                 if (record.env_id, record.strict) == (environment["env_id"], self.strict):
                     self._recorded[_key(record)] = record
             for record in sorted(self._recorded.values(), key=lambda record: record.started):
-                self.hosts.recall(record.kernel, record.status, record.message)
+                self.hosts.recall(record)
 
     def configuration(self) -> Configuration:
         """What this run was asked, and the code that does it; not yet how many records that makes."""

@@ -90,7 +90,9 @@ def run_cases(arguments: Sequence[str], *, measure: bool = False) -> Result:
         raise MisuseError(watcher.usage_error())
     session = watcher.session
     if session is None:
-        return Result(records=(), environment={}, errors=tuple(watcher.errors), stopped=watcher.stopped)
+        return Result(
+            records=(), environment={}, interrupted=watcher.interrupted, errors=tuple(watcher.errors), stopped=watcher.stopped
+        )
     if measure and not watcher.interrupted and not watcher.stopped:
         try:
             _measure(session, watcher.environment["env_id"], sys.stderr)

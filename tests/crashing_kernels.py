@@ -166,7 +166,7 @@ def fills_memory_in_c(x, right):
     C.abort()
 
 
-@gets("out_of_memory", "no memory was left", "the last words of a C++ program without memory")
+@gets("out_of_memory", "ran out of memory", "the last words of a C++ program without memory")
 def dies_of_bad_alloc(x, right):
     os.write(2, b"terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc\n")
     C.abort()

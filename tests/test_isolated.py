@@ -1,8 +1,11 @@
 """Kernels in processes of their own: each fault its status, the process replaced, and the next call answered as ever."""
 
+import os
 import re
+import signal
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
@@ -186,10 +189,69 @@ def test_a_resumed_run_recalls_what_was_set_aside(statuses, status, message, wri
     with Isolated() as own:
         kernel = write(RIGHT, host=own)
         for number, earlier in enumerate(statuses.split()):
-            own.recall(kernel.id, earlier, f"case {number}")
+            own.note(kernel.id, kernel.op, (earlier,), f"case {number}")
         record = judged(kernel, own)
     assert record.status == status
     assert message in record.message
+
+
+def test_a_death_in_one_op_and_a_declared_domain_leave_the_other_ops_alone(tmp_path):
+    """One name may serve two ops: each has a process of its own."""
+    path = tmp_path / "both.py"
+    path.write_text(
+        "import os, torch, numpy\nfrom suite import kernel\nfrom suite.kernels import Domain\n"
+        "def everywhere(facts, format):\n"
+        " works = numpy.ones(len(facts.x), dtype=bool)\n return Domain(works=works, fails=~works, why='nothing')\n"
+        "@kernel('softmax', name='f', domain=everywhere)\n"
+        "def f(x, dim=-1):\n if len(x) == 8: os.abort()\n return torch.softmax(x, dim)\n"
+        "@kernel('log_softmax', name='f', domain=everywhere)\n"
+        "def g(x, dim=-1):\n return torch.log_softmax(x, dim)\n"
+    )
+    with Isolated() as own:
+        [[first], [second]] = [own.load(f"{path}:f", op) for op in ("softmax", "log_softmax")]
+        cases = [Case(op=op, family="normal", shape=shape) for shape in ((8, 5), (3, 5)) for op in ("softmax", "log_softmax")]
+        statuses = [judged({"softmax": first}.get(case.op, second), own, case=case).status for case in cases]
+
+    assert statuses == ["crashed", "passed", "passed", "passed"]
+
+
+def test_a_kernel_may_use_processes_of_its_own(write, host):
+    source = (
+        "import multiprocessing\n"
+        "def g(): pass\n"
+        "def f(x, dim=-1):\n"
+        " process = multiprocessing.get_context('fork').Process(target=g)\n"
+        " process.start(); process.join(); assert process.exitcode == 0\n return torch.softmax(x, dim)"
+    )
+    assert judged(write(source), host).status == "passed"
+
+
+def test_a_fork_in_the_import_that_returns_twice_is_told(write, host):
+    record = judged(write("os.fork()\n" + RIGHT), host)
+
+    assert record.status == "law_broken"
+    assert "its import forked, and returned in both" in record.message
+
+
+def test_a_server_that_was_killed_is_no_fault_of_the_kernel(write, host):
+    kernel = write(RIGHT)
+    assert judged(kernel, host).status == "passed"
+    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+    time.sleep(0.2)
+
+    assert judged(kernel, host).status == "passed"
+
+
+def test_a_kernel_that_dies_in_laws_only_is_set_aside_too(write, host):
+    kernel = write("def f(x, dim=-1):\n if len(x) == 1: os.abort()\n return torch.softmax(x, dim)")
+
+    assert [judged(kernel, host).status for _ in range(4)] == ["crashed"] * 3 + ["not_run"]
+
+
+def test_answers_that_are_nonsense_are_a_crash(write, host):
+    kernel = write("import json\ndef f(x, dim=-1):\n json.dumps = lambda answer: '{}'\n return torch.softmax(x, dim)")
+
+    assert "answers nonsense" in judged(kernel, host).message
 
 
 # Importing

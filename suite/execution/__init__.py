@@ -21,6 +21,7 @@ from suite.execution.host import LOST, Call, Host, InProcess, Outcome
 from suite.execution.memory import Memory
 from suite.formats import Array, Format, get_format
 from suite.inputs.layouts import arrange
+from suite.isolation import TIMEOUT_SECONDS
 from suite.judge import Judgement, default_oracle, judge_values, ulp_errors
 from suite.kernels import Domain, Kernel
 from suite.known_failures import KnownFailure, apply
@@ -53,22 +54,22 @@ def evaluate(
     env_id: str = "",
     inputs: Inputs | None = None,
     input_file: str = "",
-    timeout: float | None = None,
+    timeout: float | None = TIMEOUT_SECONDS,
 ) -> Record:
     """Runs a kernel on a case and judges it: never raises for the kernel's fault, and the record is stored on return.
 
     dtype: a format's name. oracle: the one that judge() uses, by default. known: failures that are known, which strict
     ignores. strict: judge by best practice, whatever the kernel declares. inputs: in place of the case's own, from
-    `input_file`. timeout: seconds that the kernel may take in all its calls of this case, where the host can end them.
-    Raises ValueError for misuse: an unknown dtype, a kernel of another op.
+    `input_file`. timeout: seconds that the kernel may take in all its calls of this case, where the host can end them;
+    None for no limit. Raises ValueError for misuse: an unknown dtype, a kernel of another op.
     """
     if kernel.op != case.op:
         raise ValueError(f"kernel {kernel.id} is a kernel of {kernel.op}, case {case.id} is one of {case.op}")
     format = get_format(dtype)
-    evaluation = _Evaluation(
-        case, kernel, format, device, host or InProcess(), oracle or default_oracle(), strict, inputs, timeout
-    )
+    host = host or InProcess()
+    evaluation = _Evaluation(case, kernel, format, device, host, oracle or default_oracle(), strict, inputs, timeout)
     record = replace(evaluation.run(), env_id=env_id)
+    host.note(kernel.id, kernel.op, record.broken or (record.status,), record.message)
     if input_file:
         options = "".join(f" --option {name}={value}" for name, value in case.options.items())
         given = f"--input {shlex.quote(input_file)}{options}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import json
+import multiprocessing
 import os
 import signal
 import time
@@ -52,6 +53,7 @@ def serve(connection: Connection, memory: Connection, output: Connection, settin
     """
     os.setsid()  # so that everything the kernel starts can be killed with it, and Ctrl-C is the parent's to answer
     die_with_parent()
+    multiprocessing.current_process().daemon = False  # else the kernel could not start processes by multiprocessing
     _let_server_end()
     _redirect(output)
     faulthandler.enable(2, all_threads=False)

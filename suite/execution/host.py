@@ -13,7 +13,7 @@ import time
 import traceback
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
@@ -80,6 +80,11 @@ class Host(ABC):
         A host of another process is at work while its caller does something else; the caller takes every outcome.
         Never raises for the kernel's fault; KeyboardInterrupt passes. limit_seconds: after which the call at hand is
         timed_out, where the host can end it.
+        """
+
+    def note(self, kernel: str, op: str, statuses: Sequence[str], message: str) -> None:  # noqa: B027 - most need not know
+        """Hears what became of each case of a kernel, in order, those of a run that is resumed among them: all the statuses
+        that hold, and the record's message. A host of processes sets kernels aside by it.
         """
 
     def call(self, kernel: Kernel, inputs: torch.Tensor | tuple[torch.Tensor, ...], options: Mapping[str, Any]) -> Outcome:

@@ -7,6 +7,7 @@ from suite.execution.isolated import Isolated
 from suite.execution.limits import GIBIBYTE, default_memory_bytes
 from suite.isolation import TIMEOUT_SECONDS, Isolate
 from suite.kernels import Kernel, is_importable, kernel_names, load_kernels
+from suite.records import Record
 
 LOADING = 10.0
 """How many times as long as its calls of a case the import of a kernel may take, as the first one may compile it."""
@@ -47,9 +48,9 @@ class Hosts:
         isolated = self._isolate == "always" or (self._isolate == "outside" and kernel.outside)
         return self._elsewhere if isolated else self._here
 
-    def recall(self, kernel: str, status: str, message: str) -> None:
-        """Tells of an earlier case of a kernel in a run that is resumed, one after the other."""
-        self._elsewhere.recall(kernel, status, message)
+    def recall(self, record: Record) -> None:
+        """Tells of the records of a run that is resumed, one after the other: what was set aside stays so."""
+        self._elsewhere.note(record.kernel, record.op, record.broken or (record.status,), record.message)
 
     def close(self) -> None:
         self._elsewhere.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NoReturn
 
@@ -12,10 +12,10 @@ import torch
 
 from suite.execution.child import FLOATING_POINT
 from suite.execution.host import KEPT_CHARACTERS, Call, Host, Outcome
-from suite.execution.process import DiedError, KernelProcess
+from suite.execution.process import RAN_OUT, DiedError, KernelProcess
 from suite.execution.wire import START
 from suite.formats import Format
-from suite.kernels import Domain, Kernel, from_description
+from suite.kernels import Domain, Kernel, UnloadableError, from_description
 from suite.ops.rows import RowFacts
 
 ATTEMPTS = 3
@@ -50,7 +50,7 @@ class Isolated(Host):
 
     def __init__(self, *, memory_bytes: int | None = None, load_seconds: float = LOAD_SECONDS) -> None:
         self._memory_bytes, self._load_seconds = memory_bytes, load_seconds
-        self._servers: dict[str, _Server] = {}
+        self._servers: dict[tuple[str, str], _Server] = {}  # by kernel, and op or what else it serves
 
     def __enter__(self) -> Isolated:
         return self
@@ -63,20 +63,23 @@ class Isolated(Host):
 
         Raises ValueError, naming what is missing and what is there, or how the process ended that tried to import it.
         """
-        server = self._servers.setdefault(specification, _Server())
+        server = self._servers.setdefault((specification, op), _Server())
         try:
             answer = self._loaded(server, specification, op, device)
         except DiedError as error:
             self._drop(server)
-            raise ValueError(f"{specification} cannot be loaded: {error}{_last_words(error.output)}") from None
+            raise UnloadableError(f"{specification} cannot be loaded: {error}{_last_words(error.output)}") from None
+        kernels = [self._kernel(description) for description in answer.get("kernels", ())]
+        if specification not in (kernel.id for kernel in kernels):
+            self._drop(server)  # each of them has a process of its own, later
         if "error" in answer:
             raise ValueError(answer["error"])
-        return [self._kernel(description) for description in answer["kernels"]]
+        return kernels
 
     def submit(
         self, kernel: Kernel, calls: Iterable[Call], options: Mapping[str, Any], *, limit_seconds: float | None = None
     ) -> Iterator[Outcome]:
-        server = self._servers.setdefault(kernel.id, _Server())
+        server = self._servers.setdefault((kernel.id, kernel.op), _Server())
         if len(server.deaths) >= ATTEMPTS and not server.set_aside:
             server.set_aside = f"set aside: it ended {len(server.deaths)} processes in a row; the last: {server.deaths[-1]}"
         if server.set_aside:
@@ -137,29 +140,28 @@ class Isolated(Host):
         except DiedError as error:
             return self._lost(server, error, time.perf_counter() - start)
         server.unanswered -= 1
-        outcome = _outcome(answer, process, server)
+        try:
+            outcome = _outcome(answer, process, server)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            nonsense = f"its process answers nonsense ({type(error).__name__}: {error})"
+            return self._lost(server, DiedError("crashed", nonsense, ""), time.perf_counter() - start)
         if outcome.lost:
             self._drop(server)
-            server.deaths.append(f"{outcome.status}, {outcome.message}")
-        else:
-            server.deaths.clear()
         return outcome
 
     def _lost(self, server: _Server, error: DiedError, seconds: float) -> Outcome:
         """The outcome of a call in which the process ended, which is not to be asked again."""
         self._drop(server)
-        server.deaths.append(f"{error.status}, {error}")
         output = error.output[-KEPT_CHARACTERS:]
         return Outcome(status=error.status, message=str(error), output=output, elapsed_seconds=seconds, lost=True)
 
-    def recall(self, kernel: str, status: str, message: str) -> None:
-        """Tells of an earlier case of a kernel, one after the other: a resumed run sets aside what it would have anyhow."""
-        server = self._servers.setdefault(kernel, _Server())
-        if status == "not_run":
+    def note(self, kernel: str, op: str, statuses: Sequence[str], message: str) -> None:
+        server = self._servers.setdefault((kernel, op), _Server())
+        if "not_run" in statuses:
             server.set_aside = message
-        elif status in ("crashed", "timed_out"):
-            server.deaths.append(f"{status}, {message}")
-        elif status != "unsupported":
+        elif "crashed" in statuses or "timed_out" in statuses or ("out_of_memory" in statuses and RAN_OUT in message):
+            server.deaths.append(f"{statuses[0]}, {message.splitlines()[-1].strip()}")
+        elif "unsupported" not in statuses:
             server.deaths.clear()
 
     def close(self) -> None:
@@ -169,10 +171,15 @@ class Isolated(Host):
 
     def _running(self, server: _Server, kernel: Kernel, device: str) -> KernelProcess:
         """The kernel's process with the kernel loaded. Raises DiedError where it cannot be had."""
+        if server.process is not None and server.process.is_abandoned():
+            self._drop(server)  # with the server of all processes, which is no fault of this kernel's
         if server.process is None:
             answer = self._loaded(server, kernel.id, kernel.op, device)
             if "error" in answer:
                 raise DiedError("crashed", f"could be loaded before, but not again: {answer['error']}", server.printed)
+            versions = {d["version"] for d in answer.get("kernels", ()) if d["id"] == kernel.id}
+            if kernel.outside and versions != {kernel.version}:
+                raise DiedError("crashed", "its file was edited while the run went on; start the run again", server.printed)
         assert server.process is not None
         return server.process
 
@@ -201,7 +208,7 @@ class Isolated(Host):
     def _domain(self, kernel: Kernel, facts: RowFacts, format: Format) -> Domain:
         """Asks the kernel's process for its declared domain. Raises RuntimeError where the declaration itself fails."""
         # Another process than that of the calls, whose answers may be waiting to be read.
-        server = self._servers.setdefault(f"domain of {kernel.id}", _Server())
+        server = self._servers.setdefault((kernel.id, f"domain for {kernel.op}"), _Server())
         arrays = {f.name: value for f in fields(facts) if isinstance(value := getattr(facts, f.name), np.ndarray)}
         others = {f.name: getattr(facts, f.name) for f in fields(facts) if f.name not in arrays}
         try:

@@ -27,6 +27,10 @@ from suite.execution.limits import killings_for_memory
 from suite.execution.printed import KEPT_BYTES, Printed
 from suite.execution.wire import Description, SharedMemory
 
+RAN_OUT = "its process ran out of memory"
+SERVER_GONE = 255
+"""What multiprocessing says of a process whose server can no longer tell how it ended."""
+
 START_SECONDS = 120.0
 
 
@@ -78,6 +82,10 @@ class KernelProcess:
     def printed(self, *, kept_bytes: int = KEPT_BYTES) -> str:
         """What C code and the like printed for the answer just received, its end where that is long."""
         return self._printed.of_answer(kept_bytes=kept_bytes)
+
+    def is_abandoned(self) -> bool:
+        """Whether it ended because the server that it was forked from did."""
+        return bool(self._process.exitcode == SERVER_GONE)
 
     def kill(self) -> None:
         """Ends the process and all that it started."""
@@ -144,9 +152,9 @@ class KernelProcess:
         if code is None:
             return DiedError("crashed", f"closed its connection to the suite, {doing}{place}", output)
         if code == child.OUT_OF_MEMORY or "std::bad_alloc" in output:
-            return DiedError("out_of_memory", f"no memory was left, {doing}{place}", output)
+            return DiedError("out_of_memory", f"{RAN_OUT}: none was left, {doing}{place}", output)
         if code == -signal.SIGKILL and killings_for_memory() > self._killed_for_memory:
-            return DiedError("out_of_memory", f"the system killed its process because memory ran out, {doing}", output)
+            return DiedError("out_of_memory", f"{RAN_OUT}: the system killed it, {doing}", output)
         how = f"was killed by {_signal(-code)}" if code < 0 else f"exited with code {code}"
         return DiedError("crashed", f"its process {how}, {doing}{place}", output)
 
