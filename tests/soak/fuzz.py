@@ -82,7 +82,8 @@ def faults(attempt, finished, before, after):
     code, output = finished.code, finished.output
     if "Traceback (most recent call last)" in output:
         found.append(("traceback", output[output.index("Traceback (most recent") :].strip().splitlines()[-1]))
-    if code not in CONTRACTED and not (code == 130 and attempt.interrupted):
+    no_room = code == 4 and re.search(r"run folder '.*' cannot be written", output)
+    if code not in CONTRACTED and not no_room and not (code == 130 and attempt.interrupted):
         found.append(("exit code", f"{code}: {(output.strip().splitlines() or [''])[-1]}"))
     if code == 2 and not shows(output, attempt.shown):
         found.append(("silent", f"code 2 without what was wrong: {output.strip()[-200:]!r}"))
@@ -107,13 +108,15 @@ def shows(output, values):
         return True
     message = output.partition("Error: ")[2] or output
     for value in values:
-        for part in {value, *value.split("=", 1), value[:2] if value.startswith("-") else value}:
+        for part in {value, *value.split("=", 1), value.rpartition(":")[0], value[:2] if value.startswith("-") else value}:
             forms = (
                 part,
                 repr(part),
                 repr(part)[1:-1],
                 part.encode("utf-8", "replace").decode(),
                 part.replace("\udcff", "\ufffd"),
+                part.encode("utf-8", "backslashreplace").decode(),
+                repr(str(Path(part))) if "\0" not in part else "",
             )
             if any(form and form[:30] in message for form in forms):
                 return True
