@@ -20,7 +20,7 @@ import click
 
 from suite.case import PROFILES
 from suite.formats import DTYPES
-from suite.isolation import ISOLATE, TIMEOUT_SECONDS, Isolate
+from suite.isolation import ISOLATE, MOST_THREADS, TIMEOUT_SECONDS, Isolate
 from suite.ops import JUDGED, NAMES
 from suite.version import __version__
 
@@ -90,7 +90,9 @@ def selection(function: F) -> F:
             click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write records here."),
             click.option("--resume", is_flag=True, help="Go on with the run in --out: what it has recorded is not run again."),
             click.option("--shard", default="1/1", metavar="I/N", help="Only part I of N of the cases; merge joins the parts."),
-            click.option("--threads", default=1, show_default=True, help="Threads of torch while kernels run."),
+            click.option(
+                "--threads", type=click.IntRange(1, MOST_THREADS), default=1, show_default=True, help="Of torch, for kernels."
+            ),
         ]
     ):
         function = option(function)

@@ -6,6 +6,7 @@ Imports nothing of weight itself, so that the server can be started first and im
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 import types
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ ISOLATE: tuple[Isolate, ...] = ("always", "outside", "never")
 
 TIMEOUT_SECONDS = 60.0
 """What a kernel in a process of its own may take for all its calls of a case, where nothing else is said."""
+
+MOST_THREADS = max(256, os.cpu_count() or 1)
+"""Millions of them end the process inside OpenMP."""
 
 PRELOADED = ["torch", "suite.execution.preloaded"]
 

@@ -32,7 +32,7 @@ from suite.configuration import (
     unlike_facts,
 )
 from suite.formats import DTYPES
-from suite.isolation import ISOLATE, TIMEOUT_SECONDS, start_server
+from suite.isolation import ISOLATE, MOST_THREADS, TIMEOUT_SECONDS, start_server
 from suite.ops import NAMES
 from suite.store import FULL, Store, StoreError, held, read_environment, read_records, refuse_records
 
@@ -320,8 +320,8 @@ def session_of(config: pytest.Config) -> Session:
         _check_device(option.device)
         if option.resume and option.out is None:
             raise pytest.UsageError("--resume goes on with the run in a folder: name it with --out")
-        if option.threads < 1:
-            raise pytest.UsageError(f"--threads {option.threads} must be at least 1")
+        if not 1 <= option.threads <= MOST_THREADS:
+            raise pytest.UsageError(f"--threads {option.threads} must be from 1 to {MOST_THREADS}")
         try:
             shards(option.shard)
             session = Session(config)
