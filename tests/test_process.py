@@ -62,7 +62,9 @@ def kernel_file(folder, body):
 HANGS = "open(os.environ['MARK'], 'a').close(); ctypes.PyDLL(None).pause()"
 
 
-def test_a_process_that_was_killed_says_how_it_ended_whatever_is_asked_of_it():
+@pytest.mark.parametrize("attempt", range(10))
+def test_a_process_that_was_killed_says_how_it_ended_whatever_is_asked_of_it(attempt):
+    """Ten times: the server tells the exit code a moment before it closes what tells that there is one."""
     process = KernelProcess(method="forkserver", memory_bytes=None)
     process.kill()
     with pytest.raises(DiedError, match="its process was killed by SIGKILL, after a call had returned"):

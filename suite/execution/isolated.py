@@ -229,7 +229,7 @@ class Isolated(Host):
             raise RuntimeError(str(error)) from None
         if "error" in answer:
             raise RuntimeError(answer["error"])
-        works, fails = process.read(answer["tensors"])
+        works, fails = process.memory.read(answer["tensors"])
         return Domain(works.numpy(), fails.numpy(), answer["why"])
 
     def _drop(self, server: _Server) -> None:
@@ -244,7 +244,7 @@ def _outcome(answer: Mapping[str, Any], process: KernelProcess, server: _Server)
     given = {f.name: answer[f.name] for f in fields(Outcome)}
     printed = process.printed(kept_bytes=KEPT_CHARACTERS)
     given |= {
-        "value": process.read(answer["value"])[0] if answer["value"] is not None else None,
+        "value": process.memory.read(answer["value"])[0] if answer["value"] is not None else None,
         "state_changes": tuple(answer["state_changes"]),
         "warnings": (*server.warnings, *answer["warnings"]),
         "output": "\n".join(text for text in (answer["output"], printed) if text),

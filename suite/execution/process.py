@@ -14,7 +14,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from suite import isolation
 from suite.execution import child
 from suite.execution.limits import killings_for_memory
 from suite.execution.printed import KEPT_BYTES, Printed
-from suite.execution.wire import Description, SharedMemory
+from suite.execution.wire import SharedMemory
 
 RAN_OUT = "its process ran out of memory"
 SERVER_GONE = 255
@@ -71,13 +71,10 @@ class KernelProcess:
 
     def send(self, request: Mapping[str, Any]) -> None:
         """Sends a request. Raises DiedError where the process has ended since its last answer."""
-        if any(descriptor == self._process.sentinel for descriptor, _ in self._poll.poll(0)):
+        if self._process.exitcode is not None:  # the sentinel comes late: the server tells the exit code, then closes it
             raise self._died("after a call had returned")
         with contextlib.suppress(OSError):
             self._connection.send_bytes(json.dumps(request).encode())
-
-    def read(self, descriptions: Sequence[Description]) -> tuple[torch.Tensor, ...]:
-        return self.memory.read(descriptions)
 
     def printed(self, *, kept_bytes: int = KEPT_BYTES) -> str:
         """What C code and the like printed for the answer just received, its end where that is long."""
@@ -144,7 +141,7 @@ class KernelProcess:
 
     def _died(self, doing: str, *, closed: bool = False) -> DiedError:
         """Why the process is gone, from its exit code and its last words."""
-        self._process.join(0.5 if closed else 10)
+        self._process.join(5 if closed else 10)  # a busy machine takes a while to tell of an end
         code = self._process.exitcode
         output = self._printed.rest()
         self.kill()
