@@ -19,8 +19,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from suite import isolation
 from suite.execution import child
 from suite.execution.limits import killings_for_memory
