@@ -13,6 +13,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -44,6 +45,25 @@ class _Positive(click.FloatRange):
         if number != number:
             self.fail(f"{value!r} is not a number above 0", param, context)
         return float(number)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What the options of selection() say: what runs, and where."""
+
+    ops: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    device: str
+    direction: str
+    patterns: tuple[str, ...]
+    strict: bool
+    known: tuple[Path, ...]
+    resume: bool
+    shard: str
+    threads: int
+    isolate: Isolate
+    timeout: float
+    memory: float | None
 
 
 POSITIVE = _Positive()
@@ -118,7 +138,7 @@ def run(
     if selected["resume"] and out is None:
         misuse("--resume goes on with the run in a folder: name it with --out")
     with _holding(folder, resume=selected["resume"]):
-        result = _run(kernels, profile, out=folder, measure=chapters, **selected)
+        result = _run(kernels, profile, Selection(**selected), out=folder, measure=chapters)
         _write_json(json_file, result)
         if result.records:
             _print_summary(result, verbose=False)
@@ -153,11 +173,11 @@ def check(
         misuse("--resume goes on with the run in a folder: name it with --out")
     with _holding(out, resume=selected["resume"]):
         if input_file is not None:
-            result = _check_input(kernels, input_file, settings, out=out, **selected)
+            result = _check_input(kernels, input_file, settings, Selection(**selected), out=out)
         elif settings:
             misuse("--option goes with --input; a case has its options in its id")
         else:
-            result = _run(kernels, profile, out=out, **selected)
+            result = _run(kernels, profile, Selection(**selected), out=out)
         _write_json(json_file, result)
         if result.records:
             _print_summary(result, verbose=True)
@@ -291,7 +311,6 @@ def reproduce(record: str, runs: Path) -> None:
                 oracle=Oracle(default_folder()),
                 known=default_known_failures(),
                 strict=recorded.strict,
-                timeout=TIMEOUT_SECONDS,
             )
     except ValueError as error:
         misuse(str(error))
@@ -425,39 +444,21 @@ def doctor(kernels: tuple[str, ...], op: str, dtypes: tuple[str, ...], device: s
     sys.exit(0 if healthy else 1)
 
 
-def _run(
-    kernels: Sequence[str],
-    profile: str,
-    *,
-    out: Path | None,
-    ops: tuple[str, ...],
-    dtypes: tuple[str, ...],
-    device: str,
-    direction: str,
-    patterns: tuple[str, ...],
-    strict: bool,
-    known: tuple[Path, ...],
-    resume: bool,
-    shard: str,
-    threads: int,
-    isolate: Isolate,
-    timeout: float,
-    memory: float | None,
-    measure: bool = False,
-) -> Result:
+def _run(kernels: Sequence[str], profile: str, selected: Selection, *, out: Path | None, measure: bool = False) -> Result:
     from suite.run import MisuseError, run_cases
 
-    arguments = [f"--profile={profile}", f"--device={device}", f"--shard={shard}", f"--threads={threads}"]
-    arguments += [f"--isolate={isolate}", f"--timeout={timeout}"] + ([f"--memory={memory}"] if memory is not None else [])
-    arguments += ["--resume"] if resume else []
+    arguments = [f"--profile={profile}"]
+    arguments += [f"--{name}={getattr(selected, name)}" for name in ("device", "shard", "threads", "isolate", "timeout")]
+    arguments += [f"--memory={selected.memory}"] if selected.memory is not None else []
+    arguments += ["--resume"] if selected.resume else []
     arguments += [f"--out={out}"] if out is not None else []
-    arguments += ["--ignore-declarations"] if strict else []
+    arguments += ["--ignore-declarations"] if selected.strict else []
     for name, values in (
-        ("op", ops),
+        ("op", selected.ops),
         ("kernel", kernels),
-        ("dtype", dtypes),
-        ("case", patterns),
-        ("known-failures", known),
+        ("dtype", selected.dtypes),
+        ("case", selected.patterns),
+        ("known-failures", selected.known),
     ):
         if "--" in map(str, values):
             misuse(f"--{name} '--' names nothing")
@@ -472,21 +473,9 @@ def _check_input(
     kernels: Sequence[str],
     input_file: Path,
     settings: Sequence[str],
+    selected: Selection,
     *,
     out: Path | None,
-    ops: tuple[str, ...],
-    dtypes: tuple[str, ...],
-    device: str,
-    direction: str,
-    patterns: tuple[str, ...],
-    strict: bool,
-    known: tuple[Path, ...],
-    resume: bool,
-    shard: str,
-    threads: int,
-    isolate: Isolate,
-    timeout: float,
-    memory: float | None,
 ) -> Result:
     """Judges kernels on the inputs in a file, in the logits' own dtype, or in the dtypes given where they hold the values."""
     import torch
@@ -504,10 +493,11 @@ def _check_input(
     from suite.store import Store, StoreError
     from suite.tensors import dtype_name, to_numpy
 
-    if patterns or known or resume or shard != "1/1":
+    if selected.patterns or selected.known or selected.resume or selected.shard != "1/1":
         misuse("--input judges one input; it goes with none of --case, --known-failures, --resume, --shard")
-    if len(ops) != 1:
+    if len(selected.ops) != 1:
         misuse("--input needs exactly one --op")
+    ops, dtypes, device = selected.ops, selected.dtypes, selected.device
     closing = contextlib.ExitStack()
     try:
         op, options = get_op(ops[0]), _parse_options(ops[0], settings)
@@ -521,9 +511,11 @@ def _check_input(
                 if tensors[name].is_floating_point() and not get_format(dtype).holds(values):
                     raise ValueError(f"{input_file} has values of {name} that {dtype} cannot hold")
         op.problem(inputs, op.resolve_options(options, {name: tuple(values.shape) for name, values in inputs.items()}))
-        torch.set_num_threads(threads)
+        torch.set_num_threads(selected.threads)
         oracle, environment = Oracle(default_folder()), probe(device)
-        hosts = closing.enter_context(Hosts(isolate=isolate, memory_gibibytes=memory, timeout=timeout))
+        hosts = closing.enter_context(
+            Hosts(isolate=selected.isolate, memory_gibibytes=selected.memory, timeout=selected.timeout)
+        )
         store = Store(out) if out is not None else None
         if store is not None:
             store.write_environment(environment)
@@ -544,10 +536,10 @@ def _check_input(
                         dtype=dtype,
                         device=device,
                         host=hosts.of(kernel),
-                        timeout=timeout,
+                        timeout=selected.timeout,
                         oracle=oracle,
                         store=store,
-                        strict=strict,
+                        strict=selected.strict,
                         env_id=environment["env_id"],
                         inputs=inputs,
                         input_file=str(input_file),

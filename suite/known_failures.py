@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from suite.records import PASSING, STATUSES, Record
+from suite.regular_files import open_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,8 @@ class KnownFailure:
 def read(path: Path) -> list[KnownFailure]:
     """The entries of a file. Raises ValueError naming file and line for a missing file or a malformed line."""
     try:
-        if path.exists() and not path.is_file():
-            raise ValueError("it is not a regular file")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with open_regular(path) as file:
+            lines = file.read().decode("utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise ValueError(f"known-failures file {str(path)!r} cannot be read: {error}") from None
     entries = []

@@ -86,7 +86,7 @@ def read(cls: type[T], data: Any, *, noun: str, schema: Schema) -> T:
 def check(value: Any, schema: Schema, name: str) -> None:
     """Raises ValueError, naming the value by `name`, where the schema does not allow it. Knows the keywords used here."""
     if "anyOf" in schema:
-        if not any(_holds(value, one) for one in schema["anyOf"]):
+        if not any(conforms(value, one) for one in schema["anyOf"]):
             words = (f"one of {', '.join(one['enum'])}" if "enum" in one else NAMES[one["type"]] for one in schema["anyOf"])
             raise ValueError(f"{name}={_shown(value)} must be {' or '.join(words)}")
         return
@@ -112,7 +112,8 @@ def check(value: Any, schema: Schema, name: str) -> None:
                 check(item, inner, f"{name}.{key:.{SHOWN}}")
 
 
-def _holds(value: Any, schema: Schema) -> bool:
+def conforms(value: Any, schema: Schema) -> bool:
+    """Whether check() lets the value pass."""
     try:
         check(value, schema, "")
     except ValueError:

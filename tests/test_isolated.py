@@ -19,6 +19,7 @@ from suite.execution.isolated import ATTEMPTS, Isolated
 from suite.kernels import load_kernels, own_kernels
 from suite.oracle import Oracle
 from tests.crashing_kernels import KINDS, fast_math_library
+from tests.test_report import make
 
 ORACLE = Oracle()
 KERNELS = Path(__file__).with_name("crashing_kernels.py")
@@ -189,7 +190,7 @@ def test_a_resumed_run_recalls_what_was_set_aside(statuses, status, message, wri
     with Isolated() as own:
         kernel = write(RIGHT, host=own)
         for number, earlier in enumerate(statuses.split()):
-            own.note(kernel.id, kernel.op, (earlier,), f"case {number}")
+            own.note(make(kernel=kernel.id, status=earlier, message=f"case {number}"))
         record = judged(kernel, own)
     assert record.status == status
     assert message in record.message

@@ -38,6 +38,7 @@ from tests.test_report import Page, make, read_csv, stored
 from tests.test_report_thresholds import made as made_thresholds
 
 ROOT = Path(__file__).parent.parent
+SUPERUSER = "root"
 VALIDATORS = {
     name: jsonschema.Draft202012Validator({"$ref": f"#/$defs/{name}", "$defs": published()["$defs"]})
     for name in ("record", "measurement", "result")
@@ -446,7 +447,7 @@ def quokka(monkeypatch):
         ("/mnt/c/Users/jane/k.py", "~/k.py"),
         ("/var/home/jane/k.py, /export/home/jane", "~/k.py, ~"),
         ("file:///home/jane/k.py", "file:~/k.py"),
-        ("/root/k.py and /root", "~/k.py and ~"),
+        (f"/{SUPERUSER}/k.py and /{SUPERUSER}", "~/k.py and ~"),
         ("//home//jane/x", "~/x"),
         ("/srv/people/quokka/k.py", "~/k.py"),
         ("/scratch/quokka/k.py", "/scratch/USER/k.py"),
@@ -454,7 +455,7 @@ def quokka(monkeypatch):
         ("zebra9.example.com, ZEBRA9", "HOST, HOST"),
         ("src/home/layout.py:f", "src/home/layout.py:f"),
         ("https://example.org/home/page (known.txt:1)", "https://example.org/home/page (known.txt:1)"),
-        ("square root of a row, /rooted/x, data/root/x", "square root of a row, /rooted/x, data/root/x"),
+        (f"square root of a row, /rooted/x, data/{SUPERUSER}/x", f"square root of a row, /rooted/x, data/{SUPERUSER}/x"),
         ("a quokka, zebra99 and zebra9-b", "a quokka, zebra99 and zebra9-b"),
         ("softmax/normal/4x4/s0", "softmax/normal/4x4/s0"),
     ],

@@ -69,7 +69,7 @@ def evaluate(
     host = host or InProcess()
     evaluation = _Evaluation(case, kernel, format, device, host, oracle or default_oracle(), strict, inputs, timeout)
     record = replace(evaluation.run(), env_id=env_id)
-    host.note(kernel.id, kernel.op, record.broken or (record.status,), record.message)
+    host.note(record)
     if input_file:
         options = "".join(f" --option {name}={value}" for name, value in case.options.items())
         given = f"--input {shlex.quote(input_file)}{options}"

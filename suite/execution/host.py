@@ -13,7 +13,7 @@ import time
 import traceback
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
@@ -27,6 +27,7 @@ from suite.isolation import TIMEOUT_SECONDS
 from suite.judge import check_output
 from suite.kernels import Kernel
 from suite.ops import get_op
+from suite.records import Record
 from suite.tensors import bits, dtype_name
 
 KEPT_CHARACTERS = 2000
@@ -82,9 +83,9 @@ class Host(ABC):
         timed_out, where the host can end it.
         """
 
-    def note(self, kernel: str, op: str, statuses: Sequence[str], message: str) -> None:  # noqa: B027 - most need not know
-        """Hears what became of each case of a kernel, in order, those of a run that is resumed among them: all the statuses
-        that hold, and the record's message. A host of processes sets kernels aside by it.
+    def note(self, record: Record) -> None:  # noqa: B027 - most need not know
+        """Hears what became of each case of a kernel, in order, those of a run that is resumed among them. A host of processes
+        sets kernels aside by it.
         """
 
     def call(self, kernel: Kernel, inputs: torch.Tensor | tuple[torch.Tensor, ...], options: Mapping[str, Any]) -> Outcome:

@@ -50,7 +50,7 @@ class Hosts:
 
     def recall(self, record: Record) -> None:
         """Tells of the records of a run that is resumed, one after the other: what was set aside stays so."""
-        self._elsewhere.note(record.kernel, record.op, record.broken or (record.status,), record.message)
+        self._elsewhere.note(record)
 
     def close(self) -> None:
         self._elsewhere.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NoReturn
 
@@ -17,6 +17,7 @@ from suite.execution.wire import START
 from suite.formats import Format
 from suite.kernels import Domain, Kernel, UnloadableError, from_description
 from suite.ops.rows import RowFacts
+from suite.records import Record
 
 ATTEMPTS = 3
 """How many processes in a row a kernel may kill before it is set aside."""
@@ -155,12 +156,13 @@ class Isolated(Host):
         output = error.output[-KEPT_CHARACTERS:]
         return Outcome(status=error.status, message=str(error), output=output, elapsed_seconds=seconds, lost=True)
 
-    def note(self, kernel: str, op: str, statuses: Sequence[str], message: str) -> None:
-        server = self._servers.setdefault((kernel, op), _Server())
+    def note(self, record: Record) -> None:
+        server = self._servers.setdefault((record.kernel, record.op), _Server())
+        statuses = record.broken or (record.status,)
         if "not_run" in statuses:
-            server.set_aside = message
-        elif "crashed" in statuses or "timed_out" in statuses or ("out_of_memory" in statuses and RAN_OUT in message):
-            server.deaths.append(f"{statuses[0]}, {message.splitlines()[-1].strip()}")
+            server.set_aside = record.message
+        elif {"crashed", "timed_out"} & {*statuses} or ("out_of_memory" in statuses and RAN_OUT in record.message):
+            server.deaths.append(f"{statuses[0]}, {record.message.splitlines()[-1].strip()}")
         elif "unsupported" not in statuses:
             server.deaths.clear()
 

@@ -78,14 +78,6 @@ THRESHOLDS = {"anyOf": [REASON, MEASURED]}
 LIBM = _object(exp_ulp=NUMBER, log_ulp=NUMBER, points=COUNT, against=TEXT)
 
 
-def conforms(value: Any, shape: schema.Schema) -> bool:
-    try:
-        schema.check(value, shape, "")
-    except ValueError:
-        return False
-    return True
-
-
 def sound(measurements: Sequence[Measurement]) -> tuple[list[Measurement], list[str]]:
     """The measurements that a chapter can show, and a sentence for each chapter about those that are left out."""
     shapes = {"exponential": EXPONENTIAL, "thresholds": THRESHOLDS}
@@ -93,7 +85,7 @@ def sound(measurements: Sequence[Measurement]) -> tuple[list[Measurement], list[
     for m in measurements:
         if m.kind not in shapes:
             continue
-        if m.op in LABELS and m.dtype in DTYPES and conforms(m.data, shapes[m.kind]) and _consistent(m.data):
+        if m.op in LABELS and m.dtype in DTYPES and schema.conforms(m.data, shapes[m.kind]) and _consistent(m.data):
             kept.append(m)
         else:
             left_out[m.kind] += 1

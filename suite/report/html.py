@@ -8,7 +8,7 @@ from typing import Any
 
 from suite.records import SUMMARY_CLASSES, Record, summary_class
 from suite.report.answers import answers
-from suite.report.chapters import LIBM, conforms, sound
+from suite.report.chapters import LIBM, sound
 from suite.report.presentable import bounded, presentable
 from suite.report.profile import COLUMNS, profile_context
 from suite.report.summaries import (
@@ -23,6 +23,7 @@ from suite.report.summaries import (
     worst_cases,
 )
 from suite.report.thresholds import threshold_context
+from suite.schema import conforms
 from suite.store import Run
 
 
