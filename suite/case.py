@@ -11,6 +11,7 @@ import numpy as np
 
 from suite import inputs
 from suite.formats import DTYPES, Array, Format
+from suite.inputs import attention, attention_tensors, states
 from suite.inputs.draws import Draw
 from suite.inputs.layouts import LAYOUTS
 from suite.inputs.targets import TARGETS, indices, probabilities
@@ -20,16 +21,25 @@ PROFILES = ("smoke", "quick", "standard", "full")
 SEEDS = {"smoke": 1, "quick": 1, "standard": 1, "full": 20}
 """How many seeds each profile runs; cases of a smaller profile are part of every larger one."""
 
+SIZES = ("keys", "key_heads", "value_size")
+"""The sizes of attention that its queries do not tell; the queries' own by default."""
+
+LOWEST = (
+    "unjudged by contract: a row masked by the format's lowest number has another result in exact arithmetic than in any kernel"
+)
+
 CASE_ATTRIBUTE = "__softmax_suite_case__"
-_ID = re.compile(r"(?P<op>\w+)/(?P<family>\w+)/(?P<shape>\d+(x\d+)*)(?P<settings>(/\w+=[\w.+-]+)*)/s(?P<seed>\d+)")
+_ID = re.compile(r"(?P<op>\w+)/(?P<family>\w+)/(?P<shape>\d+(x\d+)*)(?P<settings>(/\w+=[\w.,+-]+)*)/s(?P<seed>\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One input for one op.
 
-    family: input family. shape: of the logits. options: of the op, as given. layout: of the logits in memory. target: what
-    cross_entropy's targets are, "indices" or "probabilities". laws: relations to check besides accuracy.
+    family: input family. shape: of the first tensor. options: of the op, as given. layout: of the op's tensors in memory.
+    target: what cross_entropy's targets are, "indices" or "probabilities". tensors: of attention, the sizes that the queries
+    do not tell (keys, key_heads, value_size) and the kinds of its further tensors, by name. laws: relations to check besides
+    accuracy.
     profile: the smallest profile that runs it. why: the law, one sentence. source: where it comes from.
     """
 
@@ -39,6 +49,7 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
     layout: str = "contiguous"
     target: str = "indices"
+    tensors: Mapping[str, Any] = field(default_factory=dict)
     laws: tuple[str, ...] = ()
     seed: int = 0
     profile: str = "smoke"
@@ -49,13 +60,19 @@ class Case:
         for name, valid in (("layout", LAYOUTS), ("target", TARGETS)):
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(valid)}")
+        if self.op == "attention":
+            self._sizes()
+            self._kinds()
+        elif self.tensors:
+            raise ValueError(f"tensors={dict(self.tensors)!r} is attention's; {self.op} has none")
 
     @property
     def id(self) -> str:
         settings = dict(self.options)
         settings |= {"layout": self.layout} if self.layout != "contiguous" else {}
         settings |= {"target": self.target} if self.target != "indices" else {}
-        shown = "".join(f"/{name}={value}" for name, value in settings.items())
+        settings |= self.tensors
+        shown = "".join(f"/{name}={setting_text(value)}" for name, value in settings.items())
         return f"{self.op}/{self.family}/{'x'.join(map(str, self.shape))}{shown}/s{self.seed}"
 
     @classmethod
@@ -65,19 +82,21 @@ class Case:
         if match is None:
             raise ValueError(f"case id {id!r} is not op/family/ROWSxN[/OPTION=VALUE...]/sSEED")
         op = get_op(match["op"])
-        family = inputs.get_family(match["family"])
+        fixed = fixed_shape(op.name, match["family"])
         shape = tuple(int(n) for n in match["shape"].split("x"))
-        if family.fixed_shape is not None and family.fixed_shape != shape:
-            raise ValueError(f"{family.name} has the shape {'x'.join(map(str, family.fixed_shape))}, not {match['shape']}")
+        if fixed not in (None, shape):
+            raise ValueError(f"{match['family']} has the shape {'x'.join(map(str, fixed or ()))}, not {match['shape']}")
         options = dict(setting.split("=") for setting in match["settings"].split("/")[1:])
         layout, target = options.pop("layout", "contiguous"), options.pop("target", "indices")
+        tensors = {name: options.pop(name) for name in list(options) if name in (*SIZES, *op.optional)} if op.optional else {}
         case = cls(
             op=op.name,
-            family=family.name,
+            family=match["family"],
             shape=shape,
             options={name: _option(op, name, text) for name, text in options.items()},
             layout=layout,
             target=target,
+            tensors={name: _size(name, text) if name in SIZES else text for name, text in tensors.items()},
             laws=laws,
             seed=int(match["seed"]),
         )
@@ -87,6 +106,10 @@ class Case:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the inputs, by argument."""
         op = get_op(self.op)
+        if self.op == "attention":
+            return _shapes(self._sizes(), self._kinds())
+        if self.op == "merge_states":
+            return {name: self.shape if name.startswith("o") else self.shape[:-1] for name in op.arguments}
         shapes = {op.arguments[0]: self.shape}
         if "target" in op.arguments:
             axis = op.axis(self.options, self.shape)
@@ -94,15 +117,49 @@ class Case:
             shapes["target"] = self.shape if self.target == "probabilities" else classless
         return shapes
 
+    @property
+    def unjudged(self) -> str:
+        """Why no kernel's numbers can be judged on this case; empty where they can."""
+        return LOWEST if self.op == "attention" and self.tensors.get("mask") == "lowest" else ""
+
     def resolved_options(self) -> dict[str, Any]:
         """The options with defaults. Raises ValueError for one that has no meaning for this shape."""
-        return get_op(self.op).resolve_options(self.options, self.shapes())
+        shared = {"enable_gqa": True} if "key_heads" in self.tensors and self.tensors["key_heads"] != self.shape[1] else {}
+        return get_op(self.op).resolve_options({**shared, **self.options}, self.shapes())
+
+    def _sizes(self) -> attention.Sizes:
+        """The sizes of attention's tensors. Raises ValueError for a name or a number that is none."""
+        if len(self.shape) != 4:
+            raise ValueError(f"attention has q of four dims, batch, heads, length, head size; got {list(self.shape)}")
+        batch, heads, length, head_size = self.shape
+        return attention.Sizes(
+            batch=batch,
+            heads=heads,
+            length=length,
+            head_size=head_size,
+            key_heads=self.tensors.get("key_heads", heads),
+            keys=self.tensors.get("keys", length),
+            value_size=self.tensors.get("value_size", head_size),
+        )
+
+    def _kinds(self) -> dict[str, str]:
+        """The kinds of attention's further tensors, by name. Raises ValueError for one that there is not."""
+        kinds = {name: kind for name, kind in self.tensors.items() if name not in SIZES}
+        for name, kind in kinds.items():
+            attention_tensors.get_kind(name, kind)
+        return kinds
 
     def inputs(self, format: Format) -> dict[str, Array]:
         """The inputs by argument, the same bits on every machine: float64 logits of `shape`, every finite value a number of
         `format`, and what else the op takes.
         """
         op, options = get_op(self.op), self.resolved_options()
+        if self.op == "attention":
+            sizes, kinds = self._sizes(), self._kinds()
+            further = {name: attention_tensors.tensor(name, kind, sizes, format, self.seed) for name, kind in kinds.items()}
+            return attention.build(self.family, sizes, format, self.seed) | further
+        if self.op == "merge_states":
+            return states.build(self.family, self.shape, format, self.seed)
         axis = op.axis(options, self.shape)
         others, n = self.shape[:axis] + self.shape[axis + 1 :], self.shape[axis]
         rows = inputs.build(self.family, int(np.prod(others)), n, format, self.seed)
@@ -120,6 +177,39 @@ class Case:
         return found
 
 
+def fixed_shape(op: str, family: str) -> tuple[int, ...] | None:
+    """The shape of the op's family of captured data, None for one that has any. Raises ValueError with the valid names."""
+    if op == "attention":
+        sizes = attention.get_family(family).fixed
+        return None if sizes is None else sizes.q
+    if op == "merge_states":
+        states.get_family(family)
+        return None
+    return inputs.get_family(family).fixed_shape
+
+
+def _shapes(sizes: attention.Sizes, kinds: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
+    """The shapes of attention's tensors; of a mask, the one that it broadcasts to."""
+    further = {
+        "mask": (sizes.batch, sizes.heads, sizes.length, sizes.keys),
+        "alibi_slopes": (sizes.heads,),
+        "sink": (sizes.heads,),
+        "kv_lengths": (sizes.batch,),
+    }
+    return {"q": sizes.q, "k": sizes.k, "v": sizes.v} | {name: further[name] for name in kinds}
+
+
+def setting_text(value: Any) -> str:
+    """A setting as it stands in a case id."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _size(name: str, text: str) -> int:
+    if not text.isdecimal() or str(int(text)) != text:
+        raise ValueError(f"{name}={text!r} must be a whole number")
+    return int(text)
+
+
 def _unrows(rows: Array, others: tuple[int, ...], axis: int) -> Array:
     return np.ascontiguousarray(np.moveaxis(rows.reshape(*others, rows.shape[1]), -1, axis))
 
@@ -127,10 +217,13 @@ def _unrows(rows: Array, others: tuple[int, ...], axis: int) -> Array:
 def _option(op: Op, name: str, text: str) -> Any:
     """The value of an option in a case id. Raises ValueError for an unknown option or a value that cannot be one."""
     if name not in op.options:
-        raise ValueError(f"{op.name} has no option {name!r}; valid options: {', '.join(op.options)}, layout, target")
+        settings = (*op.options, "layout", *((*SIZES, *op.optional) if op.optional else ("target",)))
+        raise ValueError(f"{op.name} has no option {name!r}; valid options: {', '.join(settings)}")
     value = parse_option(op, name, text)
-    if str(value) != text:
-        raise ValueError(f"{name}={text} must be written {value} in a case id: an id names one case, and a case has one id")
+    if setting_text(value) != text:
+        raise ValueError(
+            f"{name}={text} must be written {setting_text(value)} in a case id: an id names one case, and a case has one id"
+        )
     return value
 
 
@@ -144,6 +237,7 @@ class CaseSpecification:
     options: tuple[Mapping[str, Any], ...]
     layout: str
     target: str
+    tensors: tuple[Mapping[str, Any], ...]
     dtypes: tuple[str, ...]
     laws: tuple[str, ...]
     why: str
@@ -164,6 +258,7 @@ class CaseSpecification:
                 options=options,
                 layout=self.layout,
                 target=self.target,
+                tensors=tensors,
                 laws=self.laws,
                 seed=seed,
                 profile=name,
@@ -174,7 +269,8 @@ class CaseSpecification:
             for name in chosen
             for shape in self.shapes.get(name, ())
             for options in self.options
-            for seed in range(1 if inputs.get_family(self.family).fixed_shape else SEEDS[profile])
+            for tensors in self.tensors
+            for seed in range(1 if fixed_shape(op, self.family) else SEEDS[profile])
         ]
 
 
@@ -189,23 +285,22 @@ def case(
     options: Mapping[str, Any] | Sequence[Mapping[str, Any]] = ({},),
     layout: str = "contiguous",
     target: str = "indices",
+    tensors: Mapping[str, Any] | Sequence[Mapping[str, Any]] = ({},),
     dtypes: tuple[str, ...] = DTYPES,
     laws: tuple[str, ...] = (),
 ) -> Callable[[T], T]:
     """Makes a test function a case: it runs for every op, shape, seed, kernel and dtype that the run selects.
 
     shapes: profile -> shapes; the default is LADDER, or the shape of the captured data. options: of the op,
-    or several of them, each of which makes a case. dtypes: in which it says something.
+    or several of them, each of which makes a case; tensors: of attention, likewise. dtypes: in which it says something.
     The function's docstring is the law. Raises ValueError for an unknown op, family, profile or law, and without a docstring.
     """
     from suite.laws import get_law
 
-    chosen = inputs.get_family(family)
-    for op in ops:
-        get_op(op)
+    fixed = {fixed_shape(get_op(op).name, family) for op in ops} - {None}
     for law in laws:
         get_law(law)
-    ladder = shapes or ({"smoke": [chosen.fixed_shape]} if chosen.fixed_shape else LADDER)
+    ladder = shapes or ({"smoke": [shape for shape in fixed if shape]} if fixed else LADDER)
     if not set(ladder) <= set(PROFILES):
         raise ValueError(f"shapes has the profiles {sorted(ladder)}; expected some of {', '.join(PROFILES)}")
 
@@ -217,7 +312,8 @@ def case(
             ops=ops,
             family=family,
             shapes=ladder,
-            options=(dict(options),) if isinstance(options, Mapping) else tuple(dict(chosen) for chosen in options),
+            options=_several(options),
+            tensors=_several(tensors),
             layout=layout,
             target=target,
             dtypes=dtypes,
@@ -229,6 +325,10 @@ def case(
         return function
 
     return declare
+
+
+def _several(given: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    return (dict(given),) if isinstance(given, Mapping) else tuple(dict(one) for one in given)
 
 
 LADDER: Mapping[str, Sequence[tuple[int, ...]]] = {

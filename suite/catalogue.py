@@ -11,10 +11,10 @@ from suite.case import CASE_ATTRIBUTE, PROFILES, CaseSpecification
 
 
 def ops() -> Iterator[str]:
-    from suite.ops import JUDGED, NAMES, get_op
+    from suite.ops import NAMES, get_op
 
-    for name in JUDGED:
-        yield f"{name:<14}{get_op(name).summary}{'' if name in NAMES else ' (judge only: no kernels or cases yet)'}"
+    for name in NAMES:
+        yield f"{name:<14}{get_op(name).summary}"
 
 
 def kernels() -> Iterator[str]:

@@ -22,7 +22,7 @@ import click
 from suite.case import PROFILES
 from suite.formats import DTYPES
 from suite.isolation import ISOLATE, MOST_THREADS, TIMEOUT_SECONDS, Isolate
-from suite.ops import JUDGED, NAMES
+from suite.ops import NAMES, ROW_OPS
 from suite.version import __version__
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def check(
 
 
 @cli.command()
-@click.option("--op", required=True, type=click.Choice(JUDGED))
+@click.option("--op", required=True, type=click.Choice(NAMES))
 @click.option(
     "--tensors",
     required=True,
@@ -323,7 +323,7 @@ def reproduce(record: str, runs: Path) -> None:
 
 
 @cli.command()
-@click.option("--op", required=True, type=click.Choice(NAMES))
+@click.option("--op", required=True, type=click.Choice(ROW_OPS))
 @click.option("--shape", metavar="ROWSxN", help="Shape of the input, or the length of its rows: 32x8192, 8192.")
 @click.option("--dtype", type=click.Choice(DTYPES), help="Of the output. Default: that of the input file.")
 @click.option("--dim", default=-1, show_default=True, help="The reduced dim.")
@@ -508,7 +508,7 @@ def _check_input(
         inputs, records = {name: to_numpy(tensor) for name, tensor in tensors.items()}, []
         for dtype in dtypes or (dtype_name(logits),):
             for name, values in inputs.items():
-                if tensors[name].is_floating_point() and not get_format(dtype).holds(values):
+                if tensors[name].is_floating_point() and not op.input_format(name, get_format(dtype)).holds(values):
                     raise ValueError(f"{input_file} has values of {name} that {dtype} cannot hold")
         op.problem(inputs, op.resolve_options(options, {name: tuple(values.shape) for name, values in inputs.items()}))
         torch.set_num_threads(selected.threads)

@@ -12,7 +12,7 @@ format. NaN is never inside an interval. docs/verdict.md derives the bounds.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suite.floating_point import subnormals_kept
-from suite.formats import Array, Format, two_sum
+from suite.formats import Array, Format, get_format, two_sum
 from suite.numerics import BEST_PRACTICE, CONTRACT, Numerics, Semantics
 from suite.ops import Op, Shapes, get_op
 from suite.ops.rows import (
@@ -35,10 +35,10 @@ from suite.ops.rows import (
     Allowed,
 )
 from suite.oracle import Oracle, Reference, certified_entry
+from suite.records import by_precedence
 from suite.tensors import device_name, dtype_name, format_of, is_tensor, to_float64, to_numpy
 
 Mask = NDArray[np.bool_]
-TILES = (128, 64, 32, 16)
 TELLING_SHARE = 0.05
 
 FITTING = (
@@ -149,9 +149,9 @@ def judge(
 ) -> Judgement:
     """Judges one output of one op. Needs tensors only: torch or numpy, any device, any strides.
 
-    op: a name of `softmax-suite list ops`. inputs: the tensor x, or a mapping of the op's arguments: {"x": x},
-    {"logits": logits, "target": target}. output: what the kernel returned for them. options: such as {"dim": -1}.
-    numerics, semantics: what the kernel declares about itself; the default is best practice.
+    op: a name of `softmax-suite list ops`. inputs: the tensor x, or a mapping of the op's arguments: {"x": x}, {"logits":
+    logits, "target": target}. output: what the kernel returned for them, a tuple where the op has several. options: such as
+    {"dim": -1}. numerics, semantics: what the kernel declares about itself; the default is best practice.
 
     Raises TypeError or ValueError for misuse (unknown op or option, an input that is no tensor of a known format).
     Whatever is wrong with the output is a status.
@@ -178,17 +178,40 @@ def judge(
     with subnormals_kept():
         values: dict[str, Any] = {name: to_numpy(tensor) for name, tensor in tensors.items()}
         values |= {name: values[name] > 0 for name, tensor in tensors.items() if dtype_name(tensor) == "bool"}
-        reference = (oracle or default_oracle()).reference(definition, values, resolved, format, semantics=semantics)
-        return judge_values(definition, reference, to_float64(output), shapes, resolved, format, numerics)
+        references = (oracle or default_oracle()).references(definition, values, resolved, format, semantics=semantics)
+        outputs = [to_float64(one) for one in as_tuple(output)]
+        return judge_outputs(definition, references, outputs, shapes, resolved, format, numerics)
+
+
+def as_tuple(output: Any) -> tuple[Any, ...]:
+    """The outputs of a call: those of a tuple or list, or the one."""
+    return tuple(output) if isinstance(output, tuple | list) else (output,)
 
 
 def check_output(
     op: Op, output: Any, shapes: Shapes, dtype: str, device: str, options: Mapping[str, Any]
 ) -> tuple[str, str] | None:
-    """(status, reason) where the output is no dense tensor of the right device, shape and dtype; else None.
+    """(status, reason) where the output is no dense tensor of the right device, shape and dtype, or not as many of them as the
+    op has; else None.
 
     shapes: of the inputs, by name; dtype, device: of the logits, as they were before the call.
     """
+    parts = op.outputs(options)
+    if len(parts) == 1:
+        return _check_tensor(parts[0], output, shapes, dtype, device, options)
+    if not isinstance(output, tuple | list) or len(output) != len(parts):
+        names = ", ".join(part.name for part in parts)
+        return "wrong_type", f"returned {_describe(output)}; expected a tuple of {len(parts)} tensors: {names}"
+    for part, one in zip(parts, output, strict=True):
+        wrong = _check_tensor(part, one, shapes, part.output_format(get_format(dtype)).name, device, options)
+        if wrong is not None:
+            return wrong[0], f"{part.name}: {wrong[1]}"
+    return None
+
+
+def _check_tensor(
+    op: Op, output: Any, shapes: Shapes, dtype: str, device: str, options: Mapping[str, Any]
+) -> tuple[str, str] | None:
     expected = op.output_shape(shapes, options)
     if not is_tensor(output):
         return "wrong_type", f"returned {_describe(output)}; expected one tensor"
@@ -225,7 +248,7 @@ def judge_values(
 
     statistics: also find what is recorded and not judged, which takes as long as the verdict.
     """
-    y = op.output_rows(output, options)
+    y = op.output_rows(output, reference.problem, options)
     interval = _interval(op, reference, numerics, format)
     allowed, inside = interval.allowed, _inside(reference, interval, y)
     finite = reference.special == FINITE
@@ -247,6 +270,9 @@ def judge_values(
         )
         if holds
     ]
+    beyond = op.beyond_rows(output, reference.problem, options)
+    if beyond is not None and beyond.any() and not broken:
+        broken = ["inaccurate" if np.isfinite(output[beyond]).all() else "nonfinite"]
     ratio = _ratio(reference, interval, format, y, inside)
     judgement = Judgement(
         op=op.name,
@@ -264,13 +290,72 @@ def judge_values(
         digest=hashlib.blake2b(np.ascontiguousarray(y).tobytes(), digest_size=8).hexdigest(),
         fits=_fits(op, reference, format, y, numerics, failed) if statistics else None,
         first_failing_column=int(np.flatnonzero(failed.any(axis=0))[0]) if failed.any() else None,
-        tiles=_tiles(failed),
+        tiles=op.places(failed, reference.problem),
         numerics=str(numerics),
         tier=reference.tier,
         row_status=_row_status(escaped, inaccurate, unlawful),
         **(_statistics(op, reference, interval, format, y) if statistics else {}),
     )
-    return replace(judgement, message=_message(judgement, reference, y, failed))
+    message = _message(judgement, reference, y, failed)
+    if beyond is not None and beyond.any():
+        index = [int(i) for i in np.argwhere(beyond)[0]]
+        what = f"{int(beyond.sum())} entries cannot be right whatever the reference, the first at index {index}"
+        message += f"\n  beyond    {what}: {float(output[tuple(index)])!r}"
+    return replace(judgement, message=message)
+
+
+def failing(
+    op: Op, reference: Reference, output: Array, options: Mapping[str, Any], format: Format, numerics: Numerics
+) -> Mask:
+    """[rows, k]: the entries of an output that are not inside their interval."""
+    y = op.output_rows(output, reference.problem, options)
+    return ~_inside(reference, _interval(op, reference, numerics, format), y)
+
+
+def judge_outputs(
+    op: Op,
+    references: Sequence[Reference],
+    outputs: Sequence[Array],
+    shapes: Shapes,
+    options: Mapping[str, Any],
+    format: Format,
+    numerics: Numerics,
+    *,
+    statistics: bool = True,
+) -> Judgement:
+    """Judges the outputs of an op, each against its reference, as judge_values() does: the first one's judgement, with what is
+    broken in any.
+    """
+    judgements = [
+        judge_values(
+            part,
+            reference,
+            y,
+            shapes,
+            options,
+            part.output_format(format),
+            numerics if part is op else numerics.of(format),
+            statistics=statistics,
+        )
+        for part, reference, y in zip(op.outputs(options), references, outputs, strict=True)
+    ]
+    first, *others = judgements
+    for other in others:
+        broken = by_precedence({*first.broken, *other.broken})
+        worse = other.worst is not None and (first.worst is None or other.worst.ratio > max(first.worst.ratio, 1.0))
+        first = replace(
+            first,
+            status=broken[0] if broken else first.status,
+            broken=broken,
+            ratio=max(first.ratio, other.ratio),
+            failed=first.failed + other.failed,
+            entries=first.entries + other.entries,
+            worst=other.worst if worse else first.worst,
+            digest=hashlib.blake2b(f"{first.digest}{other.digest}".encode(), digest_size=8).hexdigest(),
+            row_status=tuple(b if a == "passed" else a for a, b in zip(first.row_status, other.row_status, strict=True)),
+            message="\n".join(one.message for one in (first, other) if one.broken) or f"{first.message}; {other.message}",
+        )
+    return first
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,11 +458,11 @@ def _worst(
     elif finite:
         exact = (hi, float(reference.lo[row, column]))
         reduced = len(reference.hi) != len(reference.problem.x)
-        if reference.tier == "float64" and not reduced:
+        if reference.tier == "float64" and not reduced and reference.problem.ordinary[row]:
             exact = certified_entry(op, reference.problem, row, column)
         expected = _digits(*exact)
     return Worst(
-        index=op.output_index(row, column, shapes, options),
+        index=op.output_index(row, column, reference.problem, shapes, options),
         row=row,
         column=column,
         got=repr(got),
@@ -445,21 +530,6 @@ def _fits(op: Op, reference: Reference, format: Format, y: Array, declared: Nume
         if interval.allowed.judged[finite].mean() >= 0.5 and _inside(reference, interval, y).all():
             return str(numerics)
     return None
-
-
-def _tiles(failed: Mask) -> dict[str, str]:
-    """Where in a tile the failures sit, for the largest tile size for which that says more than chance would."""
-    columns = np.nonzero(failed)[1]
-    described: dict[str, str] = {}
-    for size in TILES:
-        if failed.shape[1] <= size or len(columns) < 2 or described:
-            continue
-        position, counts = np.unique(columns % size, return_counts=True)
-        top = int(np.argmax(counts))
-        share = counts[top] / len(columns)
-        if share >= max(0.5, 4.0 / size):
-            described[str(size)] = f"{share:.0%} of the failures at column = {position[top]} (mod {size})"
-    return described
 
 
 def _row_status(escaped: Mask, inaccurate: Mask, unlawful: Mask) -> tuple[str, ...]:

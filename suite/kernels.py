@@ -14,7 +14,7 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -56,7 +56,8 @@ class Kernel:
     domain: (facts, format) -> Domain, or None. version: a hash of its source, or its package's version.
     slow: takes so long a call that it runs the smoke cases only, and by default from the profile standard on.
     outside: not one of this suite's own. declared: with @kernel, so that its op is its own word.
-    parameters: the names it can be called with, None for every name.
+    parameters: the names it can be called with, None for every name. names: by which other name it takes an argument of
+    the op.
     """
 
     id: str
@@ -74,9 +75,12 @@ class Kernel:
     outside: bool = False
     declared: bool = True
     parameters: frozenset[str] | None = field(default=None)
+    names: Mapping[str, str] = field(default_factory=dict)
 
-    def supports(self, options: Mapping[str, Any], format: Format, device: str) -> str | None:
-        """None, or the reason why this call is unsupported; decided before any input exists."""
+    def supports(self, options: Mapping[str, Any], format: Format, device: str, *, further: Iterable[str] = ()) -> str | None:
+        """None, or the reason why this call is unsupported; decided before any input exists. further: the names of the
+        optional tensors that it gets.
+        """
         missing = [name for name in self.requires if not _is_installed(name)]
         if missing:
             return f"{missing[0]} is not installed: pip install 'softmax-suite[{EXTRAS.get(missing[0], 'zoo')}]'"
@@ -88,23 +92,44 @@ class Kernel:
             return "numpy has no bfloat16"
         if self.adapter == "numpy" and device != "cpu":
             return "numpy runs on the CPU only"
+        for name in further:
+            if not self._takes(name):
+                return f"takes no argument {name}"
         defaults = get_op(self.op).options
         for name, value in options.items():
-            if self.parameters is not None and name not in self.parameters and value != defaults[name]:
+            if value != defaults[name] and not self._takes(name):
+                if name == "causal" and self._takes("is_causal"):
+                    if value == "top_left":
+                        continue
+                    return f"takes is_causal, which is top_left, not causal={value}"
                 return f"takes no argument {name}"
         return None
 
-    def __call__(self, *tensors: Any, options: Mapping[str, Any]) -> Any:
-        """Calls the function as f(*tensors, option=value, ...), without options that it does not take.
+    def _takes(self, name: str) -> bool:
+        return self.parameters is None or self._name(name) in self.parameters
+
+    def _name(self, name: str) -> str:
+        """By which name the function takes an argument of the op; attn_mask, torch's for mask, needs no declaration."""
+        parameters = self.parameters or frozenset()
+        if name == "mask" and "mask" not in parameters and "attn_mask" in parameters:
+            return "attn_mask"
+        return self.names.get(name, name)
+
+    def __call__(self, tensors: Mapping[str, Any], *, options: Mapping[str, Any]) -> Any:
+        """Calls the function as f(*tensors, option=value, ...), optional tensors by name, less options that it does not take.
 
         One that takes every name gets dim, and what else differs from the op's default.
         """
-        if self.parameters is not None:
-            given = {name: value for name, value in options.items() if name in self.parameters}
-        else:
-            defaults = get_op(self.op).options
-            given = {name: value for name, value in options.items() if name == "dim" or value != defaults[name]}
-        return self.call(*tensors, **given)
+        op = get_op(self.op)
+        given = {name: value for name, value in options.items() if self._takes(name)}
+        if self.parameters is None:
+            given = {name: value for name, value in given.items() if name == "dim" or value != op.options[name]}
+        elif "causal" in options and not self._takes("causal") and "is_causal" in self.parameters:
+            given["is_causal"] = options["causal"] is not None
+        given |= {name: tensor for name, tensor in tensors.items() if name in op.optional}
+        return self.call(
+            *(tensors[name] for name in op.arguments), **{self._name(name): value for name, value in given.items()}
+        )
 
 
 def _is_installed(name: str) -> bool:
@@ -129,6 +154,7 @@ def describe(kernel: Kernel) -> dict[str, Any]:
         "semantics": asdict(kernel.semantics),
         "domain": kernel.domain is not None,
         "parameters": None if kernel.parameters is None else sorted(kernel.parameters),
+        "names": dict(kernel.names),
     }
 
 
@@ -146,6 +172,7 @@ def from_description(
         semantics=Semantics(**description["semantics"]),
         domain=domain if description["domain"] else None,
         parameters=None if parameters is None else frozenset(parameters),
+        names=description["names"],
         call=call,
         outside=True,
     )
@@ -166,10 +193,12 @@ def kernel(
     adapter: str = "torch",
     domain: Callable[[RowFacts, Format], Domain] | None = None,
     slow: bool = False,
+    names: Mapping[str, str] | None = None,
 ) -> Callable[[F], F]:
     """Declares that a plain function is a kernel of `op`; the function itself is returned unchanged.
 
-    Raises ValueError for an unknown op, dtype or adapter, TypeError for an argument of another type.
+    names: by which other name it takes an argument of the op, as {"scale": "softmax_scale"}. Raises ValueError for an unknown
+    op, dtype or adapter, TypeError for an argument of another type.
     """
     get_op(op)
     for argument, value in (("dtypes", dtypes or ()), ("devices", devices or ()), ("requires", requires)):
@@ -178,6 +207,10 @@ def kernel(
     for argument, declared_as, kind in (("numerics", numerics, Numerics), ("semantics", semantics, Semantics)):
         if not isinstance(declared_as, kind):
             raise TypeError(f"{argument}={declared_as!r} must be {kind.__name__}(...)")
+    unknown = sorted(set(names or {}) - {*get_op(op).options, *get_op(op).optional})
+    if unknown:
+        valid = ", ".join((*get_op(op).optional, *get_op(op).options))
+        raise ValueError(f"names has {unknown[0]!r}, which is no argument by name of {op}; expected some of {valid}")
     if domain is not None and not callable(domain):
         raise TypeError(f"domain={domain!r} must be a function (facts, format) -> Domain")
     if name is not None and (not isinstance(name, str) or not name):
@@ -203,6 +236,7 @@ def kernel(
             domain=domain,
             slow=slow,
             parameters=_parameters(function),
+            names=dict(names or {}),
         )
         setattr(function, ATTRIBUTE, {**getattr(function, ATTRIBUTE, {}), op: declared})
         return function

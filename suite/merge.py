@@ -6,12 +6,12 @@ latest, as in any run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from suite.configuration import ALL, FILE, Configuration, differences, read_configuration, shards, unlike_facts
+from suite.configuration import ALL, FILE, Configuration, differences, in_shard, read_configuration, shards, unlike_facts
 from suite.records import Measurement, Record
 from suite.store import Store, latest, read_environment, read_measurements, read_records
 
@@ -73,8 +73,8 @@ def join(folders: Sequence[Path], *, unlike_environments: bool = False) -> Merge
     records = tuple(latest(record for part in parts for record in part.records))
     n = shards(parts[0].configuration.shard)[1]
     complete = len(numbers) == n
-    shard = ALL if complete else f"{','.join(map(str, sorted(numbers)))}/{n}"
-    planned = len(records) if not gaps else sum({p.configuration.shard: p.configuration.planned for p in parts}.values())
+    shard = ALL if complete else _name(numbers, n)
+    planned = len(records) if not gaps else _planned(parts, records)
     return Merged(
         parts=parts,
         configuration=replace(parts[0].configuration, shard=shard, planned=planned),
@@ -114,15 +114,14 @@ def _refuse_unlike(parts: Sequence[Part], *, unlike_environments: bool) -> None:
 
 
 def _gaps(parts: Sequence[Part]) -> tuple[list[str], frozenset[int]]:
-    """(what is missing in words, the numbers of the shards that are there)."""
+    """(what is missing in words, the numbers of the shards that are there). Of a shard that several parts have, all count."""
     found: list[str] = []
-    for shard in dict.fromkeys(part.configuration.shard for part in parts):
-        same = [part for part in parts if part.configuration.shard == shard]
-        have = {record.id for part in same for record in part.records}
-        planned = max(part.configuration.planned for part in same)
-        if len(have) < planned:
-            where = ", ".join(str(part.folder) for part in same)
-            found.append(f"gap: shard {shard} has {len(have)} of {planned} records ({where}); go on with it by --resume")
+    records = latest(record for part in parts for record in part.records)
+    for shard, planned in _planned_of_each(parts).items():
+        have = _of_shard(records, shard)
+        if have < planned:
+            where = ", ".join(str(part.folder) for part in parts if _name(*shards(part.configuration.shard)) == shard)
+            found.append(f"gap: shard {shard} has {have} of {planned} records ({where}); go on with it by --resume")
     numbers = frozenset[int]().union(*(shards(part.configuration.shard)[0] for part in parts))
     n = shards(parts[0].configuration.shard)[1]
     missing = [number for number in range(1, n + 1) if number not in numbers]
@@ -130,6 +129,38 @@ def _gaps(parts: Sequence[Part]) -> tuple[list[str], frozenset[int]]:
         some = ", ".join(f"{number}/{n}" for number in missing[:20]) + (" and others" if len(missing) > 20 else "")
         found.append(f"gap: of {n} shards, {some} missing")
     return found, numbers
+
+
+def _planned(parts: Sequence[Part], records: Sequence[Record]) -> int:
+    """How many records the shards of these parts will have. What two parts share counts once: as many as were planned of it,
+    where a part is of just that, else as many as there are.
+    """
+    each, total, counted = _planned_of_each(parts), 0, frozenset[int]()
+    for shard, planned in sorted(each.items(), key=lambda item: -len(shards(item[0])[0])):
+        numbers, n = shards(shard)
+        shared = _name(numbers & counted, n)
+        total += planned - (each.get(shared, _of_shard(records, shared)) if shared else 0)
+        counted |= numbers
+    return total
+
+
+def _planned_of_each(parts: Sequence[Part]) -> dict[str, int]:
+    """shard -> how many records it will have."""
+    found: dict[str, int] = {}
+    for part in parts:
+        shard = _name(*shards(part.configuration.shard))
+        found[shard] = max(part.configuration.planned, found.get(shard, 0))
+    return found
+
+
+def _of_shard(records: Sequence[Record], shard: str) -> int:
+    return sum(in_shard(record.case, shard) for record in records)
+
+
+def _name(numbers: Iterable[int], n: int) -> str:
+    """A shard as run.json names it; nothing for none."""
+    named = ",".join(map(str, sorted(numbers)))
+    return f"{named}/{n}" if named else ""
 
 
 def _overlaps(parts: Sequence[Part]) -> tuple[list[str], list[str]]:

@@ -6,7 +6,7 @@ and `--strict` ignores them all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from suite.formats import Format, compute_format, get_format
@@ -56,6 +56,11 @@ class Numerics:
     def arithmetic(self, target: Format) -> Format:
         """The format in which the kernel computes on tensors of format `target`."""
         return self.format_of("accumulate", target) or compute_format(target)
+
+    def of(self, target: Format) -> Numerics:
+        """These numerics with the name of the tensors' format in place of "input"."""
+        names = {f: target.name for f in ("accumulate", "probabilities", "scores") if getattr(self, f) == "input"}
+        return replace(self, **names)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
         """The declarations that differ from best practice, or "best practice"."""

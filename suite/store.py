@@ -2,7 +2,8 @@
 something, with a measurements-<host>-<pid>.jsonl beside it where one measured something.
 
 A line is one write() to a file opened for appending, made before append() returns: what was appended survives the death of
-every process, and killing everything loses at most the case in flight. Readers merge the files.
+every process, and killing everything loses at most the case in flight. Readers merge the files. Nothing is written that they
+would not take.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,9 +28,14 @@ LOCK = ".lock"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """The errors of a disk that takes nothing more."""
 
+CUT_CHARACTERS = 10_000
+"""What is kept of a text of a record that is too long for its readers; ordinary records have less in all."""
+
 
 class StoreError(Exception):
-    """A run folder that takes no more: what was recorded before is whole, and the text says how to go on."""
+    """What ends a run at once, by default a folder that takes no more: what was recorded before is whole, and the text says
+    how to go on.
+    """
 
     def __init__(self, folder: Path, error: OSError) -> None:
         super().__init__(
@@ -60,12 +66,22 @@ class Store:
         self._descriptors: dict[str, int] = {}
 
     def append(self, record: Record) -> None:
-        """Writes one record; it is with the operating system when this returns."""
-        self._write("records", record.to_json())
+        """Writes one record; it is with the operating system when this returns.
+
+        Texts are cut where a reader would refuse the whole. Raises ValueError for a record that no reader takes for another
+        reason: better no record, and an error, than one that is lost in silence.
+        """
+        line = record.to_json()
+        if len(line) > strict_json.LINE_BYTES:
+            line = _cut(record).to_json()
+        _check_readable(line, _record)
+        self._write("records", line)
 
     def append_measurement(self, measurement: Measurement) -> None:
-        """Writes one measurement, like append()."""
-        self._write("measurements", measurement.to_json())
+        """Writes one measurement, like append(), but cuts nothing."""
+        line = measurement.to_json()
+        _check_readable(line, Measurement.from_dict)
+        self._write("measurements", line)
 
     def _write(self, kind: str, line: str) -> None:
         with self._explained():
@@ -88,10 +104,11 @@ class Store:
         self.write_json("env.json", environment)
 
     def write_json(self, name: str, data: dict[str, Any]) -> None:
-        """Writes a file of the folder, whole or not at all."""
-        part = self.folder / f".{name}.part"
+        """Writes a file of the folder, whole or not at all. Raises ValueError where no reader would take it."""
+        part, text = self.folder / f".{name}.part", json.dumps(data, indent=2, sort_keys=True) + "\n"
+        _check_readable(text, dict)
         with self._explained():
-            part.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            part.write_text(text, encoding="utf-8")
             part.replace(self.folder / name)
 
     def close(self) -> None:
@@ -201,6 +218,30 @@ def read_measurements(folder: Path, notices: list[str]) -> dict[tuple[str, ...],
         for path in sorted(folder.glob("measurements-*.jsonl"))
         for m in _read_lines(path, Measurement.from_dict, notices)
     }
+
+
+def _cut(record: Record) -> Record:
+    """The record with the texts that kernels and messages make no longer than CUT_CHARACTERS each."""
+
+    def cut(text: str) -> str:
+        left_out = len(text) - CUT_CHARACTERS
+        return f"{text[:CUT_CHARACTERS]} […{left_out:,} characters left out…]" if left_out > 0 else text
+
+    return replace(
+        record,
+        message=cut(record.message),
+        known=cut(record.known),
+        output=cut(record.output),
+        reproduce=cut(record.reproduce),
+        warnings=tuple(cut(text) for text in record.warnings[:100]),
+    )
+
+
+def _check_readable(text: str, parse: Callable[[Any], Any]) -> None:
+    try:
+        parse(strict_json.parse(text))
+    except ValueError as error:
+        raise ValueError(f"{text[:200]}… could not be read back: {str(error).splitlines()[0]}") from None
 
 
 def _record(data: Any) -> Record:

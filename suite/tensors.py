@@ -55,10 +55,12 @@ def to_numpy(tensor: Any) -> NDArray[Any]:
 def to_torch(values: NDArray[Any], format: Format, device: str = "cpu") -> Any:
     """A contiguous torch tensor of `format` with these values, which must be numbers of the format (NaN, inf allowed).
 
-    Integers become int64 whatever the format.
+    Integers become int64 and truth values bool, whatever the format.
     """
     import torch
 
+    if values.dtype.kind == "b":
+        return torch.from_numpy(np.array(values, order="C")).to(device=device)
     if values.dtype.kind == "i":
         return torch.from_numpy(np.array(values, dtype=np.int64, order="C")).to(device=device)
     exact = torch.from_numpy(np.array(values, dtype=np.float64, order="C"))

@@ -38,7 +38,7 @@ def main() -> None:
     for label, name in SHOWN.items():
         planted = FAULTS[f"softmax: {name}"]
         kernel: Kernel = planted.kernel()
-        output = kernel(x, options={"dim": -1})
+        output = kernel({"x": x}, options={"dim": -1})
         allclose = torch.allclose(output, expected, atol=1e-2, rtol=1e-2)
         caught = catches(planted, "bfloat16", all_cases=True)
         families = len({record.family for record in caught})

@@ -3,13 +3,14 @@
 Each fault names what it breaks and the statuses that may catch it; a fault that only some format shows names its dtypes.
 x arrives in its own format as [..., n] with dim = -1, or whatever the case has; kernels compute in float32 unless the fault
 is that they do not. Here: softmax, log_softmax and logsumexp of rows. tests/planted_calls.py: options, dims, memory, state.
-tests/planted_losses.py: cross_entropy.
+tests/planted_losses.py: cross_entropy. tests/planted_attention.py: attention. tests/planted_states.py: merge_states.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -20,9 +21,11 @@ from suite.case import PROFILES, Case
 from suite.catalogue import case_specifications
 from suite.execution import evaluate
 from suite.execution.host import InProcess
+from suite.formats import DTYPES
+from suite.ops import NAMES
 from suite.oracle import Oracle
 from suite.records import PASSING, Record
-from tests import planted_calls, planted_losses  # noqa: F401  (they plant theirs)
+from tests import planted_attention, planted_calls, planted_losses, planted_states  # noqa: F401  (they plant theirs)
 from tests.faults import BOTH, FAULTS, FLOAT32, LOG2E, Fault, fault, last, parts, round_to, sequential
 
 # precision of the state
@@ -741,13 +744,26 @@ def cases_of(op: str, dtype: str, profile: str) -> tuple[tuple[str, Case], ...]:
                 for case in specification.cases(name):
                     if case.op == op:
                         found.setdefault((case.id, case.laws), (name, case))
-    return tuple(sorted(found.values(), key=lambda entry: (PROFILES.index(entry[0]), math.prod(entry[1].shape))))
+    return tuple(sorted(found.values(), key=lambda entry: (PROFILES.index(entry[0]), size(entry[1]))))
 
 
-def findings(planted: Fault, dtype: str, *, profile: str) -> Iterator[tuple[str, Record]]:
-    """(smallest profile that runs it, record) of every case of the profile that the fault does not pass."""
+def size(case: Case) -> int:
+    """How many numbers its inputs hold."""
+    return sum(map(math.prod, case.shapes().values()))
+
+
+def findings(planted: Fault, dtype: str, *, profile: str, likeliest: bool = False) -> Iterator[tuple[str, Record]]:
+    """(smallest profile that runs it, record) of every case of the profile that the fault does not pass.
+
+    Cases of smaller profiles come first, or the likeliest to show it.
+    """
+
+    def place(entry: tuple[str, Case]) -> tuple[int, int]:
+        profile, missing = PROFILES.index(entry[0]), planted.missing(entry[1])
+        return (missing, profile) if likeliest else (profile, missing)
+
     kernel, host = planted.kernel(), InProcess()
-    for name, case in cases_of(planted.op, dtype, profile):
+    for name, case in sorted(cases_of(planted.op, dtype, profile), key=place):
         record = evaluate(case, kernel, dtype=dtype, oracle=ORACLE, host=host)
         if record.status not in PASSING:
             yield name, record
@@ -766,7 +782,7 @@ def caught_by(planted: Fault, dtype: str, *, profile: str) -> tuple[str, Record]
 def catches(planted: Fault, dtype: str, *, profile: str = "smoke", all_cases: bool = False) -> list[Record]:
     """The records that catch the fault in this dtype; the first for its own reason ends the list, unless all_cases."""
     found = []
-    for _, record in findings(planted, dtype, profile=profile):
+    for _, record in findings(planted, dtype, profile=profile, likeliest=True):
         found.append(record)
         if not all_cases and right(planted, record):
             break
@@ -776,27 +792,31 @@ def catches(planted: Fault, dtype: str, *, profile: str = "smoke", all_cases: bo
 def main() -> None:
     parser = argparse.ArgumentParser(description="Runs planted faults on the cases and says which profile catches each.")
     parser.add_argument("--only", default="", help="faults whose name contains this")
+    parser.add_argument("--op", choices=NAMES, nargs="+", default=NAMES)
     parser.add_argument("--profile", choices=PROFILES, default="standard", help="the largest profile to look in")
     arguments = parser.parse_args()
-    counted: Counter[str] = Counter()
-    for planted in FAULTS.values():
-        if arguments.only not in planted.name:
-            continue
+    chosen = [planted for planted in FAULTS.values() if arguments.only in planted.name and planted.op in arguments.op]
+    counted: Counter[tuple[str, str]] = Counter()
+    for planted in chosen:
         for dtype in planted.dtypes:
             found = caught_by(planted, dtype, profile=arguments.profile)
             name, record = found or ("MISSED", None)
-            counted[name] += 1
+            counted[dtype, name] += 1
             shown = f"{record.status} on {record.case}" if record else planted.breaks
             print(f"{planted.name:<56}{dtype:<10}{name:<10}{shown}", flush=True)
-    total, caught = counted.total(), 0
-    pairs = f"{total} pairs of a fault and a format"
-    print(f"\n{sum(arguments.only in name for name in FAULTS)} planted faults, {pairs}")
-    shares = {}
-    for name in PROFILES[: PROFILES.index(arguments.profile) + 1]:
-        caught += counted[name]
-        shares[name] = caught / max(total, 1)
-        print(f"caught at {name:<10}{caught:>4} of {total}, {shares[name]:.1%}")
-    raise SystemExit(0 if caught == total and shares.get("quick", 1.0) >= QUICK_SHARE else 1)
+    print(f"\n{len(chosen)} planted faults, {counted.total()} pairs of a fault and a format")
+    enough = True
+    profiles = PROFILES[: PROFILES.index(arguments.profile) + 1]
+    for dtype in (*DTYPES, "all"):
+        own: Counter[str] = Counter()
+        for (of, name), count in counted.items():
+            own[name] += count if dtype in (of, "all") else 0
+        if not own.total():
+            continue
+        caught = dict(zip(profiles, itertools.accumulate(own[name] for name in profiles), strict=True))
+        print(f"{dtype:<10}" + "".join(f"   {name} {n} of {own.total()}, {n / own.total():.1%}" for name, n in caught.items()))
+        enough &= caught[profiles[-1]] == own.total() and caught.get("quick", own.total()) >= QUICK_SHARE * own.total()
+    raise SystemExit(0 if enough else 1)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def same_bits(a, b):
 def test_every_bit_of_input_and_output_passes(adapter, dtype):
     x = patterns(dtype)
 
-    result, _ = adapted_call(kernel(adapter, lambda x, dim: x), (x,), OPTIONS)
+    result, _ = adapted_call(kernel(adapter, lambda x, dim: x), {"x": x}, OPTIONS)
 
     assert isinstance(result, torch.Tensor)
     assert same_bits(result, x)
@@ -52,7 +52,7 @@ def test_every_bit_of_input_and_output_passes(adapter, dtype):
 @pytest.mark.parametrize("dtype", WORDS, ids=str)
 def test_strides_and_empty_tensors_pass_to_jax(dtype):
     for x in (patterns(dtype).t()[::3], patterns(dtype)[:0], patterns(dtype)[0, 0]):
-        assert same_bits(adapted_call(kernel("jax", lambda x, dim: x), (x,), OPTIONS)[0], x)
+        assert same_bits(adapted_call(kernel("jax", lambda x, dim: x), {"x": x}, OPTIONS)[0], x)
 
 
 @pytest.mark.parametrize("dtype", WORDS, ids=str)
@@ -64,7 +64,7 @@ def test_jax_computes_in_the_dtype_that_it_is_given(dtype):
         seen.append(x)
         return x + x
 
-    result, _ = adapted_call(kernel("jax", double), (torch.ones(2, dtype=dtype),), OPTIONS)
+    result, _ = adapted_call(kernel("jax", double), {"x": torch.ones(2, dtype=dtype)}, OPTIONS)
 
     assert (str(seen[0].dtype), result.dtype) == (str(dtype).removeprefix("torch."), dtype)
     assert isinstance(seen[0], jax.Array)
@@ -76,7 +76,7 @@ def test_the_64_bit_mode_of_jax_ends_with_the_call():
         raise RuntimeError("on purpose")
 
     with pytest.raises(RuntimeError, match="on purpose"):
-        adapted_call(kernel("jax", fail), (torch.ones(2, dtype=torch.float64),), OPTIONS)
+        adapted_call(kernel("jax", fail), {"x": torch.ones(2, dtype=torch.float64)}, OPTIONS)
 
     assert not jax.config.jax_enable_x64
 
@@ -89,7 +89,7 @@ def test_the_clock_runs_from_jax_arrays_to_a_finished_jax_array(monkeypatch):
         return timed[0], 2.0
 
     monkeypatch.setattr(adapters, "timed", stopwatch)
-    result, seconds = adapted_call(kernel("jax", lambda x, dim: x @ x), (torch.ones(64, 64),), OPTIONS)
+    result, seconds = adapted_call(kernel("jax", lambda x, dim: x @ x), {"x": torch.ones(64, 64)}, OPTIONS)
 
     assert isinstance(timed[0], jax.Array)
     assert timed[0].is_ready()
@@ -99,22 +99,22 @@ def test_the_clock_runs_from_jax_arrays_to_a_finished_jax_array(monkeypatch):
 @pytest.mark.parametrize("adapter", ["torch", "numpy", "jax"])
 @pytest.mark.parametrize("value", [None, 0.5, [1.0], "text"])
 def test_what_is_no_array_is_handed_on_to_the_judge(adapter, value):
-    assert adapted_call(kernel(adapter, lambda x, dim: value), (torch.ones(2),), OPTIONS)[0] == value
+    assert adapted_call(kernel(adapter, lambda x, dim: value), {"x": torch.ones(2)}, OPTIONS)[0] == value
 
 
 def test_an_array_of_another_library_is_not_mistaken_for_a_result():
-    result, _ = adapted_call(kernel("jax", lambda x, dim: np.asarray(x)), (torch.ones(2),), OPTIONS)
+    result, _ = adapted_call(kernel("jax", lambda x, dim: np.asarray(x)), {"x": torch.ones(2)}, OPTIONS)
 
     assert isinstance(result, np.ndarray)
 
 
 @pytest.mark.parametrize("adapter", ["numpy", "jax"])
 def test_a_reduction_to_a_scalar_is_a_tensor_without_dims(adapter):
-    result, _ = adapted_call(kernel(adapter, lambda x, dim: x.sum()), (torch.ones(3),), OPTIONS)
+    result, _ = adapted_call(kernel(adapter, lambda x, dim: x.sum()), {"x": torch.ones(3)}, OPTIONS)
 
     assert (result.shape, result.item()) == ((), 3.0)
 
 
 def test_jax_declines_other_devices():
     with pytest.raises(NotImplementedError, match="on the CPU only, not on meta"):
-        adapted_call(kernel("jax", lambda x, dim: x), (torch.ones(2, device="meta"),), OPTIONS)
+        adapted_call(kernel("jax", lambda x, dim: x), {"x": torch.ones(2, device="meta")}, OPTIONS)

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ from hypothesis import strategies as st
 
 from suite import inputs
 from suite.case import CASE_ATTRIBUTE, EVERY_LENGTH, LADDER, PROFILES, SEEDS, VOCABULARY, Case, case
+from suite.catalogue import case_specifications
 from suite.formats import FORMATS, get_format
 from suite.inputs.layouts import LAYOUTS
 from suite.inputs.targets import TARGETS
 from suite.laws import RELATIONS
-from suite.ops import NAMES
+from suite.ops import ROW_OPS
 
 FREE = sorted(name for name, family in inputs.all_families().items() if family.fixed_shape is None)
 
@@ -22,7 +24,7 @@ FREE = sorted(name for name, family in inputs.all_families().items() if family.f
 @st.composite
 def cases(draw):
     shape = tuple(draw(st.lists(st.integers(1, 5000), min_size=1, max_size=4)))
-    family, op, seed = draw(st.sampled_from(FREE)), draw(st.sampled_from(NAMES)), draw(st.integers(0, 10**6))
+    family, op, seed = draw(st.sampled_from(FREE)), draw(st.sampled_from(ROW_OPS)), draw(st.integers(0, 10**6))
     if op == "cross_entropy":
         choices = {
             "ignore_index": st.integers(-100, 100),
@@ -206,7 +208,7 @@ def test_the_decorated_function_is_returned_itself():
 
 def test_profiles_are_cumulative():
     """Each profile runs every case of the smaller ones, and something more."""
-    specification = declared(*NAMES, laws=RELATIONS)
+    specification = declared(*ROW_OPS, laws=RELATIONS)
     ids = [[c.id for c in specification.cases(profile)] for profile in PROFILES]
 
     assert [len(set(some)) for some in ids] == [len(some) for some in ids]
@@ -266,3 +268,11 @@ def test_the_ladder_has_lengths_below_between_and_beyond_the_tiles():
     assert max(lengths) >= 4096
     assert {n % 2 for n in lengths} == {0, 1}
     assert {7, 33, 257} <= lengths
+
+
+def test_no_two_cases_have_one_id():
+    """A second one would be recorded as the first, with the first one's laws."""
+    ids = [case.id for specification in case_specifications() for case in specification.cases("standard")]
+
+    assert len(ids) > 1000
+    assert [id for id, count in Counter(ids).items() if count > 1] == []

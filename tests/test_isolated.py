@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from multiprocessing import forkserver
@@ -14,9 +15,11 @@ import torch
 
 from suite.case import Case
 from suite.execution import evaluate, isolated
-from suite.execution.host import Call
+from suite.execution.host import Call, DiedError
 from suite.execution.isolated import ATTEMPTS, Isolated
+from suite.formats import get_format
 from suite.kernels import load_kernels, own_kernels
+from suite.ops import get_op
 from suite.oracle import Oracle
 from tests.crashing_kernels import KINDS, fast_math_library
 from tests.test_report import make
@@ -74,7 +77,7 @@ def test_each_kind_of_fault_has_its_status_and_a_message_that_says_why(name, hos
     [kernel] = host.load(f"{KERNELS}:{name}", "softmax")
     kind, before = KINDS[name], judged(own_kernels("softmax")["shifted"], host)
 
-    record = judged(kernel, host, timeout=0.4 if kind.status == "timed_out" else 10)
+    record = judged(kernel, host, timeout=0.4 if kind.status == "timed_out" else 60)
 
     assert record.status == (kind.status or "passed"), record.message
     assert kind.words in record.message
@@ -85,7 +88,7 @@ def test_each_kind_of_fault_has_its_status_and_a_message_that_says_why(name, hos
 @pytest.mark.parametrize("name", ["loops", "loops_in_c", "waits_in_c_with_the_lock", "writes_through_null", "aborts"])
 def test_the_message_has_the_line_of_the_kernel(name, host):
     [kernel] = host.load(f"{KERNELS}:{name}", "softmax")
-    message = judged(kernel, host, timeout=0.3).message
+    message = judged(kernel, host, timeout=1).message
     line = int(re.search(r"\(at crashing_kernels\.py:(\d+),? in " + name, message)[1])
     start = KERNELS.read_text().split("\n").index(f"def {name}(x, right):") + 1
     assert start < line <= start + 3
@@ -102,12 +105,12 @@ def test_a_flood_is_kept_to_its_end_and_counted(host):
 
 
 def test_a_kernel_that_closes_its_output_costs_no_time_of_the_parent(write, host):
-    kernel = write("def f(x, dim=-1):\n os.close(1); os.close(2); time.sleep(0.4); return torch.softmax(x, dim)")
+    kernel = write("def f(x, dim=-1):\n os.close(1); os.close(2); time.sleep(1); return torch.softmax(x, dim)")
     used = time.process_time()
     record = judged(kernel, host, case=Case(op="softmax", family="normal", shape=(2, 3)))
 
     assert record.status == "passed", record.message
-    assert time.process_time() - used < 0.2
+    assert time.process_time() - used < 0.5
 
 
 def test_a_crash_at_a_laws_call_is_a_crash(write, host):
@@ -119,15 +122,13 @@ def test_a_crash_at_a_laws_call_is_a_crash(write, host):
 
 
 def test_the_time_is_that_of_all_calls_of_a_case(write, host):
-    kernel = write("def f(x, dim=-1):\n time.sleep(0.15); return torch.softmax(x, dim)")
+    kernel = write("def f(x, dim=-1):\n time.sleep(0.7); return torch.softmax(x, dim)")
     case = Case(op="softmax", family="normal", shape=(8, 33), laws=("repeat", "permutation", "written"))
-    started = time.monotonic()
-    record = judged(kernel, host, case=case, timeout=0.4)
+    record = judged(kernel, host, case=case, timeout=1.6)
 
     assert record.status == "timed_out"
     assert "law       written" in record.message or "law       permutation" in record.message
-    assert time.monotonic() - started < 1.5
-    assert judged(kernel, host, case=case, timeout=5).status == "passed"
+    assert judged(kernel, host, case=case, timeout=60).status == "passed"
 
 
 def test_without_a_limit_a_kernel_may_take_its_time(write, host):
@@ -149,6 +150,82 @@ def test_a_thread_that_crashes_between_two_calls_is_noticed_at_the_next(write, h
     assert [r.status for r in (first, second, third)] == ["passed", "crashed", "passed"]
     assert "SIGSEGV" in second.message
     assert "after a call had returned" in second.message
+
+
+def test_a_kernel_that_prints_while_the_suite_is_at_work_is_not_charged_for_the_wait(write, host):
+    """A pipe holds some 64 KiB, and nobody but the suite empties it."""
+    kernel = write("def f(x, dim=-1):\n os.write(1, b'x' * 2_000_000); return torch.softmax(x, dim)")
+    [warm] = host.submit(kernel, [Call({"x": torch.zeros(2, 3)}, {"dim": -1})])
+    outcomes = host.submit(kernel, [Call({"x": torch.zeros(2, 3)}, {"dim": -1})], limit_seconds=1)
+    time.sleep(1.5)  # as long as a reference may take
+    [outcome] = outcomes
+
+    assert (warm.status, outcome.status) == (None, None), outcome.message
+    assert outcome.elapsed_seconds < 1
+
+
+def test_a_timeout_in_a_later_call_says_what_was_asked_and_what_was_left(write, host):
+    kernel = write("def f(x, dim=-1):\n time.sleep(0.5 if len(x) == 8 else 60); return torch.softmax(x, dim)")
+    record = judged(kernel, host, timeout=2)
+
+    assert record.status == "timed_out"
+    [left] = re.findall(r"still in its call after ([\d.]+) s, what was left of 2 s for all calls of its case", record.message)
+    assert float(left) < 1.5
+    assert "left of" not in judged(write("def f(x, dim=-1): time.sleep(60)"), host, timeout=0.3).message
+
+
+@pytest.mark.parametrize("ending", ["ctypes.string_at(0)", "time.sleep(60)"])
+def test_last_words_are_the_kernels_not_the_suites(ending, write, host):
+    output = judged(write(f"def f(x, dim=-1):\n os.write(1, b'mine'); {ending}"), host, timeout=1.5).output
+
+    assert output.startswith("mine")
+    assert re.search(r'File ".*kernels\.py", line 4 in f', output)
+    assert not re.search(r"multiprocessing|suite/execution|<string>", output), output
+
+
+def test_an_exit_code_is_not_taken_for_a_want_of_memory(write, host):
+    for code in (1, 86, 137):
+        assert judged(write(f"def f(x, dim=-1): os._exit({code})"), host).status == "crashed"
+
+
+# What a record may hold
+
+
+MUCH = "'v' * 10**7"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(x, dim=-1):\n [warnings.warn(f'{i} ' + 'v' * 190) for i in range(3000)]; return torch.softmax(x, dim)",
+        f"def f(x, dim=-1):\n warnings.warn('w', type({MUCH}, (Warning,), {{}})); return torch.softmax(x, dim)",
+        f"def f(x, dim=-1): raise type({MUCH}, (Exception,), {{}})('e')",
+        f"def f(x, dim=-1): raise ValueError({MUCH})",
+        f"def f(x, dim=-1):\n print({MUCH}); os.write(1, b'\\xff' * 10**7); return torch.softmax(x, dim)",
+        "class W(UserWarning):\n def __str__(self): raise ValueError('no text')\n"
+        "def f(x, dim=-1): warnings.warn(W()); return torch.softmax(x, dim)",
+    ],
+    ids=["warnings", "a long category", "a long type", "a long message", "output", "a warning without text"],
+)
+@pytest.mark.parametrize("isolated", [True, False])
+def test_no_kernel_makes_a_record_longer_than_some_kilobytes(source, isolated, write, host):
+    kernel = write("import warnings\n" + source)
+    if not isolated:
+        [kernel] = load_kernels(kernel.id, "softmax")
+        record = evaluate(CASE, kernel, oracle=ORACLE)
+    else:
+        record = judged(kernel, host)
+
+    assert record.status in ("passed", "raised"), record.message
+    assert len(record.to_json()) < 40_000
+
+
+def test_of_many_warnings_twenty_are_kept_and_the_others_counted(write, host):
+    many = "[warnings.warn(str(i % 30)) for i in range(90)]"
+    kernel = write(f"import warnings\ndef f(x, dim=-1):\n {many}; return torch.softmax(x, dim)")
+    warnings = judged(kernel, host).warnings
+
+    assert warnings == (*(f"UserWarning: {i}" for i in range(20)), "and 10 more")
 
 
 # Set aside
@@ -249,6 +326,36 @@ def test_a_kernel_that_dies_in_laws_only_is_set_aside_too(write, host):
     assert [judged(kernel, host).status for _ in range(4)] == ["crashed"] * 3 + ["not_run"]
 
 
+def test_a_kernel_that_hangs_where_it_is_measured_is_ended_at_the_hosts_own_limit_and_not_asked_for_ever(write):
+    with Isolated(limit_seconds=1) as own:
+        kernel = write("def f(x, dim=-1):\n if len(x) == 2: time.sleep(60)\n return torch.softmax(x, dim)", host=own)
+        outcomes = [own.call(kernel, torch.zeros(2 + n % 2, 3), {"dim": -1}) for n in range(8)]
+
+    assert [o.status for o in outcomes] == [*["timed_out", None] * (ATTEMPTS - 1), "timed_out", *["not_run"] * 3]
+    assert "still in its call after 1 s" in outcomes[0].message
+    assert outcomes[-1].message.startswith("set aside: it ended 3 processes where it was measured; the last: timed_out, still")
+
+
+DOMAINS = {
+    "hangs": ("while True: pass", "timed_out", r"still in its domain after 0\.5 s \(at kernels\.py:5 in domain\)"),
+    "dies": ("os._exit(5)", "crashed", r"its process exited with code 5, in its domain"),
+}
+
+
+@pytest.mark.parametrize(("body", "status", "words"), DOMAINS.values(), ids=DOMAINS)
+def test_a_declared_domain_that_hangs_or_dies_is_told_apart_from_one_that_raises(body, status, words, write):
+    source = f"from suite.kernels import kernel\ndef domain(facts, format):\n {body}\n"
+    with Isolated(limit_seconds=0.5) as own:
+        kernel = write(source + "@kernel('softmax', domain=domain)\n" + RIGHT, host=own)
+        [reference] = ORACLE.references(get_op("softmax"), {"x": np.zeros((2, 3))}, {"dim": -1}, get_format("float32"))
+        with pytest.raises(DiedError, match=words) as caught:
+            kernel.domain(reference.facts, get_format("float32"))
+        answered = judged(kernel, own, strict=True)
+
+    assert caught.value.status == status
+    assert answered.status == "passed"
+
+
 def test_answers_that_are_nonsense_are_a_crash(write, host):
     kernel = write("import json\ndef f(x, dim=-1):\n json.dumps = lambda answer: '{}'\n return torch.softmax(x, dim)")
 
@@ -280,8 +387,8 @@ def test_what_cannot_be_imported_is_a_value_error_that_says_why(source, message,
 
 def test_an_import_that_hangs_is_ended(write):
     with (
-        Isolated(load_seconds=0.3) as own,
-        pytest.raises(ValueError, match=r"still in its import after 0.3 s \(at kernels.py:3"),
+        Isolated(load_seconds=2) as own,
+        pytest.raises(ValueError, match=r"still in its import after 2 s \(at kernels.py:3"),
     ):
         write("ctypes.PyDLL(None).pause()\n" + RIGHT, host=own)
 
@@ -333,6 +440,29 @@ def test_nothing_of_a_kernel_is_imported_here(write, host):
 # Requests
 
 
+def test_memory_that_a_kernels_process_may_not_share_is_got_by_the_suite(write, host):
+    """A limit on the size of files counts shared memory too; here the kernel has set it, for itself alone."""
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (2**16,) * 2)\n"
+    kernel = write(limit + "def f(x, dim=-1): return torch.softmax(x, dim)")
+    case = Case(op="softmax", family="normal", shape=(64, 5000), laws=("permutation", "batch"))
+
+    assert judged(kernel, host, case=case).status == "passed"
+
+
+def test_memory_that_nobody_may_share_ends_the_run_and_is_no_fault_of_the_kernel(tmp_path):
+    code = (
+        "import resource, sys\nfrom suite.run import run_cases\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2**16,) * 2)\n"
+        "words = '--op=softmax --dtype=float32 --isolate=always --kernel=shifted --case=softmax/normal/*'\n"
+        "result = run_cases(words.split())\n"
+        "print(result.exit_code, [r.status for r in result.records if r.status != 'passed'])\nprint(result.stopped)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False)
+
+    assert done.stdout.startswith("4 []\nshared memory for a kernel's tensors cannot be had: File too large"), done
+    assert "--resume" in done.stdout
+
+
 def test_calls_that_do_not_fit_into_one_request_go_in_several(write, host, monkeypatch):
     case = Case(op="softmax", family="normal", shape=(8, 33), laws=("permutation", "batch", "canaries", "written", "shift"))
     kernel = write(RIGHT)
@@ -345,7 +475,7 @@ def test_calls_that_do_not_fit_into_one_request_go_in_several(write, host, monke
 
 def test_an_output_larger_than_all_inputs_arrives(write, host):
     kernel = write("def f(x, dim=-1): return torch.ones(3000, 1000) if len(x) == 2 else torch.softmax(x, dim)")
-    [outcome] = host.submit(kernel, [Call((torch.full((2, 3), 7.0),))], {"dim": -1})
+    [outcome] = host.submit(kernel, [Call({"x": torch.full((2, 3), 7.0)}, {"dim": -1})])
     assert outcome.status == "wrong_shape"
     case = Case(op="softmax", family="normal", shape=(64, 5000))
     assert judged(kernel, host, case=case).status == "passed"
@@ -353,8 +483,8 @@ def test_an_output_larger_than_all_inputs_arrives(write, host):
 
 def test_outcomes_that_nobody_took_are_not_those_of_the_next_call(write, host):
     kernel = write("def f(x, dim=-1): return x + 1")
-    calls = [Call((torch.full((2, 3), float(n)),)) for n in range(3)]
-    assert next(host.submit(kernel, calls, {"dim": -1})).value[0, 0] == 1.0
+    calls = [Call({"x": torch.full((2, 3), float(n))}, {"dim": -1}) for n in range(3)]
+    assert next(host.submit(kernel, calls)).value[0, 0] == 1.0
     assert host.call(kernel, torch.full((2, 3), 10.0), {"dim": -1}).value[0, 0] == 11.0
 
 

@@ -77,7 +77,7 @@ def test_a_function_of_a_file_is_a_kernel_decorated_or_not(file, function):
     (found,) = load_kernels(f"{file}:{function}", "softmax")
 
     assert (found.id, found.op, found.outside) == (f"{file}:{function}", "softmax", True)
-    assert torch.equal(found(torch.zeros(2, 4), options={"dim": -1}), torch.full((2, 4), 0.25))
+    assert torch.equal(found({"x": torch.zeros(2, 4)}, options={"dim": -1}), torch.full((2, 4), 0.25))
 
 
 def test_a_file_is_imported_once(file):
@@ -201,13 +201,13 @@ def test_a_module_is_named_by_its_dotted_name():
     (found,) = load_kernels("torch.nn.functional:softmax", "softmax")
 
     assert found.id == "torch.nn.functional:softmax"
-    assert found(torch.zeros(1, 2), options={"dim": 1}).tolist() == [[0.5, 0.5]]
+    assert found({"x": torch.zeros(1, 2)}, options={"dim": 1}).tolist() == [[0.5, 0.5]]
 
 
 def test_a_builtin_without_a_signature_is_taken():
     (found,) = load_kernels("torch:softmax", "softmax")
 
-    assert found(torch.zeros(2, 1), options={"dim": 0}).tolist() == [[0.5], [0.5]]
+    assert found({"x": torch.zeros(2, 1)}, options={"dim": 0}).tolist() == [[0.5], [0.5]]
 
 
 def test_a_module_that_does_not_exist_is_named():
@@ -256,7 +256,7 @@ def test_an_entry_point_is_a_kernel_by_its_name(monkeypatch):
     entry_points(monkeypatch, theirs=lambda: lambda x, dim=-1: "called")
     (found,) = load_kernels("theirs", "softmax")
 
-    assert (found.id, found.outside, found(None, options={"dim": -1})) == ("theirs", True, "called")
+    assert (found.id, found.outside, found({"x": None}, options={"dim": -1})) == ("theirs", True, "called")
 
 
 def test_an_entry_point_that_cannot_be_loaded_is_a_value_error(monkeypatch):
@@ -324,21 +324,21 @@ def test_supports_gives_the_reason_or_none(given, options, format, device, reaso
 
 
 def test_a_function_without_dim_is_called_without_it():
-    assert declared(lambda x: ("alone", x))(1, options={"dim": -1}) == ("alone", 1)
-    assert declared(lambda x, dim: (dim, x))(1, options={"dim": 2}) == (2, 1)
-    assert declared(lambda x, **given: given)(1, options={"dim": 2}) == {"dim": 2}
+    assert declared(lambda x: ("alone", x))({"x": 1}, options={"dim": -1}) == ("alone", 1)
+    assert declared(lambda x, dim: (dim, x))({"x": 1}, options={"dim": 2}) == (2, 1)
+    assert declared(lambda x, **given: given)({"x": 1}, options={"dim": 2}) == {"dim": 2}
 
 
 def test_a_function_that_takes_every_name_gets_dim_and_what_differs_from_the_defaults():
     options = {"dim": -1, "temperature": 1.0, "off_by_one": True}
-    assert declared(lambda x, **given: given)(1, options=options) == {"dim": -1, "off_by_one": True}
-    assert declared(lambda x, temperature, off_by_one: (temperature, off_by_one))(1, options=options) == (1.0, True)
+    assert declared(lambda x, **given: given)({"x": 1}, options=options) == {"dim": -1, "off_by_one": True}
+    assert declared(lambda x, temperature, off_by_one: (temperature, off_by_one))({"x": 1}, options=options) == (1.0, True)
 
 
 def test_a_loss_gets_logits_and_target_in_this_order_and_its_options_by_name():
     loss = Kernel(id="loss", op="cross_entropy", call=lambda *tensors, **given: (tensors, given))
     options = {"ignore_index": -100, "label_smoothing": 0.1, "reduction": "mean"}
-    assert loss("logits", "target", options=options) == (("logits", "target"), {"label_smoothing": 0.1})
+    assert loss({"logits": "logits", "target": "target"}, options=options) == (("logits", "target"), {"label_smoothing": 0.1})
 
 
 def test_the_version_changes_with_the_source(tmp_path):

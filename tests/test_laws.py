@@ -301,8 +301,8 @@ def test_memory_under_watch_is_full_of_nan_and_the_switches_are_back_afterwards(
         return torch.softmax(x, dim)
 
     mode, fill = torch.get_deterministic_debug_mode(), torch.utils.deterministic.fill_uninitialized_memory
-    call = Call((torch.zeros(2, 3),), memory)
-    [outcome] = InProcess().submit(Kernel(id="k", op="softmax", call=kernel), [call], {"dim": -1})
+    call = Call({"x": torch.zeros(2, 3)}, {"dim": -1}, memory)
+    [outcome] = InProcess().submit(Kernel(id="k", op="softmax", call=kernel), [call])
     assert outcome.status is None, outcome.message
     assert outcome.state_changes == ()
     assert outcome.overrun == ""
@@ -322,7 +322,7 @@ def test_canaries_keep_the_layout_of_the_input(layout):
         return torch.softmax(x, dim)
 
     x = arrange(torch.zeros(3, 5) if layout == "expanded" else torch.arange(15.0).reshape(3, 5), layout)
-    [outcome] = InProcess().submit(Kernel(id="k", op="softmax", call=kernel), [Call((x,), "guarded")], {"dim": -1})
+    [outcome] = InProcess().submit(Kernel(id="k", op="softmax", call=kernel), [Call({"x": x}, {"dim": -1}, "guarded")])
     assert outcome.overrun == ""
     assert not outcome.modified
     ((values, stride),) = seen

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from suite.configuration import Configuration, read_configuration
+from suite.configuration import Configuration, in_shard, read_configuration
 from suite.merge import join
 from suite.records import Measurement, Record
 from suite.store import Store, read_run
@@ -19,6 +19,11 @@ def record(number, **changes):
         "shape": (4, number), "dtype": "float32", "status": "passed", "started": "2026-01-01T00:00:00+00:00",
     }  # fmt: skip
     return Record(**{**given, **changes})
+
+
+def of_shard(shard, count):
+    """So many records whose cases are of the shard."""
+    return [r for r in (record(number) for number in range(1, 200)) if in_shard(r.case, shard)][:count]
 
 
 def part(folder, shard, records, *, planned=None, configuration=CONFIGURATION, facts=FACTS):
@@ -43,25 +48,25 @@ def merge(folders, out, **options):
 
 
 def test_whole_shards_make_a_whole_run(tmp_path):
-    folders = [part(tmp_path / "1", "1/2", [record(1), record(2)]), part(tmp_path / "2", "2/2", [record(3)])]
+    folders = [part(tmp_path / "1", "1/2", of_shard("1/2", 2)), part(tmp_path / "2", "2/2", of_shard("2/2", 1))]
 
     merged, run = merge(folders, tmp_path / "out")
 
     assert merged.whole
     assert merged.findings == ()
-    assert run.records == merged.records == (record(1), record(2), record(3))
+    assert run.records == merged.records == (*of_shard("1/2", 2), *of_shard("2/2", 1))
     assert run.environment == FACTS
     assert read_configuration(tmp_path / "out") == replace(CONFIGURATION, shard="1/1", planned=3)
 
 
 def test_an_empty_shard_is_no_gap(tmp_path):
-    folders = [part(tmp_path / "1", "1/2", [record(1)]), part(tmp_path / "2", "2/2", [])]
+    folders = [part(tmp_path / "1", "1/2", of_shard("1/2", 1)), part(tmp_path / "2", "2/2", [])]
 
     assert join(folders).whole
 
 
 def test_measurements_come_along(tmp_path):
-    folders = [part(tmp_path / str(i), f"{i}/2", [record(i)]) for i in (1, 2)]
+    folders = [part(tmp_path / str(i), f"{i}/2", of_shard(f"{i}/2", 1)) for i in (1, 2)]
     measured = Measurement(kind="thresholds", kernel="a", op="softmax", dtype="float32", data={"n": 1})
     store = Store(folders[1])
     store.append_measurement(measured)
@@ -71,7 +76,7 @@ def test_measurements_come_along(tmp_path):
 
 
 def test_a_missing_shard_and_a_shard_that_did_not_finish_are_gaps(tmp_path):
-    folders = [part(tmp_path / "a", "1/4", [record(1)], planned=3), part(tmp_path / "b", "3/4", [record(2)])]
+    folders = [part(tmp_path / "a", "1/4", of_shard("1/4", 1), planned=3), part(tmp_path / "b", "3/4", of_shard("3/4", 1))]
 
     merged, run = merge(folders, tmp_path / "out")
 
@@ -85,13 +90,43 @@ def test_a_missing_shard_and_a_shard_that_did_not_finish_are_gaps(tmp_path):
 
 
 def test_a_merge_of_some_shards_can_be_merged_with_the_others(tmp_path):
-    folders = [part(tmp_path / str(i), f"{i}/3", [record(i)]) for i in (1, 2, 3)]
+    folders = [part(tmp_path / str(i), f"{i}/3", of_shard(f"{i}/3", 1)) for i in (1, 2, 3)]
     merge(folders[:2], tmp_path / "some")
 
     merged, run = merge([tmp_path / "some", folders[2]], tmp_path / "out")
 
     assert merged.whole
     assert len(run.records) == 3
+
+
+def test_records_of_a_shard_that_was_merged_before_are_planned_once(tmp_path):
+    """1/3 and half of 2/3 were merged; the whole of 2/3 came later, and 3/3 is missing."""
+    one, two, three = (of_shard(f"{i}/3", 4) for i in (1, 2, 3))
+    half = part(tmp_path / "half", "2/3", two[:2], planned=4)
+    merge([part(tmp_path / "1", "1/3", one), half], tmp_path / "some")
+    again = [tmp_path / "some", part(tmp_path / "2", "2/3", two)]
+
+    merged, _ = merge(again, tmp_path / "more")
+    last, _ = merge([tmp_path / "more", part(tmp_path / "3", "3/3", three)], tmp_path / "all")
+
+    assert read_configuration(tmp_path / "some").planned == 8
+    assert [line for line in merged.findings if line.startswith("gap")] == ["gap: of 3 shards, 3/3 missing"]
+    assert (merged.configuration.shard, merged.configuration.planned) == ("1,2/3", 8)
+    assert last.whole
+    assert read_configuration(tmp_path / "all").planned == 12
+
+
+def test_merges_that_share_a_shard_plan_it_once(tmp_path):
+    one, two, three, four = (of_shard(f"{i}/4", 3) for i in (1, 2, 3, 4))
+    first = part(tmp_path / "12", "1,2/4", one + two, planned=6)
+    second = part(tmp_path / "23", "2,3/4", two[1:] + three, planned=6)
+
+    merged = join([first, second, part(tmp_path / "4", "4/4", four, planned=4)])
+
+    assert merged.configuration.planned == 13
+    assert [line for line in merged.findings if line.startswith("gap")] == [
+        f"gap: shard 4/4 has 3 of 4 records ({tmp_path}/4); go on with it by --resume"
+    ]
 
 
 def test_one_shard_that_was_run_in_two_halves_is_whole(tmp_path):
@@ -159,9 +194,9 @@ def test_shards_of_unlike_numbers_are_refused(tmp_path):
 
 
 def test_unlike_environments_are_refused_with_the_facts_and_joined_where_asked(tmp_path):
-    a = part(tmp_path / "a", "1/2", [record(1)])
+    a = part(tmp_path / "a", "1/2", of_shard("1/2", 1))
     facts = {"cpu": "B", "env_id": "f"}
-    b = part(tmp_path / "b", "2/2", [record(2)], configuration=replace(CONFIGURATION, env_id="f"), facts=facts)
+    b = part(tmp_path / "b", "2/2", of_shard("2/2", 1), configuration=replace(CONFIGURATION, env_id="f"), facts=facts)
 
     with pytest.raises(ValueError, match="--unlike-environments") as caught:
         join([a, b])

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from suite import inputs
+from suite.case import Case
 from suite.floating_point import keep_subnormals, subnormals_are_flushed, subnormals_kept
 from suite.formats import FORMATS, float16, float32, float64
 from suite.numerics import BEST_PRACTICE, CONTRACT
@@ -203,3 +204,19 @@ def test_references_in_memory_are_shared_and_bounded():
     for other in x[1:]:
         oracle.reference(op, {"x": other}, {"dim": -1}, float32)
     assert oracle.reference(op, {"x": x[0]}, {"dim": -1}, float32) is not first
+
+
+def test_an_audit_finds_a_float64_reference_that_is_wrong_beyond_its_radius(monkeypatch):
+    """Two rows of attention are compared with balls: one in the middle, and that of the largest radius."""
+    case = Case.from_id("attention/normal/1x1x9x8/keys=33/s0")
+    inputs, options = case.inputs(float32), case.resolved_options()
+    honest = tiers.float64
+    Oracle().reference(get_op("attention"), inputs, options, float32)
+
+    def wrong(*arguments):
+        hi, radius = honest(*arguments)
+        return hi + 4 * radius, radius
+
+    monkeypatch.setattr(tiers, "float64", wrong)
+    with pytest.raises(ArithmeticError, match=r"attention: the float64 reference of row \d+, column \d+ is .* but balls have"):
+        Oracle().reference(get_op("attention"), inputs, options, float32)

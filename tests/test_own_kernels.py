@@ -33,7 +33,7 @@ def draw(*shape, dtype=torch.float32):
 
 
 def call(kernel, x, dim=-1):
-    return kernel(x, options={"dim": dim})
+    return kernel({"x": x}, options={"dim": dim})
 
 
 def judged(op, kernel, x, dim=-1):

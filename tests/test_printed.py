@@ -1,6 +1,7 @@
 """What a process prints is given to the answer that it belongs to, however far ahead the process is."""
 
 import os
+import threading
 
 import pytest
 
@@ -10,7 +11,9 @@ from suite.execution.printed import KEPT_BYTES, MARK, Printed
 @pytest.fixture
 def pipe():
     reading, writing = os.pipe()
-    yield Printed(reading), writing
+    printed = Printed(reading)
+    yield printed, writing
+    printed.close()
     os.close(reading)
     os.close(writing)
 
@@ -49,3 +52,24 @@ def test_of_a_flood_the_end_is_kept_and_the_rest_counted(pipe):
 
     assert printed.of_answer(kept_bytes=10) == f"[{40_003 - 10} bytes before this] xxxxxxxend"
     assert KEPT_BYTES < 10_000
+
+
+def test_a_pipe_is_emptied_while_nobody_asks(pipe):
+    printed, writing = pipe
+    for _ in range(20):
+        os.write(writing, b"x" * 50_000)  # would wait for ever where nobody reads
+    os.write(writing, MARK)
+
+    assert printed.of_answer(kept_bytes=10).endswith("x" * 10)
+
+
+def test_closing_ends_the_reader_though_somebody_may_still_write():
+    before = threading.active_count()
+    reading, writing = os.pipe()
+    printed = Printed(reading)
+    assert threading.active_count() == before + 1
+    printed.close()
+
+    assert threading.active_count() == before
+    os.close(reading)
+    os.close(writing)

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from suite.configuration import Configuration
 from suite.records import STATUSES, Record
-from suite.report import write_report
+from suite.report import FullDiskError, write_report
 from suite.report.csv import write_csv
 from suite.report.html import render
+from suite.report.presentable import FAMILIES
 from suite.report.summaries import cell, counts, severity, times, verdict, worst, worst_cases
 from suite.report.terminal import print_summary
 from suite.store import Run, Store
@@ -439,6 +441,58 @@ def test_write_report_puts_both_where_the_page_is_asked_for(tmp_path):
     assert write_report([stored(tmp_path / "a", make())], page=target) == target
     assert target.is_file()
     assert (tmp_path / "records.csv").is_file()
+
+
+def planned(folder, count):
+    """Gives a run folder a run.json that plans so many records."""
+    store = Store(folder)
+    store.write_json("run.json", Configuration(asked={}, kernels={}, code={}, env_id="", planned=count).to_dict())
+    store.close()
+    return folder
+
+
+def test_the_report_of_a_run_that_was_killed_says_so_first(tmp_path, capsys):
+    folder = planned(stored(tmp_path / "a", make(), make(kernel="online")), 30)
+    text = write_report([folder]).read_text(encoding="utf-8")
+    line = "Incomplete: 2 of 30 planned evaluations are recorded; go on with the same command and --resume."
+
+    assert line in text
+    assert text.index(line) < text.index('class="verdict"')
+    assert capsys.readouterr().err == f"{line}\n"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_report_of_a_whole_run_says_nothing_of_the_kind(count, tmp_path, capsys):
+    folder = planned(stored(tmp_path / "a", make(), make(kernel="online")), count)
+
+    assert "Incomplete" not in write_report([folder]).read_text(encoding="utf-8")
+    assert capsys.readouterr().err == ""
+
+
+def test_of_several_runs_those_that_are_incomplete_are_named(tmp_path, capsys):
+    folders = [planned(stored(tmp_path / name, make()), count) for name, count in (("a", 1), ("b<", 2))]
+    text = write_report(folders).read_text(encoding="utf-8")
+
+    assert "Incomplete: 1 of 2 planned evaluations of run b&lt; are recorded;" in text
+    assert "of run b< are recorded;" in capsys.readouterr().err
+
+
+def test_the_table_of_kernels_counts_all_records_whatever_families_are_shown():
+    records = [make(family=f"f{n}", case=f"softmax/f{n}/4x4/s0", ratio=0.1) for n in range(FAMILIES + 30)]
+    text = Page(page(*records)).text
+
+    assert f"worst of {FAMILIES + 30} families" in text
+    table = text[text.index("Kernels") : text.index("Where it breaks: kernels")]
+    assert f"\n{FAMILIES + 30}" in table.replace("naive", "naive\n"), table
+
+
+@pytest.mark.parametrize("name", ["report.html", "records.csv"])
+def test_a_full_disk_is_told_from_a_page_that_is_misuse(name, tmp_path):
+    folder = stored(tmp_path / "a", make())
+    (folder / name).symlink_to("/dev/full")
+
+    with pytest.raises(FullDiskError, match="cannot be written: No space left on device"):
+        write_report([folder])
 
 
 def test_a_page_that_cannot_be_written_is_a_value_error(tmp_path):

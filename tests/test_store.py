@@ -5,13 +5,14 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from suite.records import Record
+from suite.records import Measurement, Record
 from suite.store import Store, StoreError, find_record, has_records, held, read_run, refuse_records
 
 
@@ -52,6 +53,49 @@ def test_what_was_appended_is_read_back_in_order(tmp_path):
     assert run.records == RECORDS
     assert run.environment == {"cpu": "x", "env_id": "1"}
     assert run.notices == ()
+
+
+@pytest.mark.parametrize("field", ["message", "known", "output", "reproduce", "warnings"])
+def test_a_record_that_no_reader_would_take_is_shortened_with_a_word(field, tmp_path):
+    store, text = Store(tmp_path), "\N{MUSICAL SYMBOL G CLEF}" * 1_500_000
+    store.append(replace(RECORDS[0], **{field: (text,) * 3 if field == "warnings" else text}))
+    store.close()
+
+    [found] = read_run(tmp_path).records
+    assert found.id == RECORDS[0].id
+    assert "characters left out" in str(getattr(found, field))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kernel": "k" * 2**24},
+        {"shape": (-1,)},
+        {"options": {"a": {"b": 1}}},
+        {"failed": 2**70},
+    ],
+    ids=["too long", "a negative size", "a nested option", "a count too large"],
+)
+def test_a_record_that_cannot_be_read_back_is_refused_and_leaves_the_file_whole(changes, tmp_path):
+    store = Store(tmp_path)
+    store.append(RECORDS[0])
+    with pytest.raises(ValueError, match="could not be read back"):
+        store.append(replace(RECORDS[1], **changes))
+    store.append(RECORDS[2])
+    store.close()
+
+    assert read_run(tmp_path).records == (RECORDS[0], RECORDS[2])
+
+
+def test_a_measurement_and_a_file_that_cannot_be_read_back_are_refused(tmp_path):
+    store = Store(tmp_path)
+    with pytest.raises(ValueError, match="could not be read back"):
+        store.append_measurement(Measurement(kind="k", kernel="a", op="softmax", dtype="float32", data={"a": "x" * 2**24}))
+    with pytest.raises(ValueError, match="could not be read back"):
+        store.write_json("run.json", {"a": "x" * 2**24})
+    store.close()
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_record_is_on_disk_when_append_returns(tmp_path):
@@ -300,7 +344,7 @@ def test_a_record_that_does_not_fit_is_cut_off_and_the_reason_and_the_way_on_are
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     [file] = tmp_path.glob("records-*.jsonl")
@@ -354,7 +398,7 @@ def test_a_folder_is_held_against_other_processes_and_once_in_this_one(tmp_path)
     def other():
         words = [sys.executable, "-c", code, str(tmp_path)]
         root = Path(__file__).parent.parent
-        finished = subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=60, check=False)
+        finished = subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=300, check=False)
         return finished.stdout + finished.stderr
 
     with held(tmp_path), held(tmp_path):

@@ -1,5 +1,6 @@
 """Tensors through shared memory: values, strides, dtypes and alignment as they were, whichever side makes the file larger."""
 
+import errno
 import os
 
 import pytest
@@ -94,3 +95,31 @@ def test_tensors_that_do_not_fit_together_are_written_one_behind_the_other(sides
     descriptions, _ = here.write(iter(tensors))
 
     assert all(torch.equal(a, b) for a, b in zip(there.read(descriptions), tensors, strict=True))
+
+
+def test_what_does_not_lie_in_the_memory_is_refused_not_made():
+    memory = SharedMemory()
+    size = os.fstat(memory.file_descriptor).st_size
+    with pytest.raises(ValueError, match="beyond the shared memory"):
+        memory.read([{"start": 2**40, "lead": 0, "shape": [3], "stride": [1], "dtype": "float32"}])
+    assert os.fstat(memory.file_descriptor).st_size == size
+    memory.close()
+
+
+def test_a_side_that_may_not_make_it_larger_asks_the_other(sides):
+    here, there = sides
+    asked = []
+
+    def refuse(size):
+        raise OSError(errno.EFBIG, "File too large")
+
+    def ask(size):
+        asked.append(size)
+        here.grow(size)
+
+    there.grow = refuse
+    there.ask = ask
+    descriptions, _ = there.write([torch.ones(100_000)])
+
+    assert len(asked) == 1
+    assert torch.equal(here.read(descriptions)[0], torch.ones(100_000))

@@ -36,7 +36,7 @@ def draw(*shape, dtype=torch.float32):
 
 
 def result(op, library, x, dim=-1):
-    return adapted_call(KERNELS[op, library], (x,), {"dim": dim})[0]
+    return adapted_call(KERNELS[op, library], {"x": x}, {"dim": dim})[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

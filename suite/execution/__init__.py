@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import functools
-import itertools
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,15 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from suite.case import Case
+from suite.case import Case, setting_text
 from suite.execution.host import LOST, Call, Host, InProcess, Outcome
 from suite.execution.memory import Memory
 from suite.formats import Array, Format, get_format
 from suite.inputs.layouts import arrange
 from suite.isolation import TIMEOUT_SECONDS
-from suite.judge import Judgement, default_oracle, judge_values, ulp_errors
+from suite.judge import Judgement, as_tuple, default_oracle, failing, judge_outputs, ulp_errors
 from suite.kernels import Domain, Kernel
 from suite.known_failures import KnownFailure, apply
+from suite.laws import Call as LawCall
 from suite.laws import Finding, Trial, get_law
 from suite.numerics import BEST_PRACTICE, CONTRACT
 from suite.ops import Op, get_op
@@ -106,12 +106,12 @@ class _Evaluation:
         self._seconds_left = timeout
 
     def run(self) -> Record:
-        reason = self.kernel.supports(self.options, self.format, self.device)
+        reason = self._supports(self.case.shapes(), self.options)
         if reason is not None:
             return self._record("unsupported", message=reason)
         inputs = self._inputs if self._inputs is not None else _inputs(self.case.id, self.format.name)
-        outcomes = self._calls([(inputs, "plain")])
-        self._reference(inputs)  # while the kernel is at work, if it is so in another process
+        outcomes = self._calls([(inputs, self.options, "plain")])
+        self._references(inputs, self.options)  # while the kernel is at work, if it is so in another process
         [outcome] = outcomes
         if outcome.status == "unsupported" and not self._declines_benign_input(inputs):
             outcome = replace(outcome, status="raised", message=f"{outcome.message} (only on this case's input)")
@@ -119,10 +119,15 @@ class _Evaluation:
             return self._record(outcome.status, message=outcome.message, outcome=outcome)
         return self._judged(inputs, outcome)
 
-    def _calls(self, wanted: Iterable[tuple[Inputs, Memory]]) -> Iterator[Outcome]:
+    def _supports(self, names: Iterable[str], options: Mapping[str, Any]) -> str | None:
+        """None, or why the kernel takes no call with inputs of these names and these options."""
+        further = [name for name in names if name in self.op.optional]
+        return self.kernel.supports(options, self.format, self.device, further=further)
+
+    def _calls(self, wanted: Iterable[tuple[Inputs, Mapping[str, Any], Memory]]) -> Iterator[Outcome]:
         """The outcomes of calls of the kernel, within what is left of the case's time; the last one where it is lost."""
-        calls = (Call(self._tensors(inputs), memory) for inputs, memory in wanted)
-        return self._timed(self.host.submit(self.kernel, calls, self.options, limit_seconds=self._seconds_left))
+        calls = (Call(self._tensors(inputs), options, memory) for inputs, options, memory in wanted)
+        return self._timed(self.host.submit(self.kernel, calls, limit_seconds=self._seconds_left))
 
     def _timed(self, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
         for outcome in outcomes:
@@ -130,19 +135,25 @@ class _Evaluation:
                 self._seconds_left = max(self._seconds_left - outcome.elapsed_seconds, 0.0)
             yield outcome
 
-    def _tensors(self, inputs: Inputs) -> tuple[torch.Tensor, ...]:
+    def _tensors(self, inputs: Inputs) -> dict[str, torch.Tensor]:
         """The inputs as the kernel gets them: in their format, on their device, in the case's layout where they allow it."""
-        tensors = [to_torch(values, self.format, self.device) for values in inputs.values()]
-        return tuple(arrange(t, self.case.layout) if t.ndim and self._may_be_arranged(t) else t for t in tensors)
+        tensors = {
+            name: to_torch(values, self.op.input_format(name, self.format), self.device) for name, values in inputs.items()
+        }
+        return {
+            name: arrange(t, self.case.layout) if name in self.op.arguments and t.ndim and self._may_be_arranged(t) else t
+            for name, t in tensors.items()
+        }
 
     def _may_be_arranged(self, tensor: torch.Tensor) -> bool:
         """A tensor may be expanded only where its slices are equal."""
         return self.case.layout != "expanded" or torch.equal(tensor.nan_to_num(), tensor[:1].expand_as(tensor).nan_to_num())
 
     def _judged(self, inputs: Inputs, outcome: Outcome) -> Record:
-        y = to_float64(outcome.value)
-        reference = self._reference(inputs)
-        judgement = judge_values(self.op, reference, y, _shapes(inputs), self.options, self.format, self.numerics)
+        outputs = tuple(to_float64(value) for value in as_tuple(outcome.value))
+        references = self._references(inputs, self.options)
+        reference = references[0]
+        judgement = judge_outputs(self.op, references, outputs, _shapes(inputs), self.options, self.format, self.numerics)
         broken = set(judgement.broken)
         notes = [judgement.message if broken else f"{self.op.name} {self.format.name} {list(judgement.shape)}: law_broken"]
         known = ""
@@ -158,12 +169,18 @@ class _Evaluation:
             )
         bitwise: dict[str, bool] = {}
         if not broken and not known:
-            for name, finding in self._laws(inputs, y).items():
+            for name, finding in self._laws(inputs, outputs).items():
                 if finding.bitwise is not None:
                     bitwise[name] = finding.bitwise
                 if not finding.held:
                     broken.add(finding.status)
                     notes.append(f"  law       {name}: {finding.note}")
+        if judgement.broken == ("unjudged",) and self.case.unjudged:
+            broken, known = set(), self.case.unjudged
+            notes = [known, *notes]
+        if judgement.failed and not known and (where := self._where(inputs)):
+            notes.append(f"  in keys   {where}")
+            judgement = replace(judgement, tiles={**judgement.tiles, "key": where})
         statuses = by_precedence(broken)
         status = statuses[0] if statuses else ("known_failure" if known else "passed")
         message = "\n".join(notes) if statuses or known else judgement.message
@@ -177,6 +194,19 @@ class _Evaluation:
             bitwise=bitwise,
             torch_ratio=self._torch_ratio(inputs, reference, judgement),
         )
+
+    def _where(self, inputs: Inputs) -> str:
+        """Where in its inputs a kernel that failed goes wrong, by one more call; nothing where the op has no such call."""
+        marking = self.op.marking(inputs)
+        if marking is None:
+            return ""
+        marked, describe = marking
+        [outcome] = self._calls([(marked, self.options, "plain")])
+        if outcome.status is not None:
+            return ""
+        output = to_float64(as_tuple(outcome.value)[0])
+        reference = self._references(marked, self.options)[0]
+        return describe(failing(self.op, reference, output, self.options, self.format, self.numerics))
 
     def _in_domain(
         self, judgement: Judgement, reference: Reference, broken: set[str], notes: list[str]
@@ -203,65 +233,87 @@ class _Evaluation:
         """The kernel's declared domain for these rows, or what is wrong with the declaration."""
         assert self.kernel.domain is not None
         try:
-            domain = self.kernel.domain(reference.facts, self.format)
+            facts = self.op.exponents(reference.facts)
+            domain = self.kernel.domain(facts, self.format)
             shapes = {np.shape(domain.works), np.shape(domain.fails)}
         except Exception as error:  # it is the kernel author's code
             return f"the declared domain raises {type(error).__name__}: {str(error)[:200]}"
-        expected = (len(reference.facts.x),)
+        expected = (len(facts.x),)
         return domain if shapes == {expected} else f"the declared domain has masks of shapes {shapes}; expected {expected}"
 
-    def _laws(self, inputs: Inputs, y: Array) -> dict[str, Any]:
-        logits = self.op.arguments[0]
+    def _laws(self, inputs: Inputs, outputs: tuple[Array, ...]) -> dict[str, Any]:
         trial = Trial(
-            x=inputs[logits],
-            output=y,
-            dim=self.op.axis(self.options, inputs[logits].shape),
+            inputs=inputs,
+            options=self.options,
+            output=outputs if len(outputs) > 1 else outputs[0],
+            dim=self.op.axis(self.options, next(iter(inputs.values())).shape),
             keeps_length=self.op.keeps_length,
             targeted="target" in self.op.arguments,
             format=self.format,
-            judge=lambda x, output: self._judge_again({**inputs, logits: x}, output),
+            judge_call=lambda call, output: self._judge_again(*self._changed(inputs, call), output),
+            supports=lambda call: self._supports(*self._changed(inputs, call)),
         )
         findings: dict[str, Finding] = {}
         inquiries = {name: get_law(name)(trial) for name in self.case.laws}
-        wanted = {}
+        wanted: dict[str, list[LawCall]] = {}
         for name, inquiry in inquiries.items():
             try:
                 wanted[name] = next(inquiry)
             except StopIteration as end:
                 findings[name] = end.value
-        outcomes = self._calls(({**inputs, logits: call.x}, call.memory) for calls in wanted.values() for call in calls)
+        outcomes = self._calls((*self._changed(inputs, call), call.memory) for calls in wanted.values() for call in calls)
         for name, calls in wanted.items():
-            failed, outputs = None, []
-            for outcome in itertools.islice(outcomes, len(calls)):
+            failed = None
+            found: list[Any] = []
+            for call, outcome in zip(calls, outcomes, strict=False):
+                if outcome.status == "unsupported" and self._is_another_kind(inputs, call):
+                    found.append(None)
+                    continue
                 failed = failed or _failed_call(outcome)
                 if failed is None:  # copied at once: a kernel may write its next output where this one is
-                    outputs.append(to_float64(outcome.value))
+                    values = tuple(to_float64(value) for value in as_tuple(outcome.value))
+                    found.append(values if len(values) > 1 else values[0])
             if failed is not None:
                 findings[name] = failed
                 if failed.status != "law_broken":
                     break
                 continue
+            if all(output is None for output in found):
+                findings[name] = Finding(held=True, note="the kernel takes no such call")
+                continue
             try:
-                inquiries[name].send(outputs)
+                inquiries[name].send(found)
             except StopIteration as end:
                 findings[name] = end.value
         return findings
 
-    def _judge_again(self, inputs: Inputs, y: Array) -> Judgement:
-        reference, shapes = self._reference(inputs), _shapes(inputs)
-        judgement = judge_values(self.op, reference, y, shapes, self.options, self.format, self.numerics, statistics=False)
+    def _changed(self, inputs: Inputs, call: LawCall) -> tuple[Inputs, Mapping[str, Any]]:
+        """The inputs and options of a law's call."""
+        changed = {name: values for name, values in {**inputs, **call.inputs}.items() if values is not None}
+        return changed, {**self.options, **call.options}
+
+    def _is_another_kind(self, inputs: Inputs, call: LawCall) -> bool:
+        """Whether a law's call has other options, tensors or shapes than the case's, so that the kernel may decline it."""
+        changed, options = self._changed(inputs, call)
+        return _shapes(changed) != _shapes(inputs) or options != self.options
+
+    def _judge_again(self, inputs: Inputs, options: Mapping[str, Any], output: Any) -> Judgement:
+        references = self._references(inputs, options)
+        judgement = judge_outputs(
+            self.op, references, as_tuple(output), _shapes(inputs), options, self.format, self.numerics, statistics=False
+        )
         if judgement.broken and self.kernel.domain is not None and not self.strict:
-            failed, domain = _failed_rows(judgement), self._domain(reference)
+            failed, domain = _failed_rows(judgement), self._domain(references[0])
             if isinstance(domain, Domain) and not (failed & domain.works).any():
                 return replace(judgement, status="passed", broken=())
         return judgement
 
-    def _reference(self, inputs: Inputs) -> Reference:
-        return self.oracle.reference(self.op, inputs, self.options, self.format, semantics=self.semantics)
+    def _references(self, inputs: Inputs, options: Mapping[str, Any]) -> tuple[Reference, ...]:
+        return self.oracle.references(self.op, inputs, options, self.format, semantics=self.semantics)
 
     def _declines_benign_input(self, inputs: Inputs) -> bool:
         benign = {name: np.zeros_like(values) for name, values in inputs.items()}
-        [outcome] = self._calls([(benign, "plain")])
+        [outcome] = self._calls([(benign, self.options, "plain")])
         return outcome.status == "unsupported"
 
     def _torch_ratio(self, inputs: Inputs, reference: Reference, judgement: Judgement) -> float | None:
@@ -272,13 +324,15 @@ class _Evaluation:
         return judgement.max_ulp / own if own and judgement.max_ulp is not None else None
 
     def _torch_ulp(self, inputs: Inputs, reference: Reference) -> float | None:
-        torch_kernel: Callable[..., torch.Tensor] = getattr(torch, self.op.name, None) or getattr(functional, self.op.name)
-        given = {name: value for name, value in self.options.items() if name == "dim" or value != self.op.options[name]}
+        kernel = _torch_kernel(self.op.name)
+        further = [name for name in inputs if name in self.op.optional]
+        if kernel is None or kernel.supports(self.options, self.format, self.device, further=further) is not None:
+            return None
         try:
-            output = torch_kernel(*self._tensors(inputs), **given)
+            output = kernel(self._tensors(inputs), options=self.options)
         except (RuntimeError, IndexError, TypeError):
             return None  # torch has no such option, or not for this format
-        errors = ulp_errors(reference, self.format, self.op.output_rows(to_float64(output), self.options))
+        errors = ulp_errors(reference, self.format, self.op.output_rows(to_float64(output), reference.problem, self.options))
         return float(np.abs(errors).max()) if errors.size else None
 
     def _record(
@@ -331,7 +385,7 @@ class _Evaluation:
             case=case.id,
             family=case.family,
             shape=case.shape,
-            options=dict(case.options),
+            options={name: setting_text(value) if isinstance(value, tuple) else value for name, value in case.options.items()},
             laws=case.laws,
             profile=case.profile,
             seed=case.seed,
@@ -366,6 +420,16 @@ class _Evaluation:
         words += ["--device", self.device] if self.device != "cpu" else []
         words += ["--strict"] if self.strict else []
         return shlex.join([*words, "--case", self.case.id])
+
+
+@functools.cache
+def _torch_kernel(op: str) -> Kernel | None:
+    """torch's own function for the op, whichever backend it takes."""
+    name, parameters = (op, None)
+    if op == "attention":
+        name, parameters = "scaled_dot_product_attention", frozenset({"attn_mask", "is_causal", "scale", "enable_gqa"})
+    function: Callable[..., torch.Tensor] | None = getattr(torch, name, None) or getattr(functional, name, None)
+    return None if function is None else Kernel(id="torch", op=op, call=function, parameters=parameters)
 
 
 @functools.lru_cache(maxsize=4)

@@ -6,12 +6,14 @@ with it. This is isolation from accidents, no sandbox against malice.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import faulthandler
 import json
 import multiprocessing
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -23,16 +25,13 @@ from typing import Any
 import torch
 
 from suite.execution import state
-from suite.execution.host import Call, InProcess, Outcome, exception_text
+from suite.execution.host import KEPT_CHARACTERS, Call, InProcess, Outcome, exception_text, shortened, some
 from suite.execution.limits import die_with_parent, restrict
 from suite.execution.printed import MARK
-from suite.execution.wire import SharedMemory
+from suite.execution.wire import NoResourceError, SharedMemory
 from suite.formats import get_format
 from suite.kernels import Kernel, describe, load_kernels
 from suite.ops.rows import RowFacts
-
-OUT_OF_MEMORY = 86
-"""The exit code of a process in which there was not even memory to answer."""
 
 WHERE = signal.SIGUSR1
 """The signal to which this process answers with the Python line that it is at, even while C code runs."""
@@ -43,6 +42,37 @@ FLOATING_POINT = ("subnormals_flushed", "rounding")
 _FORK_SECONDS = 0.2
 
 Answer = dict[str, Any]
+
+
+def clear_up_at_exit() -> None:
+    """For the server that these processes are forked from, which ends when the suite does, whatever ends that: it takes with it
+    what they have started, and the socket that a suite that is killed leaves behind.
+    """
+    atexit.register(_clear_up, os.getpid())
+
+
+def _clear_up(server: int) -> None:
+    if os.getpid() != server:
+        return
+    for process in _children_of(server):
+        for kill in (os.killpg, os.kill):  # one that has just been forked has no group of its own yet
+            with contextlib.suppress(OSError):
+                kill(process, signal.SIGKILL)
+    for path in _listening_at():
+        with contextlib.suppress(OSError):
+            path.unlink()
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()  # made for the socket; one with anything else in it stays
+
+
+def _listening_at() -> list[Path]:
+    """The paths of the sockets on which this process listens. Linux only."""
+    found = []
+    for descriptor in list(Path("/proc/self/fd").glob("*")):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(descriptor.name))) as one:
+            if one.family == socket.AF_UNIX and one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                found.append(Path(one.getsockname()))
+    return [path for path in found if path.is_absolute()]
 
 
 def serve(connection: Connection, memory: Connection, output: Connection, settings: Mapping[str, Any]) -> None:
@@ -85,6 +115,7 @@ def _redirect(output: Connection) -> None:
 class _Server:
     def __init__(self, connection: Connection, memory: SharedMemory, output: int) -> None:
         self._connection, self._memory, self._output = connection, memory, output
+        memory.ask = self._ask
         self._process = os.getpid()
         self._host = InProcess(disposable=True)
         self._kernels: dict[tuple[str, str], Kernel] = {}
@@ -101,11 +132,18 @@ class _Server:
             try:
                 for answer in getattr(self, f"_{request['do']}")(request):
                     self._answer(answer)
-            except MemoryError:
-                os._exit(OUT_OF_MEMORY)
+            except (MemoryError, NoResourceError):
+                self._memory.tell_ran_out()
+                os._exit(1)
+
+    def _ask(self, size: int) -> None:
+        """Has the suite make the shared memory larger, where a limit of the kernel's keeps this process from it."""
+        self._connection.send_bytes(json.dumps({"reach": size}).encode())
+        self._connection.recv_bytes()
 
     def _answer(self, answer: Answer) -> None:
         self._end_if_forked()
+        os.set_blocking(self._output, True)  # a kernel may have changed that
         os.write(self._output, MARK)
         self._connection.send_bytes(json.dumps(answer).encode())
 
@@ -116,7 +154,8 @@ class _Server:
             loaded = load_kernels(request["specification"], request["op"])
         except BaseException as error:  # an import may raise anything
             own = isinstance(error, ValueError)
-            yield {"error": str(error) if own else f"{request['specification']} cannot be loaded: {exception_text(error)}"}
+            cannot = f"{request['specification']} cannot be loaded: {exception_text(error)}"
+            yield {"error": shortened(str(error), KEPT_CHARACTERS) if own else cannot}
             return
         after = state.read()
         changes = state.changes(before, after)
@@ -136,7 +175,7 @@ class _Server:
         torch.set_num_threads(request["threads"])
         calls = (self._read(call, request["device"]) for call in request["calls"])
         end = request["end"]
-        for outcome in self._host.submit(kernel, calls, request["options"]):
+        for outcome in self._host.submit(kernel, calls):
             answer, end = self._answer_to_call(outcome, end)
             yield answer
 
@@ -147,18 +186,21 @@ class _Server:
             os._exit(0)
 
     def _read(self, call: Mapping[str, Any], device: str) -> Call:
-        return Call(tuple(tensor.to(device) for tensor in self._memory.read(call["tensors"])), call["memory"])
+        tensors = zip(call["names"], self._memory.read(call["tensors"]), strict=True)
+        options = {name: tuple(value) if isinstance(value, list) else value for name, value in call["options"].items()}
+        return Call({name: tensor.to(device) for name, tensor in tensors}, options, call["memory"])
 
     def _answer_to_call(self, outcome: Outcome, end: int) -> tuple[Answer, int]:
         self._end_if_forked()
-        changes = list(outcome.state_changes) + self._import_changes
+        changes = [*outcome.state_changes, *some(self._import_changes)]
         if self._returned_twice():
             changes.append("the number of processes: it forked, and returned in both")
             self._memory.flag = False
         answer = {f.name: getattr(outcome, f.name) for f in fields(outcome)} | {"value": None, "state_changes": changes}
         if outcome.value is not None:
-            value = outcome.value.detach().resolve_conj().resolve_neg().cpu().contiguous()
-            answer["value"], end = self._memory.write([value], start=end)
+            values = outcome.value if isinstance(outcome.value, tuple) else (outcome.value,)
+            plain = (value.detach().resolve_conj().resolve_neg().cpu().contiguous() for value in values)
+            answer["value"], end = self._memory.write(plain, start=end)
         return answer, end
 
     def _domain(self, request: Mapping[str, Any]) -> Iterator[Answer]:
@@ -169,7 +211,7 @@ class _Server:
         try:
             domain = kernel.domain(facts, get_format(request["dtype"]))
             masks = [torch.from_numpy(mask.astype(bool)) for mask in (domain.works, domain.fails)]
-            yield {"tensors": self._memory.write(masks)[0], "why": str(domain.why)}
+            yield {"tensors": self._memory.write(masks)[0], "why": shortened(str(domain.why))}
         except Exception as error:
             yield {"error": exception_text(error)}
 
@@ -193,8 +235,15 @@ def _forks_of(process: int) -> set[int]:
     found = set()
     with contextlib.suppress(OSError):
         own = Path(f"/proc/{process}/cmdline").read_bytes()
-        for child in Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split():
+        for child in _children_of(process):
             with contextlib.suppress(OSError):
                 if Path(f"/proc/{child}/cmdline").read_bytes() == own:  # empty for one that has ended
-                    found.add(int(child))
+                    found.add(child)
     return found
+
+
+def _children_of(process: int) -> list[int]:
+    """The processes that this one started, as far as the system tells. Linux only."""
+    with contextlib.suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split()]
+    return []

@@ -23,7 +23,6 @@ import torch
 from suite.execution import state
 from suite.execution.adapters import adapted_call
 from suite.execution.memory import Guards, Memory, filled, guarding
-from suite.isolation import TIMEOUT_SECONDS
 from suite.judge import check_output
 from suite.kernels import Kernel
 from suite.ops import get_op
@@ -31,6 +30,17 @@ from suite.records import Record
 from suite.tensors import bits, dtype_name
 
 KEPT_CHARACTERS = 2000
+"""Of what a kernel prints, and of a message."""
+KEPT_TEXTS, TEXT_CHARACTERS = 20, 300
+"""Of warnings and the like: how many different ones, and how much of each."""
+
+
+class DiedError(Exception):
+    """A kernel's process is gone and will not answer. status: crashed, timed_out or out_of_memory. output: its last words."""
+
+    def __init__(self, status: str, message: str, output: str) -> None:
+        super().__init__(message)
+        self.status, self.output = status, output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,15 +49,16 @@ class Outcome:
 
     status: None where the kernel returned an output that can be judged, else raised, unsupported, out_of_memory, wrong_type,
     wrong_shape, wrong_dtype, crashed, timed_out or not_run, with the reason in message.
-    value: what it returned, None with a status. seconds: wall clock of the call alone; elapsed_seconds: with all that a host
-    does. modified: the input's bits are not what they were. lost: the process or the device is of no use after this call.
+    value: the tensor that it returned, or the tuple of them where the op has several; None with a status. seconds: wall clock
+    of the call alone; elapsed_seconds: with all that a host does. modified: the input's bits are not what they were. lost: the
+    process or the device is of no use after this call.
     overrun: what it wrote outside its tensors, where that was watched.
     state_changes: global switches that it changed, put back since. warnings, output: what it warned of and printed.
     """
 
     status: str | None = None
     message: str = ""
-    value: torch.Tensor | None = None
+    value: torch.Tensor | tuple[torch.Tensor, ...] | None = None
     seconds: float | None = None
     elapsed_seconds: float = 0.0
     modified: bool = False
@@ -63,19 +74,20 @@ LOST = ("crashed", "timed_out", "out_of_memory", "not_run")
 
 
 class Call(NamedTuple):
-    """A call to make: its input tensors, which are the kernel's from then on, and how memory is watched."""
+    """A call to make: input tensors by name, which are the kernel's from then on, options, and how memory is watched."""
 
-    tensors: tuple[torch.Tensor, ...]
+    tensors: Mapping[str, torch.Tensor]
+    options: Mapping[str, Any]
     memory: Memory = "plain"
 
 
 class Host(ABC):
-    """Where kernels run."""
+    """Where kernels run. limit_seconds: what a call may take that belongs to no case; None where the host cannot end one."""
+
+    limit_seconds: float | None = None
 
     @abstractmethod
-    def submit(
-        self, kernel: Kernel, calls: Iterable[Call], options: Mapping[str, Any], *, limit_seconds: float | None = None
-    ) -> Iterator[Outcome]:
+    def submit(self, kernel: Kernel, calls: Iterable[Call], *, limit_seconds: float | None = None) -> Iterator[Outcome]:
         """Calls the kernel on these inputs one after the other: outcomes in their order, up to the first that is lost.
 
         A host of another process is at work while its caller does something else; the caller takes every outcome.
@@ -88,10 +100,10 @@ class Host(ABC):
         sets kernels aside by it.
         """
 
-    def call(self, kernel: Kernel, inputs: torch.Tensor | tuple[torch.Tensor, ...], options: Mapping[str, Any]) -> Outcome:
-        """The outcome of one call, which may take as long as a case."""
-        tensors = inputs if isinstance(inputs, tuple) else (inputs,)
-        [outcome] = self.submit(kernel, [Call(tensors)], options, limit_seconds=TIMEOUT_SECONDS)
+    def call(self, kernel: Kernel, inputs: torch.Tensor | Mapping[str, torch.Tensor], options: Mapping[str, Any]) -> Outcome:
+        """The outcome of one call that belongs to no case, of the first argument alone or of tensors by name."""
+        tensors = {get_op(kernel.op).arguments[0]: inputs} if isinstance(inputs, torch.Tensor) else inputs
+        [outcome] = self.submit(kernel, [Call(tensors, options)], limit_seconds=self.limit_seconds)
         return outcome
 
 
@@ -105,25 +117,24 @@ class InProcess(Host):
         self._disposable = disposable
         self._lost = ""
 
-    def submit(
-        self, kernel: Kernel, calls: Iterable[Call], options: Mapping[str, Any], *, limit_seconds: float | None = None
-    ) -> Iterator[Outcome]:
+    def submit(self, kernel: Kernel, calls: Iterable[Call], *, limit_seconds: float | None = None) -> Iterator[Outcome]:
         for call in calls:
-            yield self._outcome(kernel, call.tensors, options, call.memory)
+            yield self._outcome(kernel, call.tensors, call.options, call.memory)
 
     def _outcome(
-        self, kernel: Kernel, tensors: tuple[torch.Tensor, ...], options: Mapping[str, Any], memory: Memory
+        self, kernel: Kernel, tensors: Mapping[str, torch.Tensor], options: Mapping[str, Any], memory: Memory
     ) -> Outcome:
         start = time.perf_counter()
-        device = tensors[0].device
+        first = next(iter(tensors.values()))
+        device = first.device
         if self._lost and device.type == "cuda":
             return Outcome(status="not_run", message=f"this process lost the device before: {self._lost}")
-        shapes = dict(zip(get_op(kernel.op).arguments, (tuple(tensor.shape) for tensor in tensors), strict=True))
-        dtype = dtype_name(tensors[0])
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        dtype = dtype_name(first)
         guards = Guards() if memory == "guarded" else None
         if guards is not None:
-            tensors = tuple(guards.around(tensor, "the input") for tensor in tensors)
-        before = [bits(tensor) for tensor in tensors]
+            tensors = {name: guards.around(tensor, "the input") for name, tensor in tensors.items()}
+        before = {name: bits(tensor) for name, tensor in tensors.items()}
         modules = len(sys.modules)
         outside = state.read()
         strict = state.strict(outside)
@@ -160,27 +171,29 @@ class InProcess(Host):
             status, message = "crashed", f"{message}; after it the device answers nothing but: {lost}"
         return Outcome(
             status=status,
-            message=message,
+            message=shortened(message, KEPT_CHARACTERS),
             value=value if status is None else None,
             seconds=seconds,
             elapsed_seconds=time.perf_counter() - start,
             lost=bool(self._lost),
             overrun=guards.broken() if guards is not None else "",
-            modified=not self._lost
-            and not all(np.array_equal(was, bits(tensor)) for was, tensor in zip(before, tensors, strict=True)),
-            state_changes=tuple(change for change in changes if change not in drawn),
-            warnings=(
-                *dict.fromkeys(_clean(f"{w.category.__name__}: {str(w.message)[:200]}") for w in caught),
-                *(f"what it imported in its call changed {change}" for change in drawn),
+            modified=not self._lost and not all(np.array_equal(before[name], bits(tensor)) for name, tensor in tensors.items()),
+            state_changes=some(change for change in changes if change not in drawn),
+            warnings=some(
+                (*map(_warning_text, caught), *(f"what it imported in its call changed {change}" for change in drawn))
             ),
             output=printed.text(),
         )
 
 
+_UNWATCHABLE = ("fail_on_recompile", "no rule registered for HigherOrderOperator")
+"""What torch says where a mode of ours cannot look on: in a graph of torch.compile, in flex_attention."""
+
+
 def _watched_call(
-    kernel: Kernel, tensors: tuple[torch.Tensor, ...], options: Mapping[str, Any], memory: Memory, guards: Guards | None
+    kernel: Kernel, tensors: Mapping[str, torch.Tensor], options: Mapping[str, Any], memory: Memory, guards: Guards | None
 ) -> tuple[Any, float]:
-    """adapted_call() under the watch of `memory`. A graph of torch.compile has canaries around its inputs only."""
+    """adapted_call() under the watch of `memory`. Where torch cannot watch allocations, canaries are around the inputs only."""
     if memory == "filled":
         with filled():
             return adapted_call(kernel, tensors, options)
@@ -189,7 +202,7 @@ def _watched_call(
             with guarding(guards):
                 return adapted_call(kernel, tensors, options)
         except RuntimeError as error:
-            if "fail_on_recompile" not in str(error):
+            if not any(sign in str(error) for sign in _UNWATCHABLE):
                 raise
     return adapted_call(kernel, tensors, options)
 
@@ -274,12 +287,32 @@ def exception_text(error: BaseException) -> str:
         if frame.filename != __file__ and not frame.filename.startswith(sys.prefix):
             place = f" (at {frame.filename.rsplit('/', 1)[-1]}:{frame.lineno})"
             break
+    kind = "" if isinstance(error, _ExitedError) else f"{shortened(type(error).__name__)}: "
+    return f"{kind}{shortened(_text(error), 500)}{shortened(place)}"
+
+
+def some(texts: Iterable[str]) -> tuple[str, ...]:
+    """The first KEPT_TEXTS different ones, each shortened, and how many more there are."""
+    different = list(dict.fromkeys(map(shortened, texts)))
+    more = len(different) - KEPT_TEXTS
+    return (*different[:KEPT_TEXTS], *([f"and {more:,} more"] if more > 0 else ()))
+
+
+def shortened(text: str, characters: int = TEXT_CHARACTERS) -> str:
+    """The beginning of a text that may be of any length, without lone surrogates."""
+    return _clean(text[:characters])
+
+
+def _warning_text(warning: warnings.WarningMessage) -> str:
+    return f"{warning.category.__name__[:100]}: {_text(warning.message)[:200]}"
+
+
+def _text(said: BaseException | str) -> str:
+    """What an exception or a warning says, which is code of the kernel's author."""
     try:
-        text = _clean(str(error))
+        return str(said)
     except Exception:
-        text = "its message cannot be shown"
-    kind = "" if isinstance(error, _ExitedError) else f"{type(error).__name__}: "
-    return f"{kind}{text[:500]}{place}"
+        return "its message cannot be shown"
 
 
 def _clean(text: str) -> str:

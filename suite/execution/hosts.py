@@ -17,7 +17,8 @@ class Hosts:
     """Loads kernels and says where they run. Use as a context manager, or call close().
 
     isolate: which kernels run in a process of their own. memory_gibibytes: what such a process may take; half of this
-    machine's memory by default. timeout: the seconds of a case, of which an import may take LOADING times as many.
+    machine's memory by default. timeout: the seconds of a case, of a declared domain and of a call that is measured; an
+    import may take LOADING times as many.
     """
 
     def __init__(
@@ -26,7 +27,7 @@ class Hosts:
         self._isolate = isolate
         self._here = InProcess()
         memory_bytes = default_memory_bytes() if memory_gibibytes is None else int(memory_gibibytes * GIBIBYTE)
-        self._elsewhere = Isolated(memory_bytes=memory_bytes, load_seconds=LOADING * timeout)
+        self._elsewhere = Isolated(memory_bytes=memory_bytes, load_seconds=LOADING * timeout, limit_seconds=timeout)
 
     def __enter__(self) -> Hosts:
         return self

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from suite.execution.child import FLOATING_POINT
-from suite.execution.host import KEPT_CHARACTERS, Call, Host, Outcome
-from suite.execution.process import RAN_OUT, DiedError, KernelProcess
-from suite.execution.wire import START
+from suite.execution.host import KEPT_CHARACTERS, Call, DiedError, Host, Outcome
+from suite.execution.process import RAN_OUT, KernelProcess
+from suite.execution.wire import START, NoResourceError
 from suite.formats import Format
+from suite.isolation import TIMEOUT_SECONDS
 from suite.kernels import Domain, Kernel, UnloadableError, from_description
 from suite.ops.rows import RowFacts
 from suite.records import Record
@@ -31,11 +32,17 @@ LOAD_SECONDS = 600.0
 
 @dataclass(slots=True)
 class _Server:
-    """A kernel's process, if one runs, and the processes that it has killed since it last answered."""
+    """A kernel's process, if one runs, and the processes that it has killed.
+
+    deaths: in its cases, since it last answered. calls_lost: apart from its cases, in all. case_seconds: what it may take for
+    the case at hand.
+    """
 
     process: KernelProcess | None = None
     unanswered: int = 0
     deaths: list[str] = field(default_factory=list)
+    calls_lost: int = 0
+    case_seconds: float = 0.0
     set_aside: str = ""
     printed: str = ""
     warnings: tuple[str, ...] = ()
@@ -45,12 +52,18 @@ class Isolated(Host):
     """Calls each kernel in a process of its own, by its id: FILE.py:FUNC, pkg.mod:FUNC, or a name.
 
     memory_bytes: what a kernel may take beside what its process starts with; None for no limit. load_seconds: what its import
-    may take. Use as a context manager, or
-    call close().
+    may take. limit_seconds: what its declared domain may take, and a call that belongs to no case. Use as a context manager,
+    or call close(). Raises NoResourceError where the machine has no process or memory to give, whatever the kernel.
     """
 
-    def __init__(self, *, memory_bytes: int | None = None, load_seconds: float = LOAD_SECONDS) -> None:
-        self._memory_bytes, self._load_seconds = memory_bytes, load_seconds
+    def __init__(
+        self,
+        *,
+        memory_bytes: int | None = None,
+        load_seconds: float = LOAD_SECONDS,
+        limit_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
+        self._memory_bytes, self._load_seconds, self.limit_seconds = memory_bytes, load_seconds, limit_seconds
         self._servers: dict[tuple[str, str], _Server] = {}  # by kernel, and op or what else it serves
 
     def __enter__(self) -> Isolated:
@@ -77,35 +90,46 @@ class Isolated(Host):
             raise ValueError(answer["error"])
         return kernels
 
-    def submit(
-        self, kernel: Kernel, calls: Iterable[Call], options: Mapping[str, Any], *, limit_seconds: float | None = None
-    ) -> Iterator[Outcome]:
+    def submit(self, kernel: Kernel, calls: Iterable[Call], *, limit_seconds: float | None = None) -> Iterator[Outcome]:
         server = self._servers.setdefault((kernel.id, kernel.op), _Server())
         if len(server.deaths) >= ATTEMPTS and not server.set_aside:
             server.set_aside = f"set aside: it ended {len(server.deaths)} processes in a row; the last: {server.deaths[-1]}"
         if server.set_aside:
             return iter([Outcome(status="not_run", message=server.set_aside)])
+        server.case_seconds = max(server.case_seconds, limit_seconds or 0.0)
         if server.unanswered:  # somebody was interrupted
             self._drop(server)
         waiting = iter(calls)
         try:
-            sent = self._send(server, kernel, waiting, options)
+            sent = self._send(server, kernel, waiting)
         except DiedError as error:
             return iter([self._lost(server, error, 0.0)])
-        return self._outcomes(server, kernel, sent, waiting, options, limit_seconds)
+        return self._outcomes(server, kernel, sent, waiting, limit_seconds)
 
-    def _send(self, server: _Server, kernel: Kernel, calls: Iterator[Call], options: Mapping[str, Any]) -> int:
+    def call(self, kernel: Kernel, inputs: torch.Tensor | Mapping[str, torch.Tensor], options: Mapping[str, Any]) -> Outcome:
+        """As ever, but a kernel that ends its process again and again is not asked for ever: nobody judges these calls."""
+        outcome = super().call(kernel, inputs, options)
+        server = self._servers[kernel.id, kernel.op]
+        server.case_seconds = 0.0
+        if outcome.status in ("crashed", "timed_out", "out_of_memory") and outcome.lost:
+            server.calls_lost += 1
+            if server.calls_lost >= ATTEMPTS:
+                last = f"{outcome.status}, {outcome.message}"
+                server.set_aside = f"set aside: it ended {server.calls_lost} processes where it was measured; the last: {last}"
+        return outcome
+
+    def _send(self, server: _Server, kernel: Kernel, calls: Iterator[Call]) -> int:
         """Sends as many of the calls as one request may hold; returns how many. Raises DiedError."""
         process, described, end, device = None, [], START, "cpu"
-        for tensors, memory in calls:
-            device = str(tensors[0].device)
+        for tensors, options, memory in calls:
+            device = str(next(iter(tensors.values())).device)
             process = process or self._running(server, kernel, device)
-            descriptions, end = process.memory.write((tensor.cpu() for tensor in tensors), start=end)
-            described.append({"tensors": descriptions, "memory": memory})
+            descriptions, end = process.memory.write((tensor.cpu() for tensor in tensors.values()), start=end)
+            described.append({"names": list(tensors), "tensors": descriptions, "options": dict(options), "memory": memory})
             if end > REQUEST_BYTES:
                 break
         if process is not None:
-            request = {"do": "call", "kernel": kernel.id, "op": kernel.op, "device": device, "options": dict(options)}
+            request = {"do": "call", "kernel": kernel.id, "op": kernel.op, "device": device}
             process.send(request | {"threads": torch.get_num_threads(), "calls": described, "end": end})
         server.unanswered = len(described)
         return len(described)
@@ -116,7 +140,6 @@ class Isolated(Host):
         kernel: Kernel,
         sent: int,
         waiting: Iterator[Call],
-        options: Mapping[str, Any],
         limit_seconds: float | None,
     ) -> Iterator[Outcome]:
         left = limit_seconds
@@ -128,7 +151,7 @@ class Isolated(Host):
                     return
                 left = None if left is None else max(left - outcome.elapsed_seconds, 0.0)
             try:
-                sent = self._send(server, kernel, waiting, options)
+                sent = self._send(server, kernel, waiting)
             except DiedError as error:
                 yield self._lost(server, error, 0.0)
                 return
@@ -137,7 +160,7 @@ class Isolated(Host):
         start, process = time.perf_counter(), server.process
         assert process is not None
         try:
-            answer = process.receive("in its call", limit_seconds=limit_seconds)
+            answer = process.receive("in its call", limit_seconds=limit_seconds, asked_seconds=server.case_seconds)
         except DiedError as error:
             return self._lost(server, error, time.perf_counter() - start)
         server.unanswered -= 1
@@ -158,6 +181,7 @@ class Isolated(Host):
 
     def note(self, record: Record) -> None:
         server = self._servers.setdefault((record.kernel, record.op), _Server())
+        server.case_seconds = 0.0
         statuses = record.broken or (record.status,)
         if "not_run" in statuses:
             server.set_aside = record.message
@@ -189,9 +213,12 @@ class Isolated(Host):
         """Starts the process if there is none, and has it load what the specification names."""
         if server.process is None:
             cuda = device.startswith("cuda")
-            server.process = KernelProcess(
-                method="spawn" if cuda else "forkserver", memory_bytes=None if cuda else self._memory_bytes
-            )
+            try:
+                server.process = KernelProcess(
+                    method="spawn" if cuda else "forkserver", memory_bytes=None if cuda else self._memory_bytes
+                )
+            except OSError as error:
+                raise NoResourceError("a process for a kernel", error) from None
         request = {"do": "load", "specification": specification, "op": op}
         server.process.send(request)
         answer = server.process.receive("in its import", limit_seconds=self._load_seconds)
@@ -208,7 +235,10 @@ class Isolated(Host):
         return kernel
 
     def _domain(self, kernel: Kernel, facts: RowFacts, format: Format) -> Domain:
-        """Asks the kernel's process for its declared domain. Raises RuntimeError where the declaration itself fails."""
+        """Asks the kernel's process for its declared domain.
+
+        Raises RuntimeError where the declaration raises, DiedError where it hangs or ends its process.
+        """
         # Another process than that of the calls, whose answers may be waiting to be read.
         server = self._servers.setdefault((kernel.id, f"domain for {kernel.op}"), _Server())
         arrays = {f.name: value for f in fields(facts) if isinstance(value := getattr(facts, f.name), np.ndarray)}
@@ -224,11 +254,11 @@ class Isolated(Host):
                 "tensors": process.memory.write(torch.from_numpy(np.array(array)) for array in arrays.values())[0],
             }
             process.send(request)
-            answer = process.receive("in its domain", limit_seconds=self._load_seconds)
+            answer = process.receive("in its domain", limit_seconds=self.limit_seconds)
             process.printed()
-        except DiedError as error:
+        except DiedError:
             self._drop(server)
-            raise RuntimeError(str(error)) from None
+            raise
         if "error" in answer:
             raise RuntimeError(answer["error"])
         works, fails = process.memory.read(answer["tensors"])
@@ -245,8 +275,9 @@ def _outcome(answer: Mapping[str, Any], process: KernelProcess, server: _Server)
     """The outcome that the kernel's process answered with, its output tensor and what was printed behind Python's back."""
     given = {f.name: answer[f.name] for f in fields(Outcome)}
     printed = process.printed(kept_bytes=KEPT_CHARACTERS)
+    values = process.memory.read(answer["value"]) if answer["value"] is not None else ()
     given |= {
-        "value": process.memory.read(answer["value"])[0] if answer["value"] is not None else None,
+        "value": values if len(values) > 1 else next(iter(values), None),
         "state_changes": tuple(answer["state_changes"]),
         "warnings": (*server.warnings, *answer["warnings"]),
         "output": "\n".join(text for text in (answer["output"], printed) if text),

@@ -1,16 +1,22 @@
 """What a kernel's process prints, answer by answer: the process may be at a later call already when an answer is read.
 
-Behind all that belongs to an answer stands a mark, written before the answer is sent.
+A thread reads it as it comes: a pipe holds some kilobytes, and a kernel that prints more would wait for the suite, which may
+be computing a reference, at the expense of its own time. Behind all that belongs to an answer stands a mark, written before
+the answer is sent.
 """
 
 from __future__ import annotations
 
 import os
+import select
+import threading
 from collections import deque
 
 MARK = b"\x00\x1eend of what belongs to an answer\x1e\x00"
 KEPT_BYTES = 8000
 """Of what belongs to one answer, its end."""
+_CHUNKS = 64
+"""Of 64 KiB, in one go: more than a pipe holds, so what had been written before is among them, and an end to any flood."""
 
 
 class Printed:
@@ -21,20 +27,45 @@ class Printed:
         self._descriptor = descriptor
         self._ended: deque[tuple[bytes, int]] = deque()
         self._kept, self._dropped = b"", 0
+        self._lock = threading.Lock()
+        self._closing, self._close = os.pipe()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def close(self) -> None:
+        """Ends the thread; the descriptor is its owner's to close."""
+        os.close(self._close)
+        self._reader.join()
+        os.close(self._closing)
+
+    def _read(self) -> None:
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        poll.register(self._closing, select.POLLIN)
+        while self._closing not in (descriptor for descriptor, _ in poll.poll()):
+            if not self.drain():
+                return
 
     def drain(self) -> bool:
         """Reads what is there; False once nobody can write any more."""
-        try:
-            while chunk := os.read(self._descriptor, 65536):
-                *ended, rest = (self._kept + chunk).split(MARK)
-                for text in ended:
-                    self._keep(text)
-                    self._ended.append((self._kept, self._dropped))
-                    self._kept, self._dropped = b"", 0
-                self._keep(rest)
-        except BlockingIOError:
-            return True
-        return False
+        with self._lock:
+            try:
+                for _ in range(_CHUNKS):
+                    chunk = os.read(self._descriptor, 65536)
+                    if not chunk:
+                        return False
+                    self._take(chunk)
+            except BlockingIOError:
+                pass
+        return True
+
+    def _take(self, chunk: bytes) -> None:
+        *ended, rest = (self._kept + chunk).split(MARK)
+        for text in ended:
+            self._keep(text)
+            self._ended.append((self._kept, self._dropped))
+            self._kept, self._dropped = b"", 0
+        self._keep(rest)
 
     def of_answer(self, *, kept_bytes: int) -> str:
         """What belongs to the answer just read, its last `kept_bytes`."""
@@ -44,7 +75,8 @@ class Printed:
     def rest(self) -> str:
         """What belongs to no answer that was read: the last words of a process."""
         self.drain()
-        unread = [*self._ended, (self._kept, self._dropped)]
+        with self._lock:
+            unread = [*self._ended, (self._kept, self._dropped)]
         return _text(b"".join(text for text, _ in unread), sum(dropped for _, dropped in unread), KEPT_BYTES)
 
     def _keep(self, text: bytes) -> None:

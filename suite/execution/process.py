@@ -21,6 +21,7 @@ from typing import Any
 
 from suite import isolation
 from suite.execution import child
+from suite.execution.host import DiedError
 from suite.execution.limits import killings_for_memory
 from suite.execution.printed import KEPT_BYTES, Printed
 from suite.execution.wire import SharedMemory
@@ -32,16 +33,15 @@ SERVER_GONE = 255
 START_SECONDS = 120.0
 
 
-class DiedError(Exception):
-    """The process is gone and will not answer. status: crashed, timed_out or out_of_memory. output: the last it printed."""
-
-    def __init__(self, status: str, message: str, output: str) -> None:
-        super().__init__(message)
-        self.status, self.output = status, output
+_WORD_SECONDS = 0.5
+"""How long a process may take to say where it is: one that hangs does so at once, but on a busy machine."""
 
 
 class KernelProcess:
-    """A running process that serves one kernel. After DiedError it is of no more use."""
+    """A running process that serves one kernel. After DiedError it is of no more use.
+
+    Making one raises OSError, NoResourceError among them, where the machine has none to give.
+    """
 
     def __init__(self, *, method: isolation.Method, memory_bytes: int | None) -> None:
         context: Any = multiprocessing.get_context(method)
@@ -62,7 +62,7 @@ class KernelProcess:
                 self._process = context.Process(**arguments)
                 self._process.start()
         self._poll = select.poll()
-        for descriptor in (self._connection.fileno(), self._process.sentinel, self._output.fileno()):
+        for descriptor in (self._connection.fileno(), self._process.sentinel):
             self._poll.register(descriptor, select.POLLIN)
         self.receive("starting", limit_seconds=START_SECONDS)
         self.printed()
@@ -99,43 +99,59 @@ class KernelProcess:
     def close(self) -> None:
         self.kill()
         self._connection.close()
+        self._printed.close()
         self._output.close()
         self.memory.close()
 
-    def receive(self, doing: str, *, limit_seconds: float | None) -> dict[str, Any]:
-        """The next answer. Raises DiedError where none comes; doing: what the message of a death says it was at."""
+    def receive(self, doing: str, *, limit_seconds: float | None, asked_seconds: float = 0.0) -> dict[str, Any]:
+        """The next answer. Raises DiedError where none comes; doing: what the message of a death says it was at.
+
+        asked_seconds: the limit of which limit_seconds are left. Raises NoResourceError where the process needs more shared
+        memory than the machine has.
+        """
         deadline = None if limit_seconds is None else time.monotonic() + limit_seconds
         connection, sentinel = self._connection.fileno(), self._process.sentinel
         try:
             while True:
                 left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
                 ready = {descriptor for descriptor, _ in self._poll.poll(None if left is None else left * 1000)}
-                if self._output.fileno() in ready:
-                    self._drain()
                 if connection in ready:
-                    with contextlib.suppress(OSError, EOFError, ValueError):
-                        answer = json.loads(self._connection.recv_bytes())
-                        if isinstance(answer, dict):
-                            return answer
-                    raise self._died(doing, closed=sentinel not in ready)
+                    answer = self._answer()
+                    if answer is None:
+                        raise self._died(doing, closed=sentinel not in ready)
+                    if "reach" not in answer:
+                        return answer
+                    self.memory.reach(int(answer["reach"]))
+                    self.send({})
+                    continue
                 if sentinel in ready:
                     raise self._died(doing)
                 if left == 0.0:
-                    raise self._timed_out(limit_seconds or 0.0, doing)
+                    raise self._timed_out(limit_seconds or 0.0, asked_seconds, doing)
         except DiedError:
             raise
         except BaseException:
             self.kill()
             raise
 
-    def _timed_out(self, limit_seconds: float, doing: str) -> DiedError:
+    def _answer(self) -> dict[str, Any] | None:
+        with contextlib.suppress(OSError, EOFError, ValueError):
+            answer = json.loads(self._connection.recv_bytes())
+            return answer if isinstance(answer, dict) else None
+        return None
+
+    def _timed_out(self, limit_seconds: float, asked_seconds: float, doing: str) -> DiedError:
+        before, deadline = self._printed.rest(), time.monotonic() + _WORD_SECONDS
         with contextlib.suppress(OSError):
             os.kill(self._process.pid, child.WHERE)
-        self._poll.poll(100)
+        while self._printed.rest() == before and time.monotonic() < deadline:
+            time.sleep(0.005)
         time.sleep(0.02)
         output = self._printed.rest()
         self.kill()
-        return DiedError("timed_out", f"still {doing} after {limit_seconds:.3g} s{_line_in(output)}", output)
+        left = f", what was left of {asked_seconds:.3g} s for all calls of its case" if asked_seconds > limit_seconds else ""
+        place = _line_in(output)
+        return DiedError("timed_out", f"still {doing} after {limit_seconds:.3g} s{left}{place}", _without_machinery(output))
 
     def _died(self, doing: str, *, closed: bool = False) -> DiedError:
         """Why the process is gone, from its exit code and its last words."""
@@ -143,20 +159,15 @@ class KernelProcess:
         code = self._process.exitcode
         output = self._printed.rest()
         self.kill()
-        place = _line_in(output)
+        place, output = _line_in(output), _without_machinery(output)
         if code is None:
             return DiedError("crashed", f"closed its connection to the suite, {doing}{place}", output)
-        if code == child.OUT_OF_MEMORY or "std::bad_alloc" in output:
+        if self.memory.ran_out or "std::bad_alloc" in output:
             return DiedError("out_of_memory", f"{RAN_OUT}: none was left, {doing}{place}", output)
         if code == -signal.SIGKILL and killings_for_memory() > self._killed_for_memory:
             return DiedError("out_of_memory", f"{RAN_OUT}: the system killed it, {doing}", output)
         how = f"was killed by {_signal(-code)}" if code < 0 else f"exited with code {code}"
         return DiedError("crashed", f"its process {how}, {doing}{place}", output)
-
-    def _drain(self) -> None:
-        if not self._printed.drain():
-            with contextlib.suppress(KeyError):
-                self._poll.unregister(self._output.fileno())  # all ends are closed, which poll() would tell without end
 
 
 def _signal(number: int) -> str:
@@ -176,14 +187,35 @@ def _exists(pid: int) -> bool:
     return True
 
 
+_MACHINERY = (
+    str(Path(__file__).parent) + os.sep,
+    str(Path(__file__).parents[1] / "kernels.py"),
+    str(Path(multiprocessing.__file__).parent) + os.sep,
+    "<",
+)
+"""The files between a process's start and its kernel, which tell nobody anything."""
+
+
 def _line_in(output: str) -> str:
     """The innermost line of a Python file that a dump of faulthandler shows, less those of libraries and of this package."""
     own = str(Path(__file__).parents[1])
     for line in output.splitlines():
-        text = line.strip()
-        if text.startswith('File "') and ", line " in text:
-            file, _, rest = text.removeprefix('File "').partition('", line ')
-            if not file.startswith((sys.prefix, sys.base_prefix, own, "<")):
-                number, _, function = rest.partition(" in ")
-                return f" (at {Path(file).name}:{number} in {function})"
+        file, rest = _frame(line)
+        if file and not file.startswith((sys.prefix, sys.base_prefix, own, "<")):
+            number, _, function = rest.partition(" in ")
+            return f" (at {Path(file).name}:{number} in {function})"
     return ""
+
+
+def _without_machinery(output: str) -> str:
+    """What was printed, less the lines of faulthandler's dump that are above the kernel's."""
+    return "".join(line for line in output.splitlines(keepends=True) if not _frame(line)[0].startswith(_MACHINERY))
+
+
+def _frame(line: str) -> tuple[str, str]:
+    """(file, what follows) of a line of faulthandler's dump; nothing of any other."""
+    text = line.strip()
+    if not text.startswith('File "') or ", line " not in text:
+        return "", ""
+    file, _, rest = text.removeprefix('File "').partition('", line ')
+    return file, rest

@@ -7,41 +7,79 @@ bound, so a law is exactly as strict as the judge; whether they agree bit for bi
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from suite.formats import Format
 from suite.judge import Judgement
 
+Memory = Literal["plain", "filled", "guarded"]
 RELATIONS = ("batch", "canaries", "neighbour", "permutation", "repeat", "replay", "shift", "written")
+"""Those of one tensor of logits; repeat, written and canaries hold for every op."""
+
+ATTENTION = (
+    "alone",
+    "causal_prefix",
+    "hidden_keys",
+    "hostile_neighbours",
+    "masked",
+    "neutral",
+    "other_inputs",
+    "parts",
+    "prefix",
+    "repeated_heads",
+    "reversed_keys",
+    "reversed_queries",
+    "shifted_scores",
+    "with_log_sum_exp",
+)
+"""Those of attention."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """One judged call of a kernel, and the judge of further ones.
 
-    x: the float64 logits. output: the judged float64 output. dim: the dimension of the rows, counted from 0.
+    inputs: float64, by name, the logits first. options: with defaults. output: the judged float64 output, a tuple where the op
+    has several. dim: the dimension of the rows, counted from 0.
     keeps_length: whether the output has the logits' shape. targeted: whether each row has a target beside its logits.
-    format: of the logits. judge: the judgement of an output for float64 logits of any shape.
+    format: of the logits. judge_call: the judgement of an output for such a call. supports: None, or why the kernel takes no
+    such call.
     """
 
-    x: Any
+    inputs: Mapping[str, Any]
+    options: Mapping[str, Any]
     output: Any
     dim: int
     keeps_length: bool
     targeted: bool
     format: Format
-    judge: Callable[[Any, Any], Judgement]
+    judge_call: Callable[[Call, Any], Judgement]
+    supports: Callable[[Call], str | None]
+
+    @property
+    def x(self) -> Any:
+        """The logits."""
+        return next(iter(self.inputs.values()))
+
+    def call(self, x: Any, memory: Memory = "plain") -> Call:
+        """A call of other logits, all else as it was."""
+        return Call({next(iter(self.inputs)): x}, {}, memory)
+
+    def judge(self, x: Any, output: Any) -> Judgement:
+        """The judgement of an output for other logits, all else as it was."""
+        return self.judge_call(self.call(x), output)
 
 
 class Call(NamedTuple):
-    """A further call that a law wants: of float64 logits, all else as it was; with memory="filled" or "guarded" under watch
-    (suite/execution/memory.py).
+    """A further call that a law wants: these inputs and options in place of the trial's, an input of None left out; with
+    memory="filled" or "guarded" under watch (suite/execution/memory.py).
     """
 
-    x: Any
-    memory: Literal["plain", "filled", "guarded"] = "plain"
+    inputs: Mapping[str, Any]
+    options: Mapping[str, Any]
+    memory: Memory = "plain"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,19 +97,19 @@ class Finding:
 
 Inquiry = Generator[list[Call], list[Any], Finding]
 Law = Callable[[Trial], Inquiry]
-"""A generator: it yields all its calls at once, so that they can be made while it judges, gets their float64 outputs, and
-returns its finding; or returns one without a call.
+"""A generator: it yields all its calls at once, so that they can be made while it judges, gets their float64 outputs,
+None for a call that the kernel declines, and returns its finding; or returns one without a call.
 """
 
 
 def get_law(name: str) -> Law:
     """The law of that name. Raises ValueError with the valid names."""
-    if name not in RELATIONS:
-        raise ValueError(f"unknown law {name!r}; expected one of {', '.join(RELATIONS)}")
-    law: Law = getattr(importlib.import_module("suite.laws.relations"), name)
+    if name not in (*RELATIONS, *ATTENTION):
+        raise ValueError(f"unknown law {name!r}; expected one of {', '.join((*RELATIONS, *ATTENTION))}")
+    law: Law = getattr(importlib.import_module(f"suite.laws.{'attention' if name in ATTENTION else 'relations'}"), name)
     return law
 
 
 def all_laws() -> dict[str, str]:
     """Every law's name and its statement."""
-    return {name: (get_law(name).__doc__ or "").strip().split("\n")[0] for name in RELATIONS}
+    return {name: (get_law(name).__doc__ or "").strip().split("\n")[0] for name in (*RELATIONS, *ATTENTION)}

@@ -270,7 +270,7 @@ class _Profile:
         outcome = self.host.call(self.kernel, to_torch(x, self.format, self.device), self.options)
         if outcome.status is not None:
             raise _FailedError(f"{outcome.status}: {outcome.message}")
-        return self.op.output_rows(to_float64(outcome.value), self.options)
+        return self.op.output_rows(to_float64(outcome.value), None, self.options)
 
     # Findings
 

@@ -389,6 +389,7 @@ class _Probe:
         outcome = self.host.call(self.kernel, x, {"dim": -1})
         if outcome.status is not None:
             raise _UnmeasuredError(f"{outcome.status} on {len(others)} rows of {n}: {outcome.message}")
+        assert not isinstance(outcome.value, tuple)
         assert outcome.value is not None
         result = outcome.value.detach()
         if not self.op.keeps_length:

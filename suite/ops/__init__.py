@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from suite.formats import Array, Format
 from suite.numerics import Numerics, Semantics
 from suite.ops.arithmetic import Arithmetic
-from suite.ops.rows import Allowed, Rows
+from suite.ops.rows import Allowed, RowFacts, Rows
 
-NAMES = ("softmax", "log_softmax", "logsumexp", "cross_entropy")
-"""The ops that have kernels and cases."""
+NAMES = ("softmax", "log_softmax", "logsumexp", "cross_entropy", "attention", "merge_states")
+"""All ops."""
 
-JUDGED = (*NAMES, "attention")
-"""The ops that judge() knows."""
+ROW_OPS = NAMES[:4]
+"""Those of rows of logits, which have a tolerance, a profile and thresholds."""
+
+TILES = (128, 64, 32, 16)
 
 Shapes = Mapping[str, tuple[int, ...]]
 Options = Mapping[str, Any]
@@ -37,7 +39,7 @@ class Values(NamedTuple):
 class Op(ABC):
     """An operation with a definition.
 
-    name; arguments: the names of its input tensors, the logits first. optional: those of further ones.
+    name; arguments: the names of its input tensors, the logits first. optional: those of further ones, given by name.
     options: names and defaults of what changes the meaning of a call. keeps_length: the output has the
     logits' shape. lower_limit: no exact result is below it. summary: the formula, in one line.
 
@@ -73,6 +75,17 @@ class Op(ABC):
     def facts(self, problem: Any) -> Any:
         """The ingredients of the bound; rows without a finite largest logit count as zeros."""
 
+    def audited(self, problem: Any, radius: Array) -> NDArray[np.intp]:
+        """The rows whose float64 reference is compared with a certified one, as a check of the oracle itself; most ops need
+        none, as their bounds are checked on all kinds of rows by tests.
+        """
+        return np.zeros(0, dtype=np.intp)
+
+    def exponents(self, facts: Any) -> RowFacts:
+        """The facts of what is exponentiated, by which a kernel may declare its domain."""
+        rows: RowFacts = facts
+        return rows
+
     @abstractmethod
     def define(self, arithmetic: Arithmetic, problem: Any) -> Any:
         """The values [rows, k] of rows with a finite largest logit, in the numbers of `arithmetic`."""
@@ -94,12 +107,38 @@ class Op(ABC):
         """The shape of the output for inputs of these shapes."""
 
     @abstractmethod
-    def output_rows(self, output: NDArray[Any], options: Options) -> NDArray[Any]:
+    def output_rows(self, output: NDArray[Any], problem: Any, options: Options) -> NDArray[Any]:
         """An output of the right shape as the rows of the reference."""
 
     @abstractmethod
-    def output_index(self, row: int, column: int, shapes: Shapes, options: Options) -> tuple[int, ...]:
+    def output_index(self, row: int, column: int, problem: Any, shapes: Shapes, options: Options) -> tuple[int, ...]:
         """The index in the output tensor of an entry of its rows."""
+
+    def places(self, failed: NDArray[np.bool_], problem: Any) -> Mapping[str, str]:
+        """Where the failing entries [rows, k] sit, in words, by tile size or kind of place."""
+        return column_places(failed)
+
+    def marking(self, inputs: Mapping[str, Array]) -> tuple[Mapping[str, Array], Callable[[NDArray[np.bool_]], str]] | None:
+        """Inputs for one more call of a kernel that failed, and what its failing entries then say about where; or None."""
+        return None
+
+    def outputs(self, options: Options) -> tuple[Op, ...]:
+        """The ops of the outputs, in order: most have one, their own."""
+        return (self,)
+
+    def input_format(self, name: str, format: Format) -> Format:
+        """The format of this floating input where the first one has `format`."""
+        return format
+
+    def output_format(self, format: Format) -> Format:
+        """The format of the output for inputs of this format."""
+        return format
+
+    def beyond_rows(self, output: NDArray[Any], problem: Any, options: Options) -> NDArray[np.bool_] | None:
+        """Where the reference has a sample of the rows only: which entries of all the output cannot be right whatever the
+        reference would be; in the output's shape.
+        """
+        return None
 
     def resolve_options(self, options: Options | None, shapes: Shapes) -> dict[str, Any]:
         """The options with defaults filled in. Raises ValueError for an unknown name or a value without a meaning."""
@@ -180,10 +219,10 @@ class RowOp(Op):
         dim = self.axis(options, shape)
         return shape[:dim] + shape[dim + 1 :]
 
-    def output_rows(self, output: NDArray[Any], options: Options) -> NDArray[Any]:
+    def output_rows(self, output: NDArray[Any], problem: Rows | None, options: Options) -> NDArray[Any]:
         return as_rows(output, options["dim"]) if self.keeps_length else output.reshape(-1, 1)
 
-    def output_index(self, row: int, column: int, shapes: Shapes, options: Options) -> tuple[int, ...]:
+    def output_index(self, row: int, column: int, problem: Rows, shapes: Shapes, options: Options) -> tuple[int, ...]:
         shape = shapes["x"]
         dim = self.axis(options, shape)
         others = shape[:dim] + shape[dim + 1 :]
@@ -191,10 +230,25 @@ class RowOp(Op):
         return (*index[:dim], column, *index[dim:]) if self.keeps_length else index
 
 
+def column_places(failed: NDArray[np.bool_]) -> dict[str, str]:
+    """Where in a tile the failures sit, for the largest tile size for which that says more than chance would."""
+    columns = np.nonzero(failed)[1]
+    described: dict[str, str] = {}
+    for size in TILES:
+        if failed.shape[1] <= size or len(columns) < 2 or described:
+            continue
+        position, counts = np.unique(columns % size, return_counts=True)
+        top = int(np.argmax(counts))
+        share = counts[top] / len(columns)
+        if share >= max(0.5, 4.0 / size):
+            described[str(size)] = f"{share:.0%} of the failures at column = {position[top]} (mod {size})"
+    return described
+
+
 def get_op(name: str) -> Op:
     """The op of that name. Raises ValueError with the valid names."""
-    if name not in JUDGED:
-        raise ValueError(f"unknown op {name!r}; expected one of {', '.join(JUDGED)}")
+    if name not in NAMES:
+        raise ValueError(f"unknown op {name!r}; expected one of {', '.join(NAMES)}")
     op = importlib.import_module(f"suite.ops.{name}").OP
     assert isinstance(op, Op)
     return op

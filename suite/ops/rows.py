@@ -142,9 +142,15 @@ class RowFacts:
     def rescales(self) -> Array:
         """rho = sum_j p_j #{distinct x > x_j}: the rescales that term j can meet in any order of traversal."""
         gaps = np.sort(self.gap, axis=1)
-        larger = np.zeros(gaps.shape)
-        larger[:, 1:] = np.cumsum(gaps[:, 1:] != gaps[:, :-1], axis=1)
-        return np.asarray(np.einsum("ij,ij->i", np.exp(-gaps), larger)[:, None] / self.total)
+        return np.asarray(np.einsum("ij,ij->i", np.exp(-gaps), _distinct_before(gaps))[:, None] / self.total)
+
+    @cached_property
+    def larger(self) -> Array:
+        """[rows, n]: how many distinct entries are larger, the rescales that each one can meet in any order of traversal."""
+        order = np.argsort(self.gap, axis=1, kind="stable")
+        larger = np.empty(self.gap.shape)
+        np.put_along_axis(larger, order, _distinct_before(np.take_along_axis(self.gap, order, axis=1)), axis=1)
+        return larger
 
     @cached_property
     def visible(self) -> Array:
@@ -164,6 +170,13 @@ class RowFacts:
         """
         lost = np.minimum(self.exponential, unit_roundoff * self.total).sum(axis=1, keepdims=True)
         return np.asarray(np.minimum(np.maximum(self.visible - 1, 0.0), lost / (unit_roundoff * self.total)))
+
+
+def _distinct_before(ordered: Array) -> Array:
+    """How many distinct entries come before each one in rows in ascending order."""
+    count = np.zeros(ordered.shape)
+    count[:, 1:] = np.cumsum(ordered[:, 1:] != ordered[:, :-1], axis=1)
+    return count
 
 
 @dataclass(frozen=True, slots=True)

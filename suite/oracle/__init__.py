@@ -83,6 +83,21 @@ class Oracle:
             self._memory.popitem(last=False)
         return reference
 
+    def references(
+        self,
+        op: Op,
+        inputs: Mapping[str, Array],
+        options: Mapping[str, Any],
+        target: Format,
+        *,
+        semantics: Semantics = CONTRACT,
+    ) -> tuple[Reference, ...]:
+        """The reference of each of the op's outputs, in order, for tensors of format `target`."""
+        return tuple(
+            self.reference(part, inputs, options, part.output_format(target), semantics=semantics)
+            for part in op.outputs({**op.options, **options})
+        )
+
     def _compute(self, op: Op, problem: Any, target: Format, semantics: Semantics, key: str) -> Reference:
         special = op.special(problem, semantics)
         facts = op.facts(problem)
@@ -93,6 +108,7 @@ class Oracle:
             allowed = op.bound(facts, BEST_PRACTICE, target).absolute
             if target is not float64 and libm.is_accurate():
                 hi[pending], radius[pending] = tiers.float64(op, problem, facts, pending)
+                _audit(op, problem, hi, radius)
                 pending = pending[~tiers.sufficient(hi, radius, allowed, target, special == FINITE)[pending]]
             if len(pending):
                 stored = cache.load(self._folder, key)
@@ -103,6 +119,22 @@ class Oracle:
                 tier = stored.tier
         values = op.reduce(problem, Values(hi, lo, radius, special))
         return Reference(problem, values.hi, values.lo, values.radius, values.special, tier, facts)
+
+
+def _audit(op: Op, problem: Any, hi: Array, radius: Array) -> None:
+    """Compares a few rows of the float64 tier with balls. Raises ArithmeticError where an error is larger than its radius."""
+    if certified_tier() != "arb":
+        return
+    for row in op.audited(problem, radius):
+        exact, rest, own = tiers.arb(op, problem.take(np.array([row])), tiers.FIRST_BITS)
+        error = np.abs((hi[row] - exact[0]) - rest[0]) - own[0]
+        wrong = np.flatnonzero(error > radius[row])
+        if len(wrong):
+            column = wrong[0]
+            raise ArithmeticError(
+                f"{op.name}: the float64 reference of row {row}, column {column} is {hi[row, column]!r} "
+                f"within {radius[row, column]!r}, but balls have {exact[0, column]!r}"
+            )
 
 
 def certified_entry(op: Op, problem: Any, row: int, column: int) -> tuple[float, float]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from suite.records import SUMMARY_CLASSES, Record, summary_class
 from suite.report.answers import answers
+from suite.report.attention import attention_context, where
 from suite.report.chapters import LIBM, sound
-from suite.report.presentable import bounded, presentable
+from suite.report.presentable import bounded, fit, presentable
 from suite.report.profile import COLUMNS, profile_context
 from suite.report.summaries import (
     ENDED,
@@ -27,8 +28,10 @@ from suite.schema import conforms
 from suite.store import Run
 
 
-def render(runs: Sequence[Run], *, show_paths: bool = False) -> str:
-    """The page of these runs, as text. show_paths: leave home directories, user and host names as they are."""
+def render(runs: Sequence[Run], *, show_paths: bool = False, incomplete: Sequence[str] = ()) -> str:
+    """The page of these runs, as text. show_paths: leave home directories, user and host names as they are. incomplete: what
+    the page says before all else.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -38,12 +41,12 @@ def render(runs: Sequence[Run], *, show_paths: bool = False) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(times=times, first_line=first_line)
+    environment.filters.update(times=times, first_line=first_line, where=where)
     runs = [presentable(run, show_paths=show_paths) for run in runs]
     every = [record for run in runs for record in run.records]
     measurements, notes = sound([measurement for run in runs for measurement in run.measurements])
     sentence, record = verdict(every)
-    records, left_out = bounded(every)
+    tabled, records, left_out = bounded(every)
     return environment.get_template("report.html").render(
         sentence=sentence,
         worst=record,
@@ -56,9 +59,11 @@ def render(runs: Sequence[Run], *, show_paths: bool = False) -> str:
             }
             for run in runs
         ],
+        incomplete=[fit(line, show_paths=show_paths) for line in incomplete],
         notes=[*left_out, *notes],
         counts=counts(every),
-        kernels=_kernels(records),
+        kernels=_kernels(tabled),
+        attention=attention_context(tabled),
         matrices=_matrices(records),
         cases=worst_cases(records),
         known=known_reasons(records),
@@ -107,8 +112,10 @@ def _identity(run: Run) -> list[tuple[str, str]]:
 def _kernels(records: Sequence[Record]) -> list[dict[str, Any]]:
     """A row for each kernel of each op: counts by class, worst ratios, error against torch's."""
     rows = []
-    for op, kernel in sorted({(r.op, r.kernel) for r in records}):
-        group = [r for r in records if (r.op, r.kernel) == (op, kernel)]
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record.op, record.kernel), []).append(record)
+    for (op, kernel), group in sorted(groups.items(), key=lambda item: item[0]):
         count = dict.fromkeys(SUMMARY_CLASSES, 0)
         for record in group:
             count[summary_class(record.status)] += 1

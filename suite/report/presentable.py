@@ -45,6 +45,11 @@ def presentable(run: Run, *, show_paths: bool) -> Run:
     )
 
 
+def fit(text: str, *, show_paths: bool) -> str:
+    """A text of this suite's own with names of strangers in it, as a page shows it."""
+    return visible(text if show_paths else private(text), lines=False)
+
+
 def unnamed(records: Iterable[Record]) -> Iterator[Record]:
     """The records without home directories, user and host names; whole, as records.csv has them."""
     change = _remembered(private)
@@ -74,9 +79,11 @@ def mapped(value: Any, change: Change, items: int | None) -> Any:
     return value
 
 
-def bounded(records: Sequence[Record]) -> tuple[Sequence[Record], list[str]]:
-    """The records whose kernels, families and formats the tables show, the worst where there are too many; what is left out."""
-    notes = []
+def bounded(records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[Record], list[str]]:
+    """(all records of the kernels that the tables show, those of them whose families and formats are shown too, what is left
+    out), the worst of each where there are too many.
+    """
+    notes, of_kernels = [], records
     groups: list[tuple[str, int, Callable[[Record], tuple[str, ...]]]] = [
         ("kernels", KERNELS, lambda r: (r.op, r.kernel)),
         ("families of inputs", FAMILIES, lambda r: (r.op, r.family)),
@@ -89,8 +96,9 @@ def bounded(records: Sequence[Record]) -> tuple[Sequence[Record], list[str]]:
         if len(worst) > most:
             kept = set(sorted(worst, key=lambda one: worst[one], reverse=True)[:most])
             records = [record for record in records if key(record) in kept]
+            of_kernels = records if noun == "kernels" else of_kernels
             notes.append(f"The tables show the {most} worst of {len(worst):,} {noun}; records.csv has them all.")
-    return records, notes
+    return of_kernels, records, notes
 
 
 def _memoised(keep: Change, limit: int) -> Change:

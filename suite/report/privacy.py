@@ -20,11 +20,12 @@ SHORTEST = 3
 ORDINARY = {"localhost", "cpu", "cuda", "gpu", "torch", "numpy", "jax", "triton", "kernel", "suite", *NAMES, *DTYPES, *STATUSES}
 """Host names that are words of every report, and so tell nothing."""
 
-_NAME = r"[^/\\\s'\"`:;,<>()\[\]{}|]+"
-_WEB = r"https?://[^\s'\"<>]+"
-_UNIX = rf"(?<![\w.~\-/])(?:/+{_NAME}){{0,4}}?/+(?:home|Users)/+{_NAME}"
+_NAME = r"(?:[^/\\\s'\"`:;,<>()\[\]{}|]|(?<=\w)'(?=\w))+"
+_WEB = r"https?://(?:(?![,;:|)\]}]/)[^\s'\"<>])+"
+_UNIX = rf"(?<![\w.~\-/])(?:/+{_NAME})*?/+(?:home|Users)/+{_NAME}"
 _ROOT = r"(?<![\w.~\-/])/+root(?![\w.\-])"
 _WINDOWS = rf"\b[A-Za-z]:[\\/]+Users[\\/]+(?:[^\\/:*?\"<>|\r\n]{{1,64}}(?=[\\/])|{_NAME})"
+_SHARE = rf"(?<![\w\\])\\{{2,4}}(?:{_NAME}\\+)+?(?:home|Users)\\+{_NAME}"
 
 
 def private(text: str) -> str:
@@ -43,9 +44,9 @@ def _patterns(home: str, node: str, name: str) -> tuple[re.Pattern[str], re.Patt
     hosts = [part for part in dict.fromkeys((node, node.partition(".")[0])) if len(part) >= SHORTEST]
     hosts = [part for part in hosts if part.lower() not in ORDINARY]
     host = rf"(?<![\w\-])(?:{'|'.join(map(re.escape, hosts))})(?![\w\-])"
-    user = rf"(?<=/){re.escape(name)}(?=/)|(?<![\w.\-]){re.escape(name)}(?=@)"
+    user = rf"(?<=[/\\]){re.escape(name)}(?![\w\-]|\.\w)|(?<![\w.\-]){re.escape(name)}(?=@)"
     return (
-        re.compile(f"{_WEB}|{own}{_UNIX}|{_ROOT}|{_WINDOWS}"),
+        re.compile(f"{_WEB}|{own}{_UNIX}|{_ROOT}|{_WINDOWS}|{_SHARE}"),
         re.compile(host, re.IGNORECASE) if hosts else None,
         re.compile(user) if len(name) >= SHORTEST else None,
     )

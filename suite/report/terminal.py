@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from suite.records import PASSING, SUMMARY_CLASSES, Record, summary_class
+from suite.report.attention import print_attention
 from suite.report.summaries import how_bad, times, verdict, worst, worst_cases
 from suite.report.visible import NAME, visible
 
@@ -42,6 +43,7 @@ def print_summary(records: Sequence[Record], *, verbose: bool, interrupted: bool
         )  # fmt: skip
     console.print(table, soft_wrap=False)
     console.print("worst: largest error in times of the bound, before the output's rounding", style="dim")
+    print_attention(console, records)
     shown = [r for r in worst_cases(records) if r.status not in PASSING]
     for record in shown if verbose else shown[:1]:
         console.print()

@@ -1,21 +1,25 @@
-"""attention: see definition.py and bound.py. judge() knows it; kernels and cases are to come."""
+"""attention: see definition.py, bound.py, log_sum_exp.py (its second output), sample.py and kernels/."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from suite.formats import Array, Format
+from suite.formats import Array, Format, compute_format
 from suite.numerics import Numerics, Semantics
 from suite.ops import Op, Options, Shapes
 from suite.ops.arithmetic import Arithmetic
-from suite.ops.attention import bound, definition
+from suite.ops.attention import bound, definition, log_sum_exp, places
 from suite.ops.attention.definition import AttentionFacts, Queries
-from suite.ops.rows import Allowed
+from suite.ops.attention.sample import sampled_rows
+from suite.ops.rows import Allowed, RowFacts
+
+AUDITED = 2**23
+"""How many products of a query may take part in an audit."""
 
 CAUSAL = (None, "top_left", "bottom_right")
 
@@ -25,13 +29,20 @@ class Attention(Op):
 
     mask: boolean (True = visible) or additive, broadcastable to [B, H, L, S]. alibi_slopes [H]. sink [H]: a logit without a
     value. kv_lengths [B]. Options: causal "top_left" (j <= i) or "bottom_right" (j <= i + S - L); scale, 1 / sqrt(E) by
-    default; softcap; window (left, right), None = unlimited.
+    default; softcap; window (left, right), None = unlimited; return_lse: also the log-sum-exp of each query's exponents.
     """
 
     name = "attention"
     arguments = ("q", "k", "v")
     optional = ("mask", "alibi_slopes", "sink", "kv_lengths")
-    options: ClassVar[Options] = {"causal": None, "scale": None, "softcap": None, "window": None, "enable_gqa": False}
+    options: ClassVar[Options] = {
+        "causal": None,
+        "scale": None,
+        "softcap": None,
+        "window": None,
+        "enable_gqa": False,
+        "return_lse": False,
+    }
     keeps_length = False
     lower_limit = float("-inf")
     summary = "sum_j softmax_j(scale q.k_j) v_j over the visible keys j"
@@ -45,6 +56,8 @@ class Attention(Op):
             raise ValueError(
                 f"q {list(q)}, k {list(k)} and v {list(v)} do not match: expected [B, H, L, E], [B, G, S, E], [B, G, S, Ev]"
             )
+        if not q[3] or not v[3]:
+            raise ValueError(f"q {list(q)} and v {list(v)} have a head size of 0; expected at least 1")
         if not k[1] or q[1] % k[1]:
             raise ValueError(f"q has {q[1]} heads, which {k[1]} heads of k cannot share evenly")
         if q[1] != k[1] and not options["enable_gqa"]:
@@ -80,42 +93,50 @@ class Attention(Op):
 
     def problem(self, inputs: Mapping[str, Array], options: Options) -> Queries:
         q, k, v = (inputs[name] for name in self.arguments)
+        if not k.shape[2]:  # no key is one that nobody sees
+            k, v = (np.zeros((*tensor.shape[:2], 1, tensor.shape[3])) for tensor in (k, v))
+            nothing: dict[str, Any] = {"k": k, "v": v, "mask": None, "kv_lengths": np.zeros(q.shape[0], dtype=np.int64)}
+            return self.problem({**inputs, **nothing}, options)
         batches, heads, length, head_size = q.shape
         groups, size = k.shape[1], k.shape[2]
-        full = (batches, heads, length, size)
-        mask: Any = inputs.get("mask")
+        rows = sampled_rows(q, k)
+        head, i = np.divmod(rows, max(length, 1))
+        batch, head = np.divmod(head, max(heads, 1))
+        j = np.arange(size)
+        position = (i + (size - length if options["causal"] == "bottom_right" else 0))[:, None]
+        visible = self.seen(position, j, options)
         lengths, slopes, sink = (inputs.get(name) for name in ("kv_lengths", "alibi_slopes", "sink"))
-        i, j = np.arange(length)[:, None], np.arange(size)[None, :]
-        offset = size - length if options["causal"] == "bottom_right" else 0
-        seen = np.broadcast_to(self._seen(i + offset, j, options), full)
-        if mask is not None and mask.dtype == np.bool_:
-            seen = seen & mask  # True is visible
         if lengths is not None:
-            seen = seen & (j < np.asarray(lengths).reshape(-1, 1, 1, 1))
+            visible &= j < np.asarray(lengths)[batch, None]
         bias = None
-        if mask is not None and mask.dtype != np.bool_:
-            bias = np.broadcast_to(mask, full).reshape(-1, size)
-            seen = seen & (np.broadcast_to(mask, full) != -np.inf)
-        of_head = np.tile(np.repeat(np.arange(heads), length), batches)
-        head = np.arange(batches)[:, None] * groups + np.arange(heads)[None, :] // max(heads // groups, 1)
-        distance = np.broadcast_to(np.abs(i + offset - j).astype(np.float64), full).reshape(-1, size)
+        mask: Any = inputs.get("mask")
+        if mask is not None:
+            if mask.dtype.kind not in "bf":
+                raise ValueError(f"mask has dtype {mask.dtype}; expected bool (True = visible) or floating, which is added")
+            given = np.broadcast_to(mask, (batches, heads, length, size))[batch, head, i]
+            bias = None if given.dtype == np.bool_ else given
+            visible &= given if bias is None else given != -np.inf
+        of_heads = (np.arange(batches)[:, None] * groups + np.arange(heads) // max(heads // groups, 1)).reshape(-1)
         scale = options["scale"] if options["scale"] is not None else 1 / math.sqrt(head_size)
         return Queries(
-            query=q.reshape(-1, head_size),
-            key=k.reshape(-1, size, head_size),
-            value=v.reshape(-1, size, v.shape[3]),
-            group=np.repeat(head.reshape(-1), length),
-            visible=np.ascontiguousarray(seen).reshape(-1, size),
+            query=q.reshape(batches * heads * length, head_size)[rows],
+            key=k.reshape(batches * groups, size, head_size),
+            value=v.reshape(batches * groups, size, v.shape[3]),
+            group=of_heads[batch * heads + head],
+            visible=visible,
             scale=float(scale),
             softcap=options["softcap"],
             bias=bias,
-            slope=None if slopes is None else slopes[of_head],
-            distance=None if slopes is None else distance,
-            sink=None if sink is None else sink[of_head],
+            slope=None if slopes is None else slopes[head],
+            distance=None if slopes is None else np.abs(position - j).astype(np.float64),
+            sink=None if sink is None else sink[head],
+            rows=rows,
+            of_heads=of_heads,
+            length=length,
         )
 
     @staticmethod
-    def _seen(position: NDArray[np.intp], j: NDArray[np.intp], options: Options) -> NDArray[np.bool_]:
+    def seen(position: NDArray[np.intp], j: NDArray[np.intp], options: Options) -> NDArray[np.bool_]:
         """[L, S]: what causal and window let a query at this position see."""
         seen = np.ones(np.broadcast_shapes(position.shape, j.shape), dtype=bool)
         if options["causal"] is not None:
@@ -133,20 +154,86 @@ class Attention(Op):
     def facts(self, problem: Queries) -> AttentionFacts:
         return definition.facts(problem)
 
+    def audited(self, problem: Queries, radius: Array) -> NDArray[np.intp]:
+        """The ordinary query of the largest radius, and the one in the middle, where ball arithmetic takes about a second."""
+        ordinary = np.flatnonzero(problem.ordinary)
+        work = problem.visible.shape[1] * (problem.query.shape[1] + problem.value.shape[2])
+        if not len(ordinary) or work > AUDITED:
+            return ordinary[:0]
+        return np.unique([ordinary[radius[ordinary].max(axis=1, initial=0.0).argmax()], ordinary[len(ordinary) // 2]])
+
+    def exponents(self, facts: AttentionFacts) -> RowFacts:
+        return facts.rows
+
     def define(self, arithmetic: Arithmetic, problem: Queries) -> Any:
         return definition.define(arithmetic, problem)
 
     def bound(self, facts: AttentionFacts, numerics: Numerics, target: Format) -> Allowed:
         return bound.bound(facts, numerics, target)
 
+    def places(self, failed: NDArray[np.bool_], problem: Queries) -> Mapping[str, str]:
+        return places.rows(failed, problem)
+
+    def marking(self, inputs: Mapping[str, Array]) -> tuple[Mapping[str, Array], Callable[[NDArray[np.bool_]], str]] | None:
+        marked, width = places.blocks(inputs["v"])
+        return {**inputs, "v": marked}, lambda failed: places.keys(failed, width, inputs["k"].shape[2])
+
+    def outputs(self, options: Options) -> tuple[Op, ...]:
+        return (self, LOG_SUM_EXP) if options["return_lse"] else (self,)
+
     def output_shape(self, shapes: Shapes, options: Options) -> tuple[int, ...]:
         return (*shapes["q"][:3], shapes["v"][3])
 
-    def output_rows(self, output: NDArray[Any], options: Options) -> NDArray[Any]:
-        return output.reshape(-1, output.shape[-1])
+    def output_rows(self, output: NDArray[Any], problem: Queries, options: Options) -> NDArray[Any]:
+        return output.reshape(int(np.prod(output.shape[:3])), output.shape[3])[problem.rows]
 
-    def output_index(self, row: int, column: int, shapes: Shapes, options: Options) -> tuple[int, ...]:
-        return (*(int(i) for i in np.unravel_index(row, shapes["q"][:3])), column)
+    def output_index(self, row: int, column: int, problem: Queries, shapes: Shapes, options: Options) -> tuple[int, ...]:
+        return (*(int(i) for i in np.unravel_index(problem.rows[row], shapes["q"][:3])), column)
+
+    def beyond_rows(self, output: NDArray[Any], problem: Queries, options: Options) -> NDArray[np.bool_] | None:
+        """An average of values is no larger than the largest of them; twice that covers every rounding of weights whose bound
+        is below one half, and a sum that is off by half.
+        """
+        if len(problem.rows) == output[..., 0].size or not problem.is_finite:
+            return None
+        largest = np.abs(problem.value).max(axis=1, initial=0.0)[problem.of_heads]
+        outputs = output.reshape(len(problem.of_heads), problem.length, -1)
+        return np.asarray(~(np.abs(outputs) <= 2 * largest[:, None])).reshape(output.shape)
+
+
+class LogSumExp(Attention):
+    """attention's second output, float32 (float64 for float64): the log-sum-exp of each query's exponents, with a sink's."""
+
+    name = "attention_lse"
+    summary = "log sum_j exp(scale q.k_j) over the visible keys j"
+
+    def outputs(self, options: Options) -> tuple[Op, ...]:
+        return (self,)
+
+    def output_format(self, format: Format) -> Format:
+        return compute_format(format)
+
+    def special(self, problem: Queries, semantics: Semantics) -> NDArray[np.int8]:
+        return log_sum_exp.special(problem)
+
+    def define(self, arithmetic: Arithmetic, problem: Queries) -> Any:
+        return log_sum_exp.define(arithmetic, problem)
+
+    def bound(self, facts: AttentionFacts, numerics: Numerics, target: Format) -> Allowed:
+        return log_sum_exp.bound(facts, numerics, target)
+
+    def output_shape(self, shapes: Shapes, options: Options) -> tuple[int, ...]:
+        return shapes["q"][:3]
+
+    def output_rows(self, output: NDArray[Any], problem: Queries, options: Options) -> NDArray[Any]:
+        return output.reshape(-1, 1)[problem.rows]
+
+    def output_index(self, row: int, column: int, problem: Queries, shapes: Shapes, options: Options) -> tuple[int, ...]:
+        return tuple(int(i) for i in np.unravel_index(problem.rows[row], shapes["q"][:3]))
+
+    def beyond_rows(self, output: NDArray[Any], problem: Queries, options: Options) -> NDArray[np.bool_] | None:
+        return np.isnan(output) if problem.is_finite else None
 
 
 OP = Attention()
+LOG_SUM_EXP = LogSumExp()

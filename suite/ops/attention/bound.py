@@ -3,6 +3,7 @@ largest exponent m, gaps D_j = m - s_j, M_j = |scale| sum_t |q_t k_jt| + what AL
 
     exponent    theta_j = 2.25 D_j + 6 [D_j > 0] + 7 rho_j + 2 |m| + (E + 3) M_j           (rho_j: rescales that key j can meet)
     weights     sum_j p_j (e^theta_j - 1) |v_j - O| / (1 - sum_j p_j (e^theta_j - 1))
+    shift lse   |O| (e^tau - 1),  tau = |lse| + ln s + ...   (declared: all weights share the error of lse)
     sums        sum_j p_j |v_j| (sigma + rho_j + 2) + |O| (sigma + rho + 4)                  (sigma: of a sum in any order)
     P stored    u_P max(sum_j p_j |v_j|, sum_j p_j |v_j - O|)                                (P in the tensors' own format)
 
@@ -12,11 +13,14 @@ folded exponent fma(s, c, -m c) with its 2 |m| is what fused kernels do, so it i
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from suite.formats import Array, Format, compute_format
 from suite.numerics import Numerics
 from suite.ops.attention.definition import AttentionFacts
+from suite.ops.logsumexp.bound import bound as bound_of_exponents
 from suite.ops.rows import Allowed
 
 SOFTCAP_ROUNDINGS = 12.0
@@ -39,7 +43,9 @@ def bound(facts: AttentionFacts, numerics: Numerics, target: Format) -> Allowed:
         gone & (x > -np.inf), p + arithmetic.smallest_normal, 0.0
     )
     kappa = grown.sum(axis=1)
-    tail = arithmetic.smallest_normal + stored.smallest_subnormal
+    # Twice: torch's vectorised exp on CPU gives 0 from 2^-125.5 on, just above the smallest normal number.
+    tail = 2 * arithmetic.smallest_normal + stored.smallest_subnormal
+    common = _common_error(facts, numerics, target)
     sigma_total = rows.summation(u)[:, 0]
     absolute = np.full((len(p), problem.value.shape[2]), np.inf)
     for row in range(len(p)):
@@ -49,7 +55,7 @@ def bound(facts: AttentionFacts, numerics: Numerics, target: Format) -> Allowed:
         if not seen.any() or not kappa[row] < 0.5:
             continue
         v = np.where(np.isfinite(value := problem.value[problem.group[row]][seen]), value, 0.0)
-        weight, more, rescaled = p[row, :keys][seen], grown[row, :keys][seen], facts.larger[row, :keys][seen]
+        weight, more, rescaled = p[row, :keys][seen], grown[row, :keys][seen], rows.larger[row, :keys][seen]
         output = weight @ v
         magnitude, deviation = np.abs(v), np.abs(v - output)
         mass = weight @ magnitude
@@ -58,10 +64,14 @@ def bound(facts: AttentionFacts, numerics: Numerics, target: Format) -> Allowed:
         if problem.sink is not None:
             weights = weights + grown[row, keys] * np.abs(output) / (1 - kappa[row])
         sums = lost + u * ((weight * (rescaled + 2)) @ magnitude)
-        sums = sums + u * np.abs(output) * (sigma_total[row] + (p[row] * facts.larger[row]).sum() + 4)
+        sums = sums + u * np.abs(output) * (sigma_total[row] + rows.rescales[row, 0] + 4)
         cast = stored.unit_roundoff * np.maximum(mass, weight @ deviation)
         absolute[row] = (
-            weights + (sums + cast) * (1 + kappa[row]) + tail * magnitude.sum(axis=0) + arithmetic.smallest_subnormal * len(v)
+            common[row] * np.abs(output)
+            + weights
+            + (sums + cast) * (1 + kappa[row])
+            + tail * magnitude.sum(axis=0)
+            + arithmetic.smallest_subnormal * len(v)
         )
     flush_below = np.full(absolute.shape, compute_format(target).smallest_normal)
     return Allowed(absolute, flush_below)
@@ -69,11 +79,29 @@ def bound(facts: AttentionFacts, numerics: Numerics, target: Format) -> Allowed:
 
 def _exponent(facts: AttentionFacts, numerics: Numerics, target: Format) -> Array:
     """theta_j [rows, n]: the error of the exponent of each weight relative to that of the largest."""
-    problem, rows = facts.problem, facts.rows
-    arithmetic = numerics.arithmetic(target)
-    u = arithmetic.unit_roundoff
+    rows = facts.rows
+    u = numerics.arithmetic(target).unit_roundoff
     error = 2 * numerics.exp_ulp
-    theta = u * (2.25 * rows.finite_gap + error * (rows.gap > 0) + (error + 1) * facts.larger + 2 * np.abs(rows.maximum))
+    theta = u * (2.25 * rows.finite_gap + error * (rows.gap > 0) + (error + 1) * rows.larger + 2 * np.abs(rows.maximum))
+    theta = theta + score_error(facts, numerics, target)
+    return np.asarray(np.where(rows.x > -np.inf, theta, 0.0))
+
+
+def _common_error(facts: AttentionFacts, numerics: Numerics, target: Format) -> Array:
+    """[rows]: the relative error that all weights of a query share: that of the log-sum-exp which exp(s - lse) subtracts."""
+    rows = facts.rows
+    if numerics.shift != "lse":
+        return np.zeros(len(rows.x))
+    u = numerics.arithmetic(target).unit_roundoff
+    subtracted = bound_of_exponents(rows, replace(numerics, shift="folded"), target).absolute[:, 0]
+    rounding = u * (np.abs(rows.log_sum_exp) + rows.log_total + 2 * numerics.exp_ulp)[:, 0]
+    return np.asarray(np.expm1(subtracted + rounding))
+
+
+def score_error(facts: AttentionFacts, numerics: Numerics, target: Format) -> Array:
+    """[rows, n]: the error of each exponent before anything is subtracted from it; a sink has none."""
+    problem = facts.problem
+    u = numerics.arithmetic(target).unit_roundoff
     head = problem.query.shape[1]
     raw = u * (head + 3) * facts.products
     if problem.softcap is not None:
@@ -82,5 +110,4 @@ def _exponent(facts: AttentionFacts, numerics: Numerics, target: Format) -> Arra
     scores = numerics.format_of("scores", target)
     if scores is not None:
         raw = raw + 2 * scores.unit_roundoff * (facts.products + facts.added)
-    theta[:, : raw.shape[1]] += raw
-    return np.asarray(np.where(rows.x > -np.inf, theta, 0.0))
+    return raw if problem.sink is None else np.concatenate([raw, np.zeros((len(raw), 1))], axis=1)

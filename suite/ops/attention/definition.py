@@ -7,8 +7,9 @@ m being the largest of these exponents (Vaswani et al. 2017, eq. 1; ALiBi: Press
 logit without a value: Xiao et al. 2023, gpt-oss). Visibility: a boolean mask, causal j <= i + o, a window, the first
 kv_lengths keys.
 
-Special values: a query without a visible key gives 0; NaN in q or in a visible k, or an exponent of +inf, gives NaN; a visible
-value that is not finite gives NaN or its own infinity in its column. Keys that are not visible have no influence at all.
+Special values: a query without a visible key gives 0, whatever it holds; NaN in q or in a visible k, or an exponent of +inf,
+gives NaN; a visible value that is not finite gives NaN or its own infinity in its column. Keys that are not visible have no
+influence at all.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Queries:
 
     query: [rows, E]. key, value: [groups, S, E], [groups, S, Ev]. group: [rows], whose keys a query sees. visible: [rows, S].
     bias: [rows, S], the additive mask, or None. distance: [rows, S], |i + o - j|, with slope [rows], or None. sink: [rows], or
-    None.
+    None. rows: which queries of all [B, H, L] these are, flat. of_heads: [B H], whose keys a head reads; length: L.
     """
 
     query: Array
@@ -47,15 +48,21 @@ class Queries:
     slope: Array | None = None
     distance: Array | None = None
     sink: Array | None = None
+    rows: NDArray[np.intp]
+    of_heads: NDArray[np.intp]
+    length: int
 
     def take(self, rows: NDArray[np.intp]) -> Self:
         """The problem of these rows alone."""
-        some: dict[str, Any] = {
-            name: None if values is None else values[rows]
-            for name in ("query", "group", "visible", "bias", "slope", "distance", "sink")
-            for values in [getattr(self, name)]
+        by_row = {
+            name: getattr(self, name) for name in ("query", "group", "visible", "bias", "slope", "distance", "sink", "rows")
         }
-        return replace(self, **some)
+        return replace(self, **{name: values[rows] for name, values in by_row.items() if values is not None})
+
+    @cached_property
+    def is_finite(self) -> bool:
+        """Whether all keys and values are, and the queries here: then no result is anything else, in any row."""
+        return all(bool(np.isfinite(tensor).all()) for tensor in (self.query, self.key, self.value))
 
     @cached_property
     def x(self) -> Array:
@@ -82,7 +89,10 @@ class Queries:
 
     def content(self) -> bytes:
         """Bytes that are equal exactly where the problem is."""
-        arrays = (self.query, self.key, self.value, self.group, self.visible, self.bias, self.slope, self.distance, self.sink)
+        arrays = (
+            self.query, self.key, self.value, self.group, self.visible, self.bias, self.slope, self.distance, self.sink,
+            self.rows,
+        )  # fmt: skip
         text = f"{self.scale!r}|{self.softcap!r}|{[None if a is None else a.shape for a in arrays]}|"
         return text.encode() + b"|".join(b"" if a is None else np.ascontiguousarray(a).tobytes() for a in arrays)
 
@@ -97,7 +107,8 @@ class Queries:
 def special(problem: Queries) -> NDArray[np.int8]:
     """[rows, Ev]: which kind of value the definition has at each position."""
     largest = problem.x.max(axis=1, initial=-np.inf)
-    wrong = np.isnan(problem.query).any(axis=1) | np.isnan(largest) | (largest == np.inf)
+    sees = problem.visible.any(axis=1)
+    wrong = sees & np.isnan(problem.query).any(axis=1) | np.isnan(largest) | (largest == np.inf)
     code = np.full((len(wrong), problem.value.shape[2]), FINITE, dtype=np.int8)
     for group in np.flatnonzero(~np.isfinite(problem.value).all(axis=(1, 2))):
         rows = problem.group == group
@@ -114,39 +125,36 @@ def special(problem: Queries) -> NDArray[np.int8]:
 
 def define(arithmetic: Arithmetic, problem: Queries) -> Any:
     """[rows, Ev] of queries with a finite largest exponent, in the numbers of `arithmetic`."""
-    output: Any = np.empty((len(problem.query), problem.value.shape[2]), dtype=object)
+    output: Any = arithmetic.lift(np.zeros((len(problem.query), problem.value.shape[2])))
     for group in np.unique(problem.group):
         rows = np.flatnonzero(problem.group == group)
-        output[rows] = _define(arithmetic, problem.take(rows), problem.key[group], problem.value[group])
+        value = np.where(np.isfinite(problem.value[group]), problem.value[group], 0.0)
+        weight, total, _ = weights(arithmetic, problem.take(rows), problem.key[group])
+        output[rows] = arithmetic.matmul(weight, arithmetic.lift(value)) / total
     return output
 
 
-def _define(arithmetic: Arithmetic, problem: Queries, key: Array, value: Array) -> Any:
-    """define() for queries that see the keys of one group."""
-    seen = problem.visible.any(axis=0)
-    if not seen.any():
-        return arithmetic.lift(np.zeros((len(problem.query), value.shape[1])))
-    visible, key, value = problem.visible[:, seen], key[seen], np.where(np.isfinite(value[seen]), value[seen], 0.0)
+def weights(arithmetic: Arithmetic, problem: Queries, key: Array) -> tuple[Any, Any, Any]:
+    """exp(s_j - m) [rows, S], their sum with the sink's [rows, 1], and m [rows, 1], for queries that see these keys [S, E]."""
+    finite = np.where(np.asarray(problem.visible.any(axis=0))[:, None], key, 0.0)  # a key that nobody sees may hold anything
     scores = arithmetic.lift(np.array([[problem.scale]])) * arithmetic.matmul(
-        arithmetic.lift(problem.query), arithmetic.lift(key).T
+        arithmetic.lift(problem.query), arithmetic.lift(finite).T
     )
     if problem.softcap is not None:
         softcap = arithmetic.lift(np.array([[problem.softcap]]))
         scores = softcap * arithmetic.tanh(scores / softcap)
     if problem.slope is not None and problem.distance is not None:
-        scores = scores - arithmetic.lift(problem.slope[:, None]) * arithmetic.lift(problem.distance[:, seen])
+        scores = scores - arithmetic.lift(problem.slope[:, None]) * arithmetic.lift(problem.distance)
     if problem.bias is not None:
-        bias = problem.bias[:, seen]
-        visible = visible & (bias > -np.inf)
-        scores = scores + arithmetic.lift(np.where(np.isfinite(bias), bias, 0.0))
+        scores = scores + arithmetic.lift(np.where(np.isfinite(problem.bias), problem.bias, 0.0))
     maximum = arithmetic.lift(problem.x.max(axis=1, keepdims=True))
-    weights = arithmetic.masked_exp(scores - maximum, visible)
-    total = arithmetic.row_sum(weights)
+    weight = arithmetic.masked_exp(scores - maximum, problem.visible)
+    total = arithmetic.row_sum(weight)
     if problem.sink is not None:
         sink = problem.sink[:, None]
         finite = arithmetic.lift(np.where(sink > -np.inf, sink, 0.0))
         total = total + arithmetic.masked_exp(finite - maximum, sink > -np.inf)
-    return arithmetic.matmul(weights, arithmetic.lift(value)) / total
+    return weight, total, maximum
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,14 +162,12 @@ class AttentionFacts:
     """The ingredients of the bound.
 
     rows: the facts of the exponents, a sink's last. products: [rows, S], |scale| sum_t |q_t k_jt|. added: [rows, S], what ALiBi
-    and an additive mask add, in magnitude. larger: [rows, n], how many distinct exponents are larger: the rescales that a
-    key's weight can meet in any order. problem: whose facts they are.
+    and an additive mask add, in magnitude. problem: whose facts they are.
     """
 
     rows: RowFacts
     products: Array
     added: Array
-    larger: Array
     problem: Queries
 
     @property
@@ -180,15 +186,4 @@ def facts(problem: Queries) -> AttentionFacts:
         added += np.abs(problem.slope[:, None]) * problem.distance
     if problem.bias is not None:
         added += np.where(np.isfinite(problem.bias), np.abs(problem.bias), 0.0)
-    return AttentionFacts(rows, products, added, _larger(rows.gap), problem)
-
-
-def _larger(gap: Array) -> Array:
-    """How many distinct gaps of the row are smaller, for each entry."""
-    order = np.argsort(gap, axis=1, kind="stable")
-    ordered = np.take_along_axis(gap, order, axis=1)
-    count = np.zeros(gap.shape)
-    count[:, 1:] = np.cumsum(ordered[:, 1:] != ordered[:, :-1], axis=1)
-    larger = np.empty(gap.shape)
-    np.put_along_axis(larger, order, count, axis=1)
-    return larger
+    return AttentionFacts(rows, products, added, problem)

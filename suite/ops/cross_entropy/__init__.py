@@ -104,10 +104,10 @@ class CrossEntropy(Op):
         dim = self.axis(options, logits)
         return logits[:dim] + logits[dim + 1 :]
 
-    def output_rows(self, output: NDArray[Any], options: Options) -> NDArray[Any]:
+    def output_rows(self, output: NDArray[Any], problem: ClassRows, options: Options) -> NDArray[Any]:
         return output.reshape(-1, 1)
 
-    def output_index(self, row: int, column: int, shapes: Shapes, options: Options) -> tuple[int, ...]:
+    def output_index(self, row: int, column: int, problem: ClassRows, shapes: Shapes, options: Options) -> tuple[int, ...]:
         shape = self.output_shape(shapes, options)
         return tuple(int(i) for i in np.unravel_index(row, shape)) if shape else ()
 

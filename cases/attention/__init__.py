@@ -1,0 +1,1 @@
+"""attention: one definition, every mask and option, at lengths around tile sizes and at those that matter."""

@@ -1,0 +1,1 @@
+"""merge_states: two attention outputs as one."""

@@ -1,0 +1,1 @@
+"""Kernels of this op, one idea per file."""

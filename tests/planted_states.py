@@ -1,0 +1,313 @@
+"""merge_states in steps: correct kernels, and planted faults with one step wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from suite.kernels import Kernel
+from suite.ops.parts.partial import finite
+from tests.faults import FLOAT32, LN2, LOG2E, plant, round_to
+
+OP = "merge_states"
+NARROW = ("float32", "bfloat16", "float16")
+SPECIAL = ("law_broken", "inaccurate", "nonfinite")
+Tensor = torch.Tensor
+State = tuple[Tensor, Tensor]
+"""An output o [B, H, L, E] and its log-sum-exp [B, H, L, 1], in float32, or float64."""
+
+
+def states(a: State, b: State) -> tuple[State, State]:
+    return a, b
+
+
+def powers(lse_a: Tensor, lse_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(m, exp(lse_a - m), exp(lse_b - m)) of the larger log-sum-exp m."""
+    m = torch.maximum(lse_a, lse_b)
+    return m, torch.exp(lse_a - finite(m)), torch.exp(lse_b - finite(m))
+
+
+def average(w_a: Tensor, o_a: Tensor, w_b: Tensor, o_b: Tensor) -> Tensor:
+    """0 where both weights are."""
+    total = w_a + w_b
+    return (w_a * o_a + w_b * o_b) / torch.where(total == 0, 1.0, total)
+
+
+def log_sum(m: Tensor, w_a: Tensor, w_b: Tensor) -> Tensor:
+    return m + torch.log(w_a + w_b)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merge:
+    """A kernel of merge_states: Merge(powers=...) exchanges a step of it."""
+
+    states: Callable[[State, State], tuple[State, State]] = states
+    powers: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] = powers
+    average: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = average
+    log_sum: Callable[[Tensor, Tensor, Tensor], Tensor] = log_sum
+
+    def __call__(self, o_a: Tensor, lse_a: Tensor, o_b: Tensor, lse_b: Tensor) -> State:
+        wide = lse_a.dtype
+        (a, log_a), (b, log_b) = self.states((o_a.to(wide), lse_a[..., None]), (o_b.to(wide), lse_b[..., None]))
+        m, w_a, w_b = self.powers(log_a, log_b)
+        return self.average(w_a, a, w_b, b).to(o_a.dtype), self.log_sum(m, w_a, w_b)[..., 0]
+
+
+# correct
+
+
+def base_two(lse_a, lse_b):
+    m, c = torch.maximum(lse_a, lse_b), torch.tensor(LOG2E, dtype=lse_a.dtype)
+    return m, torch.exp2((lse_a - finite(m)) * c), torch.exp2((lse_b - finite(m)) * c)
+
+
+def log_in_base_two(m, w_a, w_b):
+    return m + torch.log2(w_a + w_b) * LN2
+
+
+def normalised(lse_a, lse_b):
+    """exp(lse_a - lse): the weights add up to about 1, and their sum divides nothing."""
+    lse = torch.logaddexp(lse_a, lse_b)
+    return lse, torch.exp(lse_a - finite(lse)), torch.exp(lse_b - finite(lse))
+
+
+def divided_first(w_a, o_a, w_b, o_b):
+    total = torch.where(w_a + w_b == 0, 1.0, w_a + w_b)
+    return (w_a / total) * o_a + (w_b / total) * o_b
+
+
+def by_sigmoid(o_a, lse_a, o_b, lse_b):
+    """w = 1 / (1 + exp(lse_b - lse_a)), lse = m + log1p(exp(-|lse_a - lse_b|))."""
+    m, empty = torch.maximum(lse_a, lse_b), (lse_a == -torch.inf) & (lse_b == -torch.inf)
+    gap = torch.where(empty, 0.0, lse_b - lse_a)
+    w_a, w_b = torch.sigmoid(-gap)[..., None], torch.sigmoid(gap)[..., None]
+    o = (w_a * o_a + w_b * o_b).masked_fill(empty[..., None], 0.0)
+    return o.to(o_a.dtype), torch.where(empty, m, m + torch.log1p(torch.exp(-gap.abs())))
+
+
+def in_float64(o_a, lse_a, o_b, lse_b):
+    o, lse = Merge()(o_a.double(), lse_a.double(), o_b.double(), lse_b.double())
+    return o.to(o_a.dtype), lse.to(lse_a.dtype)
+
+
+HONEST: dict[str, Callable] = {
+    "shifted": Merge(),
+    "base two": Merge(powers=base_two, log_sum=log_in_base_two),  # FlashInfer (arXiv 2501.01005)
+    "exp(lse_a - lse)": Merge(powers=normalised, average=lambda w_a, o_a, w_b, o_b: w_a * o_a + w_b * o_b,
+                              log_sum=lambda lse, w_a, w_b: lse),
+    "divided before the outputs": Merge(average=divided_first),
+    "sigmoid of the difference": by_sigmoid,
+    "float64 inside": in_float64,
+}  # fmt: skip
+
+
+def honest_states() -> list[Kernel]:
+    return [Kernel(id=name, op=OP, call=call, outside=True) for name, call in HONEST.items()]
+
+
+# wrong
+
+
+def wrong(step: str, breaks: str, *statuses: str, dtypes: tuple[str, ...] = NARROW):
+    """Registers the kernel with this function in place of a step."""
+
+    def register(function):
+        plant(OP, function.__name__, breaks, lambda: replace(Merge(), **{step: function}), *statuses, dtypes=dtypes)
+        return function
+
+    return register
+
+
+def wrong_call(breaks: str, *statuses: str, dtypes: tuple[str, ...] = NARROW, stateful: bool = False):
+    """Registers f(o_a, lse_a, o_b, lse_b); a stateful one is a function that makes a fresh f."""
+
+    def register(function):
+        plant(OP, function.__name__, breaks, function if stateful else (lambda: function), *statuses, dtypes=dtypes)
+        return function
+
+    return register
+
+
+@wrong("powers", "no maximum is taken out of the exponentials", *SPECIAL)
+def no_maximum(lse_a, lse_b):
+    return torch.zeros_like(lse_a), torch.exp(lse_a), torch.exp(lse_b)
+
+
+@wrong("powers", "the smaller log-sum-exp is taken out: exp overflows", *SPECIAL)
+def minimum_taken_out(lse_a, lse_b):
+    m = torch.minimum(lse_a, lse_b)
+    return m, torch.exp(lse_a - finite(m)), torch.exp(lse_b - finite(m))
+
+
+@wrong("powers", "exp2 of natural log-sum-exps")  # sgl-project/sglang#33064; vllm-project/vllm#28840
+def weights_in_base_2(lse_a, lse_b):
+    m = torch.maximum(lse_a, lse_b)
+    return m, torch.exp2(lse_a - finite(m)), torch.exp2(lse_b - finite(m))
+
+
+@wrong("powers", "differences below -8 are taken for -8", dtypes=FLOAT32)
+def difference_clamped(lse_a, lse_b):
+    m = torch.maximum(lse_a, lse_b)
+    return m, torch.exp((lse_a - finite(m)).clamp(min=-8)), torch.exp((lse_b - finite(m)).clamp(min=-8))
+
+
+@wrong("powers", "two empty states give NaN: -inf - -inf", *SPECIAL)  # flashinfer-ai/flashinfer#4051; vllm-project/vllm#28181
+def empty_nan(lse_a, lse_b):
+    m = torch.maximum(lse_a, lse_b)
+    return m, torch.exp(lse_a - m), torch.exp(lse_b - m)
+
+
+@wrong("powers", "weights are rounded to bfloat16")
+def weights_in_bfloat16(lse_a, lse_b):
+    m, w_a, w_b = powers(lse_a, lse_b)
+    return m, round_to(w_a, torch.bfloat16), round_to(w_b, torch.bfloat16)
+
+
+@wrong("powers", "the log-sum-exps are rounded to float16", *SPECIAL)
+def log_sum_exps_in_float16(lse_a, lse_b):
+    return powers(round_to(lse_a, torch.float16), round_to(lse_b, torch.float16))
+
+
+@wrong("powers", "each log-sum-exp is itself the weight", *SPECIAL)
+def weights_without_exp(lse_a, lse_b):
+    return torch.zeros_like(lse_a), lse_a, lse_b
+
+
+@wrong("average", "the outputs are exchanged")
+def weights_swapped(w_a, o_a, w_b, o_b):
+    return average(w_b, o_a, w_a, o_b)
+
+
+@wrong("average", "the weighted sum is not divided by the sum of weights")
+def not_normalised(w_a, o_a, w_b, o_b):
+    return w_a * o_a + w_b * o_b
+
+
+@wrong("average", "both outputs count alike")
+def mean(w_a, o_a, w_b, o_b):
+    return (o_a + o_b) / 2
+
+
+@wrong("average", "both outputs are added")
+def added(w_a, o_a, w_b, o_b):
+    return o_a + o_b
+
+
+@wrong("average", "only the output of the larger weight is kept")
+def larger_kept(w_a, o_a, w_b, o_b):
+    return torch.where(w_a >= w_b, o_a, o_b) * ((w_a + w_b) > 0)
+
+
+@wrong("average", "products are rounded to bfloat16 before they are added")
+def products_in_bfloat16(w_a, o_a, w_b, o_b):
+    total = torch.where(w_a + w_b == 0, 1.0, w_a + w_b)
+    return round_to(w_a * o_a / total, torch.bfloat16) + round_to(w_b * o_b / total, torch.bfloat16)
+
+
+@wrong("average", "an epsilon of 1e-6 is added to the sum of weights", dtypes=FLOAT32)
+def epsilon_in_the_sum(w_a, o_a, w_b, o_b):
+    return (w_a * o_a + w_b * o_b) / (w_a + w_b + 1e-6)
+
+
+@wrong("average", "the last entry of the outputs is not written", "inaccurate", "nonfinite", "law_broken")
+def last_entry_not_written(w_a, o_a, w_b, o_b):
+    o = average(w_a, o_a, w_b, o_b)
+    o[..., -1] = 0
+    return o
+
+
+@wrong("log_sum", "lse is in base 2")
+def lse_in_base_2(m, w_a, w_b):
+    return log_sum(m, w_a, w_b) * LOG2E
+
+
+@wrong("log_sum", "lse is the larger one")
+def lse_of_the_maximum(m, w_a, w_b):
+    return m
+
+
+@wrong("log_sum", "lse is the log of the sum, without the maximum", *SPECIAL)
+def lse_without_the_maximum(m, w_a, w_b):
+    return torch.log(w_a + w_b)
+
+
+@wrong("log_sum", "lse is that of the mean of both sums")
+def lse_of_the_mean(m, w_a, w_b):
+    return log_sum(m, w_a, w_b) - LN2
+
+
+@wrong("log_sum", "the log of 1 + w is taken for w")
+def lse_to_first_order(m, w_a, w_b):
+    return m + (w_a + w_b - 1)
+
+
+@wrong("log_sum", "lse is rounded to bfloat16")
+def lse_in_bfloat16(m, w_a, w_b):
+    return round_to(log_sum(m, w_a, w_b), torch.bfloat16)
+
+
+@wrong("log_sum", "lse of two empty states is the lowest number", *SPECIAL)
+def lse_of_empty_states_finite(m, w_a, w_b):
+    return log_sum(m, w_a, w_b).clamp(min=torch.finfo(m.dtype).min)
+
+
+@wrong("log_sum", "lse of two empty states is 0", *SPECIAL)  # flashinfer-ai/flashinfer#4484
+def lse_of_empty_states_0(m, w_a, w_b):
+    lse = log_sum(m, w_a, w_b)
+    return torch.where(lse == -torch.inf, 0.0, lse)
+
+
+@wrong("states", "the second state is ignored", *SPECIAL)
+def second_state_ignored(a, b):
+    return a, (b[0], torch.full_like(b[1], -torch.inf))
+
+
+@wrong("states", "the first state's lse is read for both", *SPECIAL)
+def lse_b_ignored(a, b):
+    return a, (b[0], a[1])
+
+
+@wrong("states", "lse_b is that of the next head", *SPECIAL)
+def lse_of_the_next_head(a, b):
+    return a, (b[0], b[1].roll(1, 1))
+
+
+@wrong("states", "lse_b is read as [B, L, H]", *SPECIAL)
+def lse_transposed(a, b):
+    return a, (b[0], b[1].transpose(1, 2).reshape(b[1].shape))
+
+
+@wrong("states", "an empty first state makes the merged one empty", *SPECIAL)
+def empty_state_wins(a, b):
+    return a, (b[0], torch.where(a[1] == -torch.inf, -torch.inf, b[1]))
+
+
+@wrong_call("lse is the sum of both", *SPECIAL)
+def lse_is_the_sum(o_a, lse_a, o_b, lse_b):
+    return Merge()(o_a, lse_a, o_b, lse_b)[0], lse_a + lse_b
+
+
+@wrong_call("the result is computed in the outputs' own format", *SPECIAL, dtypes=("bfloat16", "float16"))
+def all_in_the_format(o_a, lse_a, o_b, lse_b):
+    _, w_a, w_b = powers(lse_a[..., None].to(o_a.dtype), lse_b[..., None].to(o_a.dtype))
+    return average(w_a, o_a, w_b, o_b), Merge()(o_a, lse_a, o_b, lse_b)[1]
+
+
+@wrong_call("the merged output is written over the first one", "law_broken")
+def first_state_overwritten(o_a, lse_a, o_b, lse_b):
+    o, lse = Merge()(o_a, lse_a, o_b, lse_b)
+    return o_a.copy_(o), lse
+
+
+@wrong_call("the result of the first call of a shape is returned for all", *SPECIAL, stateful=True)
+def first_result_replayed():
+    kept: dict = {}
+
+    def merge(o_a, lse_a, o_b, lse_b):
+        if o_a.shape not in kept:
+            kept[o_a.shape] = Merge()(o_a, lse_a, o_b, lse_b)
+        return kept[o_a.shape]
+
+    return merge
