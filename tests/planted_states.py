@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from suite.kernels import Kernel
+from suite.numerics import BEST_PRACTICE, Numerics
 from suite.ops.parts.partial import finite
 from tests.faults import FLOAT32, LN2, LOG2E, plant, round_to
 
@@ -73,6 +74,14 @@ def normalised(lse_a, lse_b):
     return lse, torch.exp(lse_a - finite(lse)), torch.exp(lse_b - finite(lse))
 
 
+def weighted(w_a, o_a, w_b, o_b):
+    return w_a * o_a + w_b * o_b
+
+
+def given(lse, w_a, w_b):
+    return lse
+
+
 def divided_first(w_a, o_a, w_b, o_b):
     total = torch.where(w_a + w_b == 0, 1.0, w_a + w_b)
     return (w_a / total) * o_a + (w_b / total) * o_b
@@ -92,19 +101,19 @@ def in_float64(o_a, lse_a, o_b, lse_b):
     return o.to(o_a.dtype), lse.to(lse_a.dtype)
 
 
-HONEST: dict[str, Callable] = {
-    "shifted": Merge(),
-    "base two": Merge(powers=base_two, log_sum=log_in_base_two),  # FlashInfer (arXiv 2501.01005)
-    "exp(lse_a - lse)": Merge(powers=normalised, average=lambda w_a, o_a, w_b, o_b: w_a * o_a + w_b * o_b,
-                              log_sum=lambda lse, w_a, w_b: lse),
-    "divided before the outputs": Merge(average=divided_first),
-    "sigmoid of the difference": by_sigmoid,
-    "float64 inside": in_float64,
-}  # fmt: skip
+HONEST: dict[str, tuple[Callable, Numerics]] = {
+    "shifted": (Merge(), BEST_PRACTICE),
+    "base two": (Merge(powers=base_two, log_sum=log_in_base_two), BEST_PRACTICE),  # FlashInfer (arXiv 2501.01005)
+    "exp(lse_a - lse)": (Merge(powers=normalised, average=weighted, log_sum=given), Numerics(shift="lse")),  # Flash-Decoding
+    "divided before the outputs": (Merge(average=divided_first), BEST_PRACTICE),
+    "sigmoid of the difference": (by_sigmoid, BEST_PRACTICE),
+    "float64 inside": (in_float64, BEST_PRACTICE),
+}
+"""Correct kernels, with what they declare."""
 
 
 def honest_states() -> list[Kernel]:
-    return [Kernel(id=name, op=OP, call=call, outside=True) for name, call in HONEST.items()]
+    return [Kernel(id=name, op=OP, call=call, numerics=numerics, outside=True) for name, (call, numerics) in HONEST.items()]
 
 
 # wrong
@@ -182,7 +191,7 @@ def weights_swapped(w_a, o_a, w_b, o_b):
 
 @wrong("average", "the weighted sum is not divided by the sum of weights")
 def not_normalised(w_a, o_a, w_b, o_b):
-    return w_a * o_a + w_b * o_b
+    return weighted(w_a, o_a, w_b, o_b)
 
 
 @wrong("average", "both outputs count alike")

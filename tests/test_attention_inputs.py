@@ -34,13 +34,19 @@ SIZES = (
 )
 FLOAT16, BFLOAT16 = get_format("float16"), get_format("bfloat16")
 
+SPECIAL = ("infinite_values", "nan_key", "nan_queries")
+"""The families that are there for NaN and infinities."""
+
 GOLDEN = {
     "cancelling_values": "3b8d1d3b5672eb15",
     "ends": "45358ffa9330b2ea",
     "falling_maxima": "128869f981bae4ac",
     "growing_maxima": "97acadc88c1e6a23",
+    "infinite_values": "7951068e759cb287",
     "minilm": "0229026472b345fd",
     "mixed_difficulty": "f51e9c21914fd2b4",
+    "nan_key": "22539bfe4ca01f2f",
+    "nan_queries": "9820378d4f3b8804",
     "near_overflow": "5f0150ee3a5b0332",
     "nearly_uniform": "ab70c57b0ed7ca58",
     "normal": "64fe4652c1075837",
@@ -180,8 +186,8 @@ def test_every_family_gives_finite_numbers_of_the_format_at_any_sizes(name, dtyp
         assert {argument: values.shape for argument, values in tensors.items()} == {"q": sizes.q, "k": sizes.k, "v": sizes.v}
         for values in tensors.values():
             assert values.dtype == np.float64
-            assert np.isfinite(values).all()
-            assert format.contains(values).all()
+            assert np.isfinite(values).all() or name in SPECIAL
+            assert format.contains(values[np.isfinite(values)]).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

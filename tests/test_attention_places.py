@@ -1,7 +1,5 @@
 """Where attention is wrong: the words for heads, queries and blocks of keys, and the call with marked values behind them."""
 
-import re
-
 import numpy as np
 import pytest
 import torch
@@ -50,10 +48,9 @@ def without_keys(first, last):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_errors_begin_at_the_key_that_the_kernel_is_wrong_from(dtype):
-    """The weights of its own sum: those before are too large all over, unless they keep their sum. A lost rescale does."""
+    """Behind key 128 values are in the wrong order; the sum of weights is right, so those before it are too."""
 
     def kernel(q, k, v, **given):
-        """Each side of key 128 has its share right as a whole; behind it keys are in the wrong order."""
         order = torch.arange(k.shape[2])
         order[128:] = order[128:].flip(0)
         return shifted(q, k, v[:, :, order], **given)
@@ -61,9 +58,23 @@ def test_errors_begin_at_the_key_that_the_kernel_is_wrong_from(dtype):
     record = record_of(kernel, dtype=dtype, keys=300)
     assert record.status == "inaccurate"
     assert record.tiles["key"].startswith("errors begin at key 128: ")
-    assert re.search(
-        r"^  in keys   errors begin at key 128: 11 of 19 blocks of 32 keys|errors begin at key 128", record.message, re.M
-    )
+    assert f"  in keys   {record.tiles['key']}" in record.message.splitlines()
+
+
+ONE_SUM = pytest.mark.xfail(strict=True, reason="a wrong weight is in every weight's sum: places.keys says all blocks")
+
+
+@ONE_SUM
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_scores_that_are_wrong_from_key_128_on_are_found(dtype):
+    record = record_of(scores_doubled_from(128), keys=256, shape=(1, 1, 6, 16), dtype=dtype)
+    assert record.tiles["key"].startswith("errors begin at key 128")
+
+
+@ONE_SUM
+def test_a_lost_block_of_keys_is_found():
+    record = record_of(without_keys(64, 128), keys=256, shape=(1, 1, 6, 16))
+    assert record.tiles["key"].startswith("errors begin at key 64: 4 of 16 blocks of 16 keys have wrong weights, keys 64..79")
 
 
 def test_the_blocks_that_are_wrong_are_counted_and_named():
@@ -268,14 +279,3 @@ def test_a_rescale_that_is_lost_at_the_second_block_begins_at_its_first_key():
         record.tiles["key"]
         == "errors begin at key 0: 4 of 8 blocks of 16 keys have wrong weights, keys 0..15, 16..31, 32..47, 48..63"
     )
-
-
-def test_a_lost_block_is_named_with_the_rest_that_takes_its_weight():
-    record = record_of(without_keys(64, 128), keys=200, shape=(1, 1, 6, 16))
-    assert record.tiles["key"] == "all 13 blocks of 16 keys have wrong weights"
-
-
-def test_scores_wrong_from_key_128_on_are_found():
-    record = record_of(scores_doubled_from(128), keys=200, shape=(1, 1, 6, 16))
-    assert record.status == "inaccurate"
-    assert "keys" in record.tiles["key"]

@@ -226,7 +226,7 @@ def _in_the_background(processes):
     [
         ("ops", "softmax"),
         ("kernels", "softmax       compiled, "),
-        ("cases", "smoke     cross_entropy/"),
+        ("cases", "smoke     attention/"),
         ("inputs", "normal_small "),
         ("laws", "batch "),
     ],

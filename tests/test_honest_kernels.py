@@ -8,8 +8,20 @@ from collections import Counter
 import pytest
 
 from suite.formats import DTYPES
-from suite.ops import NAMES
-from tests.honest_kernels import FAMILIES, KERNELS, LOSS_SETTINGS, OFF_BY_ONE, PLAIN, TEMPERATURES, ratios
+from suite.ops import ROW_OPS
+from suite.records import PASSING
+from tests.honest_kernels import (
+    FAMILIES,
+    KERNELS,
+    LOSS_SETTINGS,
+    OFF_BY_ONE,
+    PLAIN,
+    TEMPERATURES,
+    kernels_of,
+    ratios,
+    records,
+)
+from tests.planted_faults import cases_of
 
 
 def test_there_are_enough_structures():
@@ -19,11 +31,13 @@ def test_there_are_enough_structures():
     assert sum(kernel.settings == TEMPERATURES for kernel in KERNELS) >= 4
     assert sum(kernel.settings == OFF_BY_ONE for kernel in KERNELS) >= 3
     assert sum(kernel.settings == LOSS_SETTINGS for kernel in KERNELS) >= 10
+    assert len(kernels_of("attention")) >= 28
+    assert len(kernels_of("merge_states")) >= 6
 
 
 CASES = [
     (op, family, dtype)
-    for op in NAMES
+    for op in ROW_OPS
     for family in FAMILIES
     for dtype in DTYPES
     if family != "every_16_bit_value" or dtype in ("bfloat16", "float16")  # the same rows in the wider formats
@@ -36,3 +50,13 @@ def test_honest_kernels_never_fail(op, family, dtype):
 
     assert found
     assert not [f"{name}: {failed}" for name, failed, _ in found if failed]
+
+
+@pytest.mark.parametrize("op", ["attention", "merge_states"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_honest_kernels_pass_the_cases(op, dtype):
+    """Of many cases each kernel meets a tenth, and each case three kernels: python -m tests.honest_kernels takes all."""
+    found = list(records(op, dtype, seeds=1, every=10 if len(cases_of(op, dtype, "quick")) > 60 else 1))
+
+    assert {record.kernel for record in found if record.status == "passed"} == {kernel.id for kernel in kernels_of(op)}
+    assert not [f"{record.kernel}: {record.message}" for record in found if record.status not in (*PASSING, "unsupported")]

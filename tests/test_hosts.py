@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import torch
 
 from suite.case import Case
 from suite.execution import evaluate
@@ -37,6 +38,16 @@ def test_the_choice_says_where_a_kernel_is_loaded_and_runs(isolate, own, from_ou
         assert [type(hosts.of(kernel)) for kernel in (mine, theirs)] == [own, from_outside]
         assert hasattr(sys, "imported_here") == (isolate == "never")
         assert [evaluate(CASE, k, host=hosts.of(k)).status for k in (mine, theirs)] == ["passed", "passed"]
+
+
+def test_the_time_of_a_case_is_that_of_a_call_that_is_measured(tmp_path):
+    path = tmp_path / "kernels.py"
+    path.write_text("import time\n\ndef f(x, dim=-1):\n    time.sleep(60)\n")
+    with Hosts(timeout=0.5) as hosts:
+        [kernel] = hosts.load(f"{path}:f", "softmax")
+        outcome = hosts.of(kernel).call(kernel, torch.zeros(2, 3), {"dim": -1})
+
+    assert (outcome.status, outcome.message[:30]) == ("timed_out", "still in its call after 0.5 s ")
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ PAIRS = [(planted.name, dtype) for planted in FAULTS.values() for dtype in plant
 
 
 def test_there_are_enough_faults():
-    assert len(FAULTS) >= 180
+    assert len(FAULTS) >= 420
     assert {op: sum(planted.op == op for planted in FAULTS.values()) >= 14 for op in NAMES} == dict.fromkeys(NAMES, True)
 
 

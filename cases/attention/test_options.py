@@ -55,7 +55,7 @@ def test_scale(evaluate):
     family="growing_maxima",
     shapes={"quick": [(1, 2, 9, 16)], "standard": [(2, 2, 33, 64)]},
     options={"scale": -1.0},
-    tensors={"keys": 140},
+    tensors={"keys": 1100},
     dtypes=("float32", "bfloat16"),
     source="a running minimum taken for a maximum, where the scale is negative",
 )

@@ -51,7 +51,7 @@ def test_probe_at_more_lengths(evaluate):
 @case(
     "attention",
     family="probe",
-    shapes={"quick": [(1, 1, 4, 64)], "standard": [(1, 2, 16, 128)]},
+    shapes={"quick": [(1, 1, 4, 32)], "standard": [(1, 2, 16, 32)]},
     tensors=lengths(4096),
     dtypes=("float32", "bfloat16"),
     source=PROBE,

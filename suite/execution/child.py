@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -48,17 +48,17 @@ def clear_up_at_exit() -> None:
     """For the server that these processes are forked from, which ends when the suite does, whatever ends that: it takes with it
     what they have started, and the socket that a suite that is killed leaves behind.
     """
-    atexit.register(_clear_up, os.getpid())
+    atexit.register(_clear_up, os.getpid(), _listening_at())
 
 
-def _clear_up(server: int) -> None:
+def _clear_up(server: int, sockets: Sequence[Path]) -> None:
     if os.getpid() != server:
         return
     for process in _children_of(server):
         for kill in (os.killpg, os.kill):  # one that has just been forked has no group of its own yet
             with contextlib.suppress(OSError):
                 kill(process, signal.SIGKILL)
-    for path in _listening_at():
+    for path in sockets:  # closed by now
         with contextlib.suppress(OSError):
             path.unlink()
         with contextlib.suppress(OSError):

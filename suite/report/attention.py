@@ -5,7 +5,6 @@ Safe means: every case of the column passed. A failure that is known or declared
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,11 @@ from typing import Any
 
 from suite.formats import DTYPES
 from suite.records import PASSING, Record
-from suite.report.attention_columns import COLUMNS, PARTS, Column, asked
+from suite.report.attention_columns import COLUMNS, PARTS, Asked, Column, asked
 from suite.report.summaries import first_line, how_bad, times, worst
 
+MOST_DRAWN = 2**27
+"""Entries of masks that are drawn for one report at most: ten seconds or so."""
 NAMED = 5
 """Places where a kernel is not safe that a sentence names."""
 
@@ -40,6 +41,8 @@ ANSWERS = (PASSED, PARTLY, FAILED, KNOWN, OPEN, UNSUPPORTED)
 
 Evaluations = list[tuple[Record, bool]]
 """Records of one cell, each with whether its case asks for this one thing only."""
+Row = dict[str, dict[str, Evaluations]]
+"""The records of one kernel, by column and format."""
 
 
 def answer(found: Evaluations) -> Answer:
@@ -66,7 +69,7 @@ class Matrix:
     formats: of the run, widest first. astray: how many records stand in no column.
     """
 
-    cells: dict[str, dict[str, dict[str, Evaluations]]]
+    cells: dict[str, Row]
     formats: tuple[str, ...]
     astray: int
 
@@ -80,10 +83,11 @@ def matrix(records: Iterable[Record]) -> Matrix:
     """Records of other ops are left out; those whose case or format this version does not know are counted as astray."""
     own = [record for record in records if record.op == "attention"]
     several = len({record.device for record in own}) > 1
-    cells: dict[str, dict[str, dict[str, Evaluations]]] = {}
+    cells: dict[str, Row] = {}
+    of_cases = _asked(record.case for record in own)
     astray, formats = 0, set()
     for record in own:
-        names, alone = asked(record.case)
+        names, alone, _ = of_cases[record.case]
         if not names or record.dtype not in DTYPES:
             astray += 1
             continue
@@ -91,27 +95,55 @@ def matrix(records: Iterable[Record]) -> Matrix:
         row = cells.setdefault(f"{record.kernel} ({record.device})" if several else record.kernel, {})
         for name in names:
             row.setdefault(name, {}).setdefault(record.dtype, []).append((record, alone))
-    for row in cells.values():
-        _explain(row)
+    cells = {kernel: _explained(row) for kernel, row in cells.items()}
     return Matrix(cells, tuple(dtype for dtype in DTYPES if dtype in formats), astray)
 
 
-def _explain(row: dict[str, dict[str, Evaluations]]) -> None:
-    """Takes failures of two things at once out of the columns of those that work alone, where the other one fails alone too."""
-    alone = {
+def _asked(cases: Iterable[str]) -> dict[str, Asked]:
+    """What each of these cases asks for; nothing, once masks of MOST_DRAWN entries have been drawn to say so."""
+    found: dict[str, Asked] = {}
+    drawn = 0
+    for case in cases:
+        if case not in found:
+            found[case] = asked(case) if drawn < MOST_DRAWN else Asked()
+            drawn += found[case].drawn
+    return found
+
+
+def _explained(row: Row) -> Row:
+    """The row without the records of two things at once of which the other one is to blame: they say nothing of this one.
+
+    To blame for a failure is what also fails alone, in the same format; for no support, what is never asked with anything but
+    supported things and yet is not supported.
+    """
+    failing = {
         (name, dtype)
         for name, formats in row.items()
         for dtype, found in formats.items()
-        if any(one and record.status not in ("passed", "unsupported") for record, one in found)
+        if any(alone and record.status not in ("passed", "unsupported") for record, alone in found)
     }
+    supported = {name for name, formats in row.items() if _records(formats, but=("unsupported",))}
+    lacking = {
+        name
+        for name, formats in row.items()
+        for record in _records(formats, but=())
+        if record.status == "unsupported" and supported.issuperset(set(asked(record.case).columns) - {name})
+    }
+
+    def innocent(name: str, record: Record) -> bool:
+        columns = asked(record.case).columns
+        if record.status == "unsupported":
+            return name not in lacking and not lacking.isdisjoint(columns)
+        failed = {column for column in columns if (column, record.dtype) in failing}
+        return record.status != "passed" and name not in failed and bool(failed)
+
+    explained: Row = {}
     for name, formats in row.items():
         for dtype, found in formats.items():
-            if (name, dtype) not in alone:
-                found[:] = [
-                    (record, one)
-                    for record, one in found
-                    if record.status in ("passed", "unsupported") or not any((n, dtype) in alone for n in asked(record.case)[0])
-                ] or found
+            kept = [(record, alone) for record, alone in found if not innocent(name, record)]
+            if kept:
+                explained.setdefault(name, {})[dtype] = kept
+    return explained
 
 
 def attention_context(records: Iterable[Record]) -> dict[str, Any] | None:
@@ -195,18 +227,20 @@ def safe(found: Matrix) -> tuple[list[str], list[tuple[str, int]]]:
     return everywhere, sorted(partly, key=lambda one: -one[1])
 
 
-def unsafe(found: Matrix) -> list[tuple[str, list[str]]]:
-    """(kernel, places) of the kernels that are not safe everywhere: where, how wrong, in which formats, and if that is known."""
+def unsafe(found: Matrix) -> list[tuple[Answer, str, list[str]]]:
+    """(worst answer, kernel, places) of kernels that are not safe everywhere; a place: where, in which formats, how wrong."""
     lines = []
     for kernel, row in sorted(found.cells.items()):
         places = _places(row)
         if places:
             more = [f"and in {len(places) - NAMED} more columns"] if len(places) > NAMED else []
-            lines.append((kernel, [_place(column, records, row) for column, records in places[:NAMED]] + more))
+            given = {answer(records) for formats in row.values() for records in formats.values()}
+            worst_answer = next(one for one in (FAILED, KNOWN, OPEN) if one in given)
+            lines.append((worst_answer, kernel, [_place(column, records, row) for column, records in places[:NAMED]] + more))
     return lines
 
 
-def _places(row: dict[str, dict[str, Evaluations]]) -> list[tuple[Column, list[Record]]]:
+def _places(row: Row) -> list[tuple[Column, list[Record]]]:
     """The fewest columns that hold all that failed: first the one most of whose cases fail."""
     judged = {name: _records(formats, but=("unsupported",)) for name, formats in row.items()}
     left = {id(r): r for records in judged.values() for r in records if r.status != "passed"}
@@ -227,7 +261,7 @@ def _share(records: Sequence[Record]) -> float:
     return sum(record.status != "passed" for record in records) / len(records)
 
 
-def _place(column: Column, records: Sequence[Record], row: dict[str, dict[str, Evaluations]]) -> str:
+def _place(column: Column, records: Sequence[Record], row: Row) -> str:
     wrong = {record.dtype for record in records}
     judged = {record.dtype for record in _records(row[column.name], but=("unsupported",))}
     where = "" if wrong == judged else " in " + ", ".join(dtype for dtype in DTYPES if dtype in wrong)
@@ -235,60 +269,11 @@ def _place(column: Column, records: Sequence[Record], row: dict[str, dict[str, E
     return f"{column.where}{where} ({how(worst(records))}{known})"
 
 
-def print_attention(console: Any, records: Iterable[Record], *, width: int = 120) -> None:
-    """Prints the matrix and its sentences into a rich console; nothing where fewer than two columns hold records."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from suite.report.visible import NAME, visible
-
-    found = matrix(records)
-    if len(found.columns) < 2:
-        return
-    name_width = 28
-    for columns in PARTS.values():
-        shown = [column for column in columns if column.name in found.columns]
-        if not shown:
-            continue
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0), width=None)
-        table.add_column("attention", no_wrap=True, max_width=name_width, overflow="ellipsis")
-        for column in shown:
-            table.add_column(column.code, no_wrap=True, min_width=4)
-        for kernel, row in sorted(found.cells.items()):
-            signs = [_signs(row.get(column.name, {}), found.formats) for column in shown]
-            styles = ["red" if "X" in s else "yellow" if "!" in s or "?" in s else "" for s in signs]
-            label = visible(kernel, limit=NAME, lines=False)
-            table.add_row(Text(label), *(Text(s, style=style) for s, style in zip(signs, styles, strict=True)))
-        console.print()
-        console.print(table, width=min(width, console.width))
-    formats = " ".join(found.formats)
-    legend = ", ".join(f"{a.sign} {a.words}" for a in ANSWERS)
-    console.print(f"{legend}, . not run; one sign for all formats, or one for each of {formats}", style="dim", markup=False, width=min(width, console.width))
-    codes = ", ".join(f"{COLUMNS[n].code} = {COLUMNS[n].heading}" for n in found.columns if COLUMNS[n].code != COLUMNS[n].heading)
-    console.print(codes, style="dim", markup=False, width=min(width, console.width))
-    everywhere, partly = safe(found)
-    if everywhere:
-        console.print(visible(f"Safe for everything: {', '.join(everywhere)}", lines=False), markup=False)
-    if partly:
-        named = ", ".join(f"{kernel} ({whole})" for kernel, whole in partly)
-        text = f"Safe wherever they go (columns of {len(found.columns)} that they have whole): {named}"
-        console.print(visible(text, lines=False), markup=False)
-    for kernel, places in unsafe(found):
-        console.print(f"Not safe: {visible(kernel, limit=NAME, lines=False)} {'; '.join(places)}", markup=False)
-
-
-def _signs(formats: dict[str, Evaluations], every: Sequence[str]) -> str:
-    """One sign where the formats that were run agree, else one for each format of the run."""
-    signs = [answer(formats[d]).sign if d in formats else "." for d in every]
-    agreed = set(signs) - {"."}
-    return "".join(signs) if len(agreed) > 1 else agreed.pop() if agreed else "."
-
-
 PLACES = {"key": "which keys", "head": "which heads", "query": "which queries"}
 
 
 def where(record: Record) -> list[tuple[str, str]]:
-    """Where a record's failures sit, with a label for each: of attention keys, heads and queries, of rows the place in the tile."""
+    """Where a record's failures sit, each with a label: which keys, heads and queries, else the place in the tile."""
     named = [(label, record.tiles[name]) for name, label in PLACES.items() if name in record.tiles]
     tiles = [words for name, words in record.tiles.items() if name not in PLACES]
     return [*named, *([("in the tile", "; ".join(tiles))] if tiles else [])]

@@ -8,7 +8,9 @@ whatever way it is hidden; and another number of keys, which most cases have, on
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from suite.inputs.attention import Sizes
 
 LONG = 1024
 """Keys from which a sequence is long."""
-LARGEST = 2**22
+LARGEST = 2**20
 """Entries of a mask that is still drawn to see whether it hides everything: strangers' case ids may name any size."""
 MANY = 3
 
@@ -77,9 +79,17 @@ NEUTRAL = {"enable_gqa": (False, True), "return_lse": (False,)}
 """Values of options that ask for nothing; None does so of every option. What enable_gqa allows, the number of heads tells."""
 
 
+class Asked(NamedTuple):
+    """What a case asks for. columns: their names. alone: one thing only. drawn: entries of the mask drawn to say so."""
+
+    columns: tuple[str, ...] = ()
+    alone: bool = False
+    drawn: int = 0
+
+
 @functools.lru_cache(maxsize=4096)
-def asked(case_id: str) -> tuple[tuple[str, ...], bool]:
-    """(names of the columns of the case with this id, whether it asks for one thing only).
+def asked(case_id: str) -> Asked:
+    """What the case with this id asks for.
 
     Without a column: an id that this version cannot read, another op's, a case that no kernel is judged on, and one that is
     too large to say what it shows.
@@ -87,22 +97,22 @@ def asked(case_id: str) -> tuple[tuple[str, ...], bool]:
     try:
         case = Case.from_id(case_id)
     except ValueError:
-        return (), False
+        return Asked()
     if case.op != "attention" or case.unjudged:
-        return (), False
-    blind = sees_nothing(case)
+        return Asked()
+    blind, drawn = sees_nothing(case), math.prod(case.shapes().get("mask", (0,)))
     if blind is None:
-        return (), False
+        return Asked()
     options, others = _options(case), _others(case)
     named = (*options, *others)
     if len(options) >= MANY:
-        return ("together",), True
+        return Asked(("together",), True, drawn)
     if blind:
-        return ("empty",), len(named) <= 1
+        return Asked(("empty",), len(named) <= 1, drawn)
     if not [name for name in named if name != "value_size"]:
         keys, queries = case.shapes()["k"][2], case.shape[2]
         named += ("more_keys",) if keys > queries else ("fewer_keys",) if keys < queries else ()
-    return named or ("plain",), len(named) <= 1
+    return Asked(named or ("plain",), len(named) <= 1, drawn)
 
 
 def _options(case: Case) -> tuple[str, ...]:
@@ -142,11 +152,11 @@ def sees_nothing(case: Case) -> bool | None:
     """
     shapes, options, kinds = case.shapes(), case.resolved_options(), case.tensors
     (batch, heads, length, head_size), keys = shapes["q"], shapes["k"][2]
-    if batch * length > LARGEST or ("mask" in kinds and batch * heads * length * keys > LARGEST):
+    if max(batch * length, keys // LARGEST) > LARGEST or ("mask" in kinds and batch * heads * length * keys > LARGEST):
         return None
     sizes = Sizes(batch, heads, length, head_size, shapes["k"][1], keys, shapes["v"][3])
     place = np.arange(length) + (keys - length if options["causal"] == "bottom_right" else 0)
-    left, right = options["window"] or (None, None)
+    left, right = (side if side is None else min(side, length + keys) for side in options["window"] or (None, None))
     first = np.zeros((batch, length), dtype=np.int64)
     last = np.full((batch, length), keys - 1)
     if left is not None:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from suite.records import PASSING, SUMMARY_CLASSES, Record, summary_class
-from suite.report.attention import print_attention
+from suite.report.attention_terminal import print_attention
 from suite.report.summaries import how_bad, times, verdict, worst, worst_cases
 from suite.report.visible import NAME, visible
 
