@@ -228,10 +228,13 @@ def judge(
 @click.option("--show-paths", is_flag=True, help="Leave home folders, user and host names as they are; else ~ and HOST.")
 def report(folders: tuple[Path, ...], out: Path | None, show_paths: bool) -> None:
     """Writes records.csv and report.html from run folders."""
-    from suite.report import write_report
+    from suite.report import FullDiskError, write_report
 
     try:
         click.echo(f"report: {write_report(list(folders), page=out, show_paths=show_paths)}")
+    except FullDiskError as error:
+        click.echo(f"{error}; make room and ask again", err=True)
+        sys.exit(4)
     except (ValueError, OSError) as error:
         misuse(str(error))
 

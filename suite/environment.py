@@ -74,11 +74,19 @@ def probe(device: str = "cpu") -> dict[str, Any]:
     return facts
 
 
+def matmul_precision(torch: Any) -> str:
+    """torch's switch for the products of all backends; "mixed" where some were set alone, of which torch does not tell."""
+    try:
+        return str(torch.get_float32_matmul_precision())
+    except RuntimeError:
+        return "mixed"
+
+
 def _torch_facts(torch: Any, device: str) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "float32_matmul_precision": matmul_precision(torch),
     }
     if device.startswith("cuda") and torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(device)

@@ -35,7 +35,7 @@ class Fault:
         )
 
     def missing(self, case: Case) -> int:
-        """How many settings the case lacks that bring the fault out: of cases of a profile, those that lack least come first."""
+        """How many settings the case lacks that bring the fault out: of a profile, cases that lack least come first."""
         return 0
 
 

@@ -95,6 +95,16 @@ def steps(**how):
     return functools.partial(step, **how)
 
 
+def fused_step(state, tile, value, *, threshold=0.0):
+    """step() with fused exponents; the rescale is of the difference, as in FlashAttention-2: 1 where the maximum stays."""
+    m, total, o = state
+    larger = torch.maximum(m, tile.amax(-1, keepdim=True))
+    larger = torch.where(larger <= m + threshold, m, larger)
+    c = constant(tile, LOG2E)
+    e, rescale = fused(tile, larger), torch.exp2((m - finite_or_0(larger)) * c)
+    return larger, total * rescale + e.sum(-1, keepdim=True), o * rescale + e @ value
+
+
 # folds
 
 
@@ -220,11 +230,14 @@ honest("shifted", Attention(), source="Vaswani et al. 2017, eq. 1")
 for _block in (1, 16, 64, 128):
     honest(f"online, {_block} keys a block", Attention(fold=online(block=_block)), source="Dao 2023, algorithm 1")
 honest("online, exp2 of folded exponents", Attention(fold=online(block=16, step=steps(exponential=base_two))))
-honest("online, fused exp2 of folded exponents", Attention(fold=online(block=16, step=steps(exponential=fused))))
+honest("online, fused exp2 of folded exponents", Attention(fold=online(block=16, step=fused_step)))
 honest("online, ex2.approx", Attention(fold=online(block=64, step=steps(exponential=approximate))))
 honest("online, flushed", Attention(fold=online(block=16, step=steps(exponential=flushed))))
 honest("online, rescaled from 8 on", Attention(fold=online(block=16, step=steps(threshold=8 * LN2))), source="FlashAttention-4")
-honest("online, rescaled from 8 on, folded", Attention(fold=online(block=16, step=steps(threshold=8 * LN2, exponential=fused))))
+honest(
+    "online, rescaled from 8 on, folded",
+    Attention(fold=online(block=16, step=functools.partial(fused_step, threshold=8 * LN2))),
+)
 honest(
     "online, blocks backwards", Attention(fold=online(block=16, order=backwards)), source="FlashAttention-3: last block first"
 )

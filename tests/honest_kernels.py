@@ -579,7 +579,7 @@ def records(op: str, dtype: str, *, seeds: int, every: int = 1) -> Iterator[Reco
 
 
 def found(op: str, dtype: str, seeds: int, shapes: list[tuple[int, int]]) -> Iterator[tuple[str, str, float]]:
-    """(kernel, what failed or "", largest error in times of bound) of every correct kernel of the op; of rows, of these shapes."""
+    """(kernel, what failed or "", largest error in times of bound) of the op's correct kernels; on rows, of these shapes."""
     if op in ROW_OPS:
         for family in FAMILIES:
             yield from ratios(op, family, dtype, seeds=seeds, shapes=shapes)

@@ -158,6 +158,41 @@ def test_the_place_of_a_fault_is_found_in_its_own_process_too(host, file):
     assert there.tiles["key"] == "errors begin at key 0: 2 of 5 blocks of 16 keys have wrong weights, keys 0..15, 32..47"
 
 
+# layouts
+
+
+@pytest.mark.parametrize("layout", ["transposed", "strided", "padded"])
+def test_every_layout_reaches_the_kernel_and_not_its_verdict(layout):
+    strides = []
+
+    def attention(q, k, v, **given):
+        strides.append((q.stride(), v.stride()))
+        return shifted(q, k, v, **given)
+
+    case = Case(
+        op="attention", family="normal", shape=SHAPE, layout=layout, tensors={"keys": 21}, laws=("alone", "reversed_keys")
+    )
+    record = judged(attention, case)
+    assert record.status == "passed", record.message
+    assert strides[0] != (torch.empty(SHAPE).stride(), torch.empty(2, 4, 21, 8).stride())
+
+
+STRIDED = pytest.mark.xfail(
+    strict=True, raises=RuntimeError, reason="bits() cannot view one entry whose stride is not 1, and evaluate() raises"
+)
+
+
+@STRIDED
+@pytest.mark.parametrize("op", ["attention", "softmax"])
+def test_a_tensor_of_one_entry_may_have_any_stride(op):
+    shape = (1, 1, 1, 1) if op == "attention" else (1, 1)
+    call = shifted if op == "attention" else torch.softmax
+    record = evaluate(
+        Case(op=op, family="normal", shape=shape, layout="strided"), Kernel(id="k", op=op, call=call), oracle=ORACLE
+    )
+    assert record.status == "passed"
+
+
 # two outputs
 
 

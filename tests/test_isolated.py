@@ -356,6 +356,17 @@ def test_a_declared_domain_that_hangs_or_dies_is_told_apart_from_one_that_raises
     assert answered.status == "passed"
 
 
+@pytest.mark.parametrize(("body", "status", "words"), DOMAINS.values(), ids=DOMAINS)
+def test_a_declared_domain_that_ends_its_process_counts_as_the_kernel_that_does(body, status, words, write):
+    source = f"from suite.kernels import kernel\ndef domain(facts, format):\n {body}\n"
+    with Isolated(limit_seconds=0.5) as own:
+        kernel = write(source + "@kernel('softmax', domain=domain)\n" + RIGHT, host=own)
+        records = [judged(kernel, own) for _ in range(ATTEMPTS + 1)]
+
+    assert [record.status for record in records] == [status] * ATTEMPTS + ["not_run"]
+    assert re.search(rf"law       domain: {status}: {words}", records[0].message)
+
+
 def test_answers_that_are_nonsense_are_a_crash(write, host):
     kernel = write("import json\ndef f(x, dim=-1):\n json.dumps = lambda answer: '{}'\n return torch.softmax(x, dim)")
 

@@ -1,9 +1,11 @@
 """The life of kernels' processes: nothing outlives the suite, whatever ends it, and Ctrl-C leaves a report."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -126,6 +128,25 @@ def test_a_suite_that_is_killed_leaves_no_process_not_even_one_that_hangs_in_c(t
     process.wait()
     process.stdout.close()
     assert wait_for(lambda: not members("killed"))
+
+
+def test_a_suite_that_is_killed_leaves_no_copy_that_its_kernel_forked_and_no_folder(tmp_path, monkeypatch):
+    """The copy sleeps in the group of a kernel that hangs; the folder has the socket of the server."""
+    temporary, mark = Path(tempfile.mkdtemp()), tmp_path / "mark"  # a socket's path has 108 bytes at most
+    monkeypatch.setenv("MARK", str(mark))
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    specification = kernel_file(tmp_path, f"os.fork(); {HANGS}")
+    process = command("forked", "check", "--op=softmax", "--dtype=float32", f"--kernel={specification}")
+    assert wait_for(mark.exists), said(process)
+    assert wait_for(lambda: len(members("forked")) >= 4)
+    assert list(temporary.glob("pymp-*"))
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+    assert wait_for(lambda: not members("forked"))
+    assert wait_for(lambda: not list(temporary.glob("pymp-*")))
+    shutil.rmtree(temporary)
 
 
 def test_control_c_ends_a_run_with_130_a_report_and_no_process(tmp_path, monkeypatch):

@@ -6,9 +6,11 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from suite.cli import cli
 from suite.configuration import Configuration
 from suite.records import STATUSES, Record
 from suite.report import FullDiskError, write_report
@@ -493,6 +495,15 @@ def test_a_full_disk_is_told_from_a_page_that_is_misuse(name, tmp_path):
 
     with pytest.raises(FullDiskError, match="cannot be written: No space left on device"):
         write_report([folder])
+
+
+def test_the_command_ends_with_4_where_the_disk_is_full(tmp_path):
+    folder = stored(tmp_path / "a", make())
+    (folder / "report.html").symlink_to("/dev/full")
+    result = CliRunner().invoke(cli, ["report", str(folder)])
+
+    assert result.exit_code == 4
+    assert "report.html' cannot be written: No space left on device; make room and ask again" in result.stderr
 
 
 def test_a_page_that_cannot_be_written_is_a_value_error(tmp_path):

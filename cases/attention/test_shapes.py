@@ -10,13 +10,26 @@ SHAPES = "a kernel for whole tiles meets others"
     "attention",
     family="probe",
     shapes={"smoke": [(2, 2, 1, 16)], "standard": [(1, 2, 1, 128)]},
-    options=({}, {"causal": "top_left"}, {"causal": "bottom_right"}),
-    tensors=({"keys": 70}, {"keys": 1}),
+    tensors={"keys": 70},
     dtypes=NARROW,
     source=SHAPES,
 )
 def test_one_query(evaluate):
-    """One query, as in decoding, and one key, whose value is the result."""
+    """One query, as in decoding."""
+    evaluate()
+
+
+@case(
+    "attention",
+    family="probe",
+    shapes={"quick": [(1, 2, 1, 16)]},
+    options=({}, {"causal": "top_left"}, {"causal": "bottom_right"}),
+    tensors=({"keys": 33}, {"keys": 1}),
+    dtypes=("float32", "bfloat16"),
+    source="a causal mask that is dropped where there is one query",
+)
+def test_one_query_or_key(evaluate):
+    """One query sees the first key, or the keys up to the last, by the alignment; of one key the value is the result."""
     evaluate()
 
 
@@ -65,14 +78,27 @@ def test_value_sizes(evaluate):
 @case(
     "attention",
     family="probe",
-    shapes={"smoke": [(2, 6, 9, 16)], "quick": [(2, 12, 9, 16)]},
-    tensors=({"keys": 33, "key_heads": 2}, {"keys": 33, "key_heads": 1}),
+    shapes={"smoke": [(2, 6, 9, 16)]},
+    tensors={"keys": 33, "key_heads": 2},
     dtypes=NARROW,
     laws=("repeated_heads",),
     source="arXiv 2305.13245: grouped queries",
 )
 def test_shared_heads(evaluate):
     """Head h reads key head h // (H / G)."""
+    evaluate()
+
+
+@case(
+    "attention",
+    family="probe",
+    shapes={"quick": [(2, 12, 9, 16)]},
+    tensors=({"keys": 33, "key_heads": 4}, {"keys": 33, "key_heads": 1}),
+    dtypes=NARROW,
+    source="arXiv 1911.02150: one key head for all queries",
+)
+def test_more_shared_heads(evaluate):
+    """Whether few heads or all share one."""
     evaluate()
 
 

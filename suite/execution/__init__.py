@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from suite.case import Case, setting_text
-from suite.execution.host import LOST, Call, Host, InProcess, Outcome
+from suite.execution.host import LOST, Call, DiedError, Host, InProcess, Outcome
 from suite.execution.memory import Memory
 from suite.formats import Array, Format, get_format
 from suite.inputs.layouts import arrange
@@ -213,8 +213,9 @@ class _Evaluation:
     ) -> tuple[Judgement, set[str], list[str], str]:
         """Checks the declared domain both ways: failing outside it is a known failure, passing there breaks a law."""
         domain = self._domain(reference)
-        if isinstance(domain, str):
-            return judgement, broken | {"law_broken"}, [*notes, f"  law       domain: {domain}"], ""
+        if isinstance(domain, tuple):
+            status, why = domain
+            return judgement, broken | {status}, [*notes, f"  law       domain: {why}"], ""
         largest = reference.problem.x.max(axis=1, initial=-np.inf)
         ordinary = np.isfinite(largest)
         failed = _failed_rows(judgement)
@@ -229,17 +230,20 @@ class _Evaluation:
         known = f"outside its declared domain: {domain.why} ({rows} of {len(failed)} rows)"
         return judgement, set(), [known, *notes], known
 
-    def _domain(self, reference: Reference) -> Domain | str:
-        """The kernel's declared domain for these rows, or what is wrong with the declaration."""
+    def _domain(self, reference: Reference) -> Domain | tuple[str, str]:
+        """The kernel's declared domain for these rows, or a status and what is wrong with the declaration."""
         assert self.kernel.domain is not None
         try:
             facts = self.op.exponents(reference.facts)
             domain = self.kernel.domain(facts, self.format)
             shapes = {np.shape(domain.works), np.shape(domain.fails)}
+        except DiedError as error:
+            return error.status, f"{error.status}: {error}"
         except Exception as error:  # it is the kernel author's code
-            return f"the declared domain raises {type(error).__name__}: {str(error)[:200]}"
+            return "law_broken", f"the declared domain raises {type(error).__name__}: {str(error)[:200]}"
         expected = (len(facts.x),)
-        return domain if shapes == {expected} else f"the declared domain has masks of shapes {shapes}; expected {expected}"
+        wrong = f"the declared domain has masks of shapes {shapes}; expected {expected}"
+        return domain if shapes == {expected} else ("law_broken", wrong)
 
     def _laws(self, inputs: Inputs, outputs: tuple[Array, ...]) -> dict[str, Any]:
         trial = Trial(

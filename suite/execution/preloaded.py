@@ -2,8 +2,10 @@
 
 import gc
 
-import suite.execution.child  # noqa: F401
+from suite.execution.child import clear_up_at_exit
 from suite.execution.memory import filled
+
+clear_up_at_exit()
 
 with filled():  # torch imports its compiler for it
     pass

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.random import mtrand
 
+from suite.environment import matmul_precision
 from suite.floating_point import keep_subnormals, round_to_nearest, rounding, subnormals_are_flushed
 
 Switch = tuple[Callable[[], Any], Callable[[Any], Any]]
@@ -27,6 +28,10 @@ def _attribute(path: str) -> Switch | None:
     if owner is None or not hasattr(owner, name):
         return None
     return (lambda: getattr(owner, name)), (lambda value: setattr(owner, name, value))
+
+
+MATMUL = "float32_matmul_precision"
+"""torch's older switch for all backends at once."""
 
 
 def _switches() -> dict[str, Switch]:
@@ -55,14 +60,19 @@ def _switches() -> dict[str, Switch]:
         "backends.cuda.matmul.allow_fp16_reduced_precision_reduction",
         "backends.cuda.matmul.allow_bf16_reduced_precision_reduction",
     )
+    # Before the newer switches, which it changes: put back first, it leaves them to be put back after it.
+    switches[MATMUL] = (lambda: matmul_precision(torch), _set_matmul_precision)
     has_newer = _attribute(newer[0]) is not None
     for path in (*(newer if has_newer else older), *reduced):
         switch = _attribute(path)
         if switch is not None:
             switches[path] = switch
-    if not has_newer:
-        switches["float32_matmul_precision"] = (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision)
     return switches
+
+
+def _set_matmul_precision(precision: str) -> None:
+    if precision != "mixed":
+        torch.set_float32_matmul_precision(precision)
 
 
 def _set_default_device(name: str) -> None:
@@ -114,8 +124,9 @@ def read() -> State:
 
 def write(wanted: State, current: State) -> None:
     """Puts every switch to its value in `wanted` where it differs from `current`, the values just read."""
+    moved = current[MATMUL] != wanted[MATMUL]  # which moves those of the backends along
     for name, (_, write_switch) in _SWITCHES.items():
-        if current[name] != wanted[name]:
+        if current[name] != wanted[name] or (moved and name.startswith("backends.")):
             with contextlib.suppress(RuntimeError, OSError):  # what cannot be put back shows as a change of the next call
                 write_switch(wanted[name])
 
@@ -136,12 +147,11 @@ def strict(current: State) -> State:
             state[name] = "ieee"
         elif name.startswith("backends."):
             state[name] = False
-    if "float32_matmul_precision" in state:
-        state["float32_matmul_precision"] = "highest"
+    state[MATMUL] = "highest"
     return state
 
 
 def changes(before: State, after: State) -> list[str]:
     """ "name from before to after" for every switch that differs, the name alone of a seed, which is kilobytes long."""
-    differing = [name for name in before if before[name] != after[name]]
+    differing = [name for name in before if before[name] != after[name] and (name, after[name]) != (MATMUL, "mixed")]
     return [name if name.endswith("_seed") else f"{name} from {before[name]} to {after[name]}" for name in differing]

@@ -13,14 +13,12 @@ folded exponent fma(s, c, -m c) with its 2 |m| is what fused kernels do, so it i
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from suite.formats import Array, Format, compute_format
 from suite.numerics import Numerics
 from suite.ops.attention.definition import AttentionFacts
-from suite.ops.logsumexp.bound import bound as bound_of_exponents
+from suite.ops.logsumexp.bound import common_error
 from suite.ops.rows import Allowed
 
 SOFTCAP_ROUNDINGS = 12.0
@@ -45,7 +43,7 @@ def bound(facts: AttentionFacts, numerics: Numerics, target: Format) -> Allowed:
     kappa = grown.sum(axis=1)
     # Twice: torch's vectorised exp on CPU gives 0 from 2^-125.5 on, just above the smallest normal number.
     tail = 2 * arithmetic.smallest_normal + stored.smallest_subnormal
-    common = _common_error(facts, numerics, target)
+    common = common_error(facts.rows, numerics, target)
     sigma_total = rows.summation(u)[:, 0]
     absolute = np.full((len(p), problem.value.shape[2]), np.inf)
     for row in range(len(p)):
@@ -85,17 +83,6 @@ def _exponent(facts: AttentionFacts, numerics: Numerics, target: Format) -> Arra
     theta = u * (2.25 * rows.finite_gap + error * (rows.gap > 0) + (error + 1) * rows.larger + 2 * np.abs(rows.maximum))
     theta = theta + score_error(facts, numerics, target)
     return np.asarray(np.where(rows.x > -np.inf, theta, 0.0))
-
-
-def _common_error(facts: AttentionFacts, numerics: Numerics, target: Format) -> Array:
-    """[rows]: the relative error that all weights of a query share: that of the log-sum-exp which exp(s - lse) subtracts."""
-    rows = facts.rows
-    if numerics.shift != "lse":
-        return np.zeros(len(rows.x))
-    u = numerics.arithmetic(target).unit_roundoff
-    subtracted = bound_of_exponents(rows, replace(numerics, shift="folded"), target).absolute[:, 0]
-    rounding = u * (np.abs(rows.log_sum_exp) + rows.log_total + 2 * numerics.exp_ulp)[:, 0]
-    return np.asarray(np.expm1(subtracted + rounding))
 
 
 def score_error(facts: AttentionFacts, numerics: Numerics, target: Format) -> Array:

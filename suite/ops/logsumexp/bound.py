@@ -8,9 +8,11 @@ no relative accuracy in any kernel, so ulps are shown and never judged.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from suite.formats import Format
+from suite.formats import Array, Format
 from suite.numerics import Numerics
 from suite.ops.rows import LOG2_E, Allowed, RowFacts, total_error, underflow_scale
 
@@ -36,3 +38,16 @@ def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
     overflows = LOG2_E * np.abs(facts.maximum) >= numerics.arithmetic(target).largest
     meaningful = (total < 0.5) & (rounding < 0.5 * np.maximum(1.0, y))
     return Allowed(np.where(meaningful, absolute, np.inf), may_overflow=overflows)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def common_error(facts: RowFacts, numerics: Numerics, target: Format) -> Array:
+    """[rows]: the relative error that all weights exp(x_j - lse) of a row share, that of the lse subtracted; 0 where a kernel
+    does not declare that it subtracts lse.
+    """
+    if numerics.shift != "lse":
+        return np.zeros(len(facts.x))
+    u = numerics.arithmetic(target).unit_roundoff
+    subtracted = bound(facts, replace(numerics, shift="folded"), target).absolute[:, 0]
+    rounding = u * (np.abs(facts.log_sum_exp) + facts.log_total + 2 * numerics.exp_ulp)[:, 0]
+    return np.asarray(np.expm1(subtracted + rounding))
