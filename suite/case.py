@@ -60,8 +60,10 @@ class Case:
         for name, valid in (("layout", LAYOUTS), ("target", TARGETS)):
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(valid)}")
+        if self.target != "indices" and self.op != "cross_entropy":
+            raise ValueError(f"target={self.target!r} is cross_entropy's; {self.op} has none")
         if self.op == "attention":
-            self._sizes()
+            attention.check_sizes(self.family, self._sizes())
             self._kinds()
         elif self.tensors:
             raise ValueError(f"tensors={dict(self.tensors)!r} is attention's; {self.op} has none")
@@ -86,7 +88,10 @@ class Case:
         shape = tuple(int(n) for n in match["shape"].split("x"))
         if fixed not in (None, shape):
             raise ValueError(f"{match['family']} has the shape {'x'.join(map(str, fixed or ()))}, not {match['shape']}")
-        options = dict(setting.split("=") for setting in match["settings"].split("/")[1:])
+        settings = [setting.split("=") for setting in match["settings"].split("/")[1:]]
+        options = dict(settings)
+        if len(options) < len(settings):
+            raise ValueError(f"case id {id!r} has a setting twice")
         layout, target = options.pop("layout", "contiguous"), options.pop("target", "indices")
         tensors = {name: options.pop(name) for name in list(options) if name in (*SIZES, *op.optional)} if op.optional else {}
         case = cls(
@@ -201,7 +206,7 @@ def _shapes(sizes: attention.Sizes, kinds: Mapping[str, str]) -> dict[str, tuple
 
 def setting_text(value: Any) -> str:
     """A setting as it stands in a case id."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def _size(name: str, text: str) -> int:

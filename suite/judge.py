@@ -350,6 +350,8 @@ def judge_outputs(
             ratio=max(first.ratio, other.ratio),
             failed=first.failed + other.failed,
             entries=first.entries + other.entries,
+            overflow=first.overflow + other.overflow,
+            failed_rows=sum(a != "passed" or b != "passed" for a, b in zip(first.row_status, other.row_status, strict=True)),
             worst=other.worst if worse else first.worst,
             digest=hashlib.blake2b(f"{first.digest}{other.digest}".encode(), digest_size=8).hexdigest(),
             row_status=tuple(b if a == "passed" else a for a, b in zip(first.row_status, other.row_status, strict=True)),

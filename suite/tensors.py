@@ -76,5 +76,5 @@ def bits(tensor: Any) -> NDArray[np.uint8]:
     torch = sys.modules["torch"]
     if not tensor.numel():
         return np.empty(0, dtype=np.uint8)
-    flat = tensor.detach().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
+    flat = tensor.new_empty(tensor.numel()).copy_(tensor.detach().resolve_neg().reshape(-1)).view(torch.uint8)
     return np.array(flat.cpu().numpy(), dtype=np.uint8)

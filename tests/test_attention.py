@@ -118,10 +118,7 @@ def test_honest_kernels_pass(name):
 def refused(kernel, call, dtype):
     """Whether the kernel has no argument for what the call needs."""
     own_size = call.sizes.get("width", 16) != call.sizes.get("size", 16)
-    return (
-        kernel.lacks & {*call.options, *call.further}
-        or (kernel.name == "torch, flash" and own_size)
-    )
+    return kernel.lacks & {*call.options, *call.further} or (kernel.name == "torch, flash" and own_size)
 
 
 WITH_LSE = ("plain", "hard", "rising", "sink", "nothing seen", "sink and nothing seen", "large sink", "much")

@@ -161,20 +161,15 @@ def test_only_attention_has_further_tensors():
             Case(op=op, family="normal", shape=shape, tensors={"mask": "random"})
 
 
-@pytest.mark.xfail(strict=True, reason="a window given as a list, as JSON has it, makes an id that no one can read")
 def test_a_window_may_be_a_list():
     assert Case.from_id(of(options={"window": [4, 2]}).id).resolved_options()["window"] == (4, 2)
 
 
-@pytest.mark.xfail(strict=True, reason="from_id() takes sizes that captured data does not have; inputs() raises later")
 def test_sizes_that_captured_data_does_not_have_are_refused_by_the_id():
     with pytest.raises(ValueError, match="minilm"):
         Case.from_id("attention/minilm/3x2x331x32/keys=7/s0")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="from_id() takes cross_entropy's target for every op, and the last of two equal settings"
-)
 @pytest.mark.parametrize("settings", ["target=probabilities", "causal=top_left/causal=bottom_right"])
 def test_a_setting_that_the_op_does_not_have_or_has_twice_is_refused(settings):
     with pytest.raises(ValueError, match=settings.split("=")[0]):

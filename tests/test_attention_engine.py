@@ -146,7 +146,6 @@ def test_a_fault_has_the_same_record_in_its_own_process(host, file, name, option
     assert plain(there) == plain(here)
 
 
-@pytest.mark.xfail(strict=True, reason="child._answer_to_call() takes whatever is no tuple for a tensor, and its process ends")
 @pytest.mark.parametrize("name", ["as_list", "numpy_arrays"])
 def test_an_output_of_another_container_has_the_same_record_in_its_own_process(host, file, name):
     there, here = both(host, file, name, case_of(options={"return_lse": True}))
@@ -177,12 +176,6 @@ def test_every_layout_reaches_the_kernel_and_not_its_verdict(layout):
     assert strides[0] != (torch.empty(SHAPE).stride(), torch.empty(2, 4, 21, 8).stride())
 
 
-STRIDED = pytest.mark.xfail(
-    strict=True, raises=RuntimeError, reason="bits() cannot view one entry whose stride is not 1, and evaluate() raises"
-)
-
-
-@STRIDED
 @pytest.mark.parametrize("op", ["attention", "softmax"])
 def test_a_tensor_of_one_entry_may_have_any_stride(op):
     shape = (1, 1, 1, 1) if op == "attention" else (1, 1)
@@ -265,7 +258,6 @@ def test_a_tuple_where_one_tensor_is_asked_for_is_of_the_wrong_type():
     assert "expected one tensor" in record.message
 
 
-@pytest.mark.xfail(strict=True, reason="_wrong_kind() refuses a numpy array alone, not in a tuple")
 def test_numpy_arrays_of_a_torch_kernel_are_of_the_wrong_type_in_a_tuple_too():
     record = judged(changed(lambda o, lse: (o.numpy(), lse.numpy())), case_of(options={"return_lse": True}))
     assert record.status == "wrong_type", record.message

@@ -60,7 +60,10 @@ def test_a_change_is_seen_named_and_put_back(name):
     after = state.read()
 
     found = state.changes(before, after)
-    assert [change.split(" from ")[0] for change in found] == [name]
+    named = [change.split(" from ")[0] for change in found]
+    if name == "float32_matmul_precision":  # it moves those of the backends along
+        named = [one for one in named if not one.startswith("backends.")]
+    assert named == [name]
     assert len(found[0]) < 300
     state.write(before, after)
     assert state.read() == before

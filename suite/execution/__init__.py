@@ -24,8 +24,8 @@ from suite.isolation import TIMEOUT_SECONDS
 from suite.judge import Judgement, as_tuple, default_oracle, failing, judge_outputs, ulp_errors
 from suite.kernels import Domain, Kernel
 from suite.known_failures import KnownFailure, apply
+from suite.laws import IN_PART, Finding, Trial, get_law
 from suite.laws import Call as LawCall
-from suite.laws import Finding, Trial, get_law
 from suite.numerics import BEST_PRACTICE, CONTRACT
 from suite.ops import Op, get_op
 from suite.oracle import Oracle, Reference
@@ -178,7 +178,7 @@ class _Evaluation:
         if judgement.broken == ("unjudged",) and self.case.unjudged:
             broken, known = set(), self.case.unjudged
             notes = [known, *notes]
-        if judgement.failed and not known and (where := self._where(inputs)):
+        if judgement.failed and not known and (where := self._where(inputs, outputs[0], reference)):
             notes.append(f"  in keys   {where}")
             judgement = replace(judgement, tiles={**judgement.tiles, "key": where})
         statuses = by_precedence(broken)
@@ -195,18 +195,19 @@ class _Evaluation:
             torch_ratio=self._torch_ratio(inputs, reference, judgement),
         )
 
-    def _where(self, inputs: Inputs) -> str:
+    def _where(self, inputs: Inputs, output: Array, reference: Reference) -> str:
         """Where in its inputs a kernel that failed goes wrong, by one more call; nothing where the op has no such call."""
         marking = self.op.marking(inputs)
-        if marking is None:
-            return ""
+        if marking is None or not failing(self.op, reference, output, self.options, self.format, self.numerics).any():
+            return ""  # or it is another output that is wrong
         marked, describe = marking
         [outcome] = self._calls([(marked, self.options, "plain")])
         if outcome.status is not None:
             return ""
         output = to_float64(as_tuple(outcome.value)[0])
         reference = self._references(marked, self.options)[0]
-        return describe(failing(self.op, reference, output, self.options, self.format, self.numerics))
+        rows = self.op.output_rows(output, reference.problem, self.options)
+        return describe(failing(self.op, reference, output, self.options, self.format, self.numerics), rows, reference.hi)
 
     def _in_domain(
         self, judgement: Judgement, reference: Reference, broken: set[str], notes: list[str]
@@ -282,7 +283,7 @@ class _Evaluation:
                 if failed.status != "law_broken":
                     break
                 continue
-            if all(output is None for output in found):
+            if any(output is None for output in found) and (name not in IN_PART or all(output is None for output in found)):
                 findings[name] = Finding(held=True, note="the kernel takes no such call")
                 continue
             try:

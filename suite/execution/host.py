@@ -23,7 +23,7 @@ import torch
 from suite.execution import state
 from suite.execution.adapters import adapted_call
 from suite.execution.memory import Guards, Memory, filled, guarding
-from suite.judge import check_output
+from suite.judge import as_tuple, check_output
 from suite.kernels import Kernel
 from suite.ops import get_op
 from suite.records import Record
@@ -172,7 +172,7 @@ class InProcess(Host):
         return Outcome(
             status=status,
             message=shortened(message, KEPT_CHARACTERS),
-            value=value if status is None else None,
+            value=(tuple(value) if isinstance(value, list) else value) if status is None else None,
             seconds=seconds,
             elapsed_seconds=time.perf_counter() - start,
             lost=bool(self._lost),
@@ -211,7 +211,7 @@ def _wrong_kind(
     kernel: Kernel, output: Any, shapes: Mapping[str, tuple[int, ...]], dtype: str, device: str, options: Mapping[str, Any]
 ) -> tuple[str, str] | None:
     """(status, reason) where the output is nothing that can be judged."""
-    if isinstance(output, np.ndarray | np.generic):
+    if any(isinstance(one, np.ndarray | np.generic) for one in as_tuple(output)):
         return "wrong_type", "returned a numpy array; expected one tensor of torch (numpy kernels declare adapter='numpy')"
     return check_output(get_op(kernel.op), output, shapes, dtype, device, options)
 

@@ -103,14 +103,19 @@ def get_family(name: str) -> Family:
     return FAMILIES[name]
 
 
+def check_sizes(name: str, sizes: Sizes) -> None:
+    """Raises ValueError for an unknown family, and for sizes that captured data does not have."""
+    fixed = get_family(name).fixed
+    if fixed not in (None, sizes):
+        raise ValueError(f"input family {name!r} of attention has the sizes {fixed}, not {sizes}")
+
+
 def build(name: str, sizes: Sizes, format: Format, seed: int) -> dict[str, Array]:
     """q, k and v of the family for this seed, float64, every value a number of `format`.
 
     Raises ValueError for an unknown name, and for sizes that captured data does not have.
     """
-    fixed = get_family(name).fixed
-    if fixed not in (None, sizes):
-        raise ValueError(f"input family {name!r} of attention has the sizes {fixed}, not {sizes}")
+    check_sizes(name, sizes)
     tensors = get_family(name).generate(sizes, format, Draw(f"attention|{name}|{sizes}|{seed}"))
     return {argument: rounded(values, format) for argument, values in zip("qkv", tensors, strict=True)}
 

@@ -36,6 +36,9 @@ ATTENTION = (
 )
 """Those of attention."""
 
+IN_PART = ("hidden_keys", "masked", "neutral", "parts", "repeated_heads", "shifted_scores", "with_log_sum_exp")
+"""Those that still say something where a kernel declines some of their calls."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:

@@ -71,7 +71,9 @@ def masked(trial: Trial) -> Inquiry:
         mask = seen if given is None else seen & _whole_mask(trial)
         nothing = {"causal": None, "window": None} if "alibi_slopes" not in trial.inputs else {"window": None}
         calls["one boolean mask instead"] = Call({"mask": mask, "kv_lengths": None}, nothing)
-        calls["one additive mask of -inf instead"] = Call({"mask": np.where(mask, 0.0, -np.inf), "kv_lengths": None}, nothing)
+        if np.isfinite(trial.inputs["q"]).all() and np.isfinite(trial.inputs["k"]).all():  # NaN + -inf is NaN
+            additive = np.where(mask, 0.0, -np.inf)
+            calls["one additive mask of -inf instead"] = Call({"mask": additive, "kv_lengths": None}, nothing)
     return (yield from _same_as_before(trial, calls))
 
 
@@ -144,7 +146,9 @@ def with_log_sum_exp(trial: Trial) -> Inquiry:
 def parts(trial: Trial) -> Inquiry:
     """Both halves of the keys, each with its log-sum-exp, are right, so that merging them gives the whole."""
     size = trial.inputs["k"].shape[2]
-    if size < 2 or _positional(trial) or "sink" in trial.inputs:
+    mask = trial.inputs.get("mask")
+    lowest = mask is not None and bool((np.isfinite(mask) & (mask <= -trial.format.largest / 4)).any())
+    if size < 2 or _positional(trial) or "sink" in trial.inputs or lowest:
         return Finding(held=True, note="no halves of the same meaning")
     cut = (size + 1) // 2
     calls = {}

@@ -23,6 +23,9 @@ ROW_OPS = NAMES[:4]
 
 TILES = (128, 64, 32, 16)
 
+Describe = Callable[[NDArray[np.bool_], Array, Array], str]
+"""Where a kernel goes wrong, by which entries of the rows fail, the rows, and the exact ones."""
+
 Shapes = Mapping[str, tuple[int, ...]]
 Options = Mapping[str, Any]
 
@@ -118,8 +121,8 @@ class Op(ABC):
         """Where the failing entries [rows, k] sit, in words, by tile size or kind of place."""
         return column_places(failed)
 
-    def marking(self, inputs: Mapping[str, Array]) -> tuple[Mapping[str, Array], Callable[[NDArray[np.bool_]], str]] | None:
-        """Inputs for one more call of a kernel that failed, and what its failing entries then say about where; or None."""
+    def marking(self, inputs: Mapping[str, Array]) -> tuple[Mapping[str, Array], Describe] | None:
+        """Inputs for one more call of a kernel that failed, and what its output rows then say about where; or None."""
         return None
 
     def outputs(self, options: Options) -> tuple[Op, ...]:

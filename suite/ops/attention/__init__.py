@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from suite.formats import Array, Format, compute_format
 from suite.numerics import Numerics, Semantics
-from suite.ops import Op, Options, Shapes
+from suite.ops import Describe, Op, Options, Shapes
 from suite.ops.arithmetic import Arithmetic
 from suite.ops.attention import bound, definition, log_sum_exp, places
 from suite.ops.attention.definition import AttentionFacts, Queries
@@ -133,6 +133,7 @@ class Attention(Op):
             rows=rows,
             of_heads=of_heads,
             length=length,
+            is_finite=all(_is_finite(name, tensor) for name, tensor in inputs.items()),
         )
 
     @staticmethod
@@ -174,9 +175,10 @@ class Attention(Op):
     def places(self, failed: NDArray[np.bool_], problem: Queries) -> Mapping[str, str]:
         return places.rows(failed, problem)
 
-    def marking(self, inputs: Mapping[str, Array]) -> tuple[Mapping[str, Array], Callable[[NDArray[np.bool_]], str]] | None:
+    def marking(self, inputs: Mapping[str, Array]) -> tuple[Mapping[str, Array], Describe] | None:
         marked, width = places.blocks(inputs["v"])
-        return {**inputs, "v": marked}, lambda failed: places.keys(failed, width, inputs["k"].shape[2])
+        size = inputs["k"].shape[2]
+        return {**inputs, "v": marked}, lambda failed, got, exact: places.keys(failed, got, exact, width, size)
 
     def outputs(self, options: Options) -> tuple[Op, ...]:
         return (self, LOG_SUM_EXP) if options["return_lse"] else (self,)
@@ -232,7 +234,14 @@ class LogSumExp(Attention):
         return tuple(int(i) for i in np.unravel_index(problem.rows[row], shapes["q"][:3]))
 
     def beyond_rows(self, output: NDArray[Any], problem: Queries, options: Options) -> NDArray[np.bool_] | None:
-        return np.isnan(output) if problem.is_finite else None
+        if len(problem.rows) == output.size or not problem.is_finite:
+            return None
+        return np.asarray(np.isnan(output) | (output == np.inf))
+
+
+def _is_finite(name: str, tensor: Any) -> bool:
+    """Whether a tensor gives no query a result that is not finite; -inf hides a key, and leaves a sink out."""
+    return bool((np.isfinite(tensor) | ((tensor == -np.inf) if name in ("mask", "sink") else False)).all())
 
 
 OP = Attention()

@@ -35,6 +35,7 @@ class Queries:
     query: [rows, E]. key, value: [groups, S, E], [groups, S, Ev]. group: [rows], whose keys a query sees. visible: [rows, S].
     bias: [rows, S], the additive mask, or None. distance: [rows, S], |i + o - j|, with slope [rows], or None. sink: [rows], or
     None. rows: which queries of all [B, H, L] these are, flat. of_heads: [B H], whose keys a head reads; length: L.
+    is_finite: whether no input gives any query a result that is not finite.
     """
 
     query: Array
@@ -51,6 +52,7 @@ class Queries:
     rows: NDArray[np.intp]
     of_heads: NDArray[np.intp]
     length: int
+    is_finite: bool
 
     def take(self, rows: NDArray[np.intp]) -> Self:
         """The problem of these rows alone."""
@@ -58,11 +60,6 @@ class Queries:
             name: getattr(self, name) for name in ("query", "group", "visible", "bias", "slope", "distance", "sink", "rows")
         }
         return replace(self, **{name: values[rows] for name, values in by_row.items() if values is not None})
-
-    @cached_property
-    def is_finite(self) -> bool:
-        """Whether all keys and values are, and the queries here: then no result is anything else, in any row."""
-        return all(bool(np.isfinite(tensor).all()) for tensor in (self.query, self.key, self.value))
 
     @cached_property
     def x(self) -> Array:
@@ -101,7 +98,8 @@ class Queries:
         seen, exponents = int(self.visible[row].sum()), self.x[row]
         finite = exponents[np.isfinite(exponents)]
         reach = f", largest exponent {float(finite.max())!r}" if finite.size else ""
-        return f"column {column} of the values, a query that sees {seen} of {self.visible.shape[1]} keys{reach}"
+        of_values = "" if column is None else f"column {column} of the values, "
+        return f"{of_values}a query that sees {seen} of {self.visible.shape[1]} keys{reach}"
 
 
 def special(problem: Queries) -> NDArray[np.int8]:

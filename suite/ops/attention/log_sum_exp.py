@@ -9,6 +9,7 @@ being the error of exponent j.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +23,11 @@ from suite.ops.attention.bound import score_error
 from suite.ops.attention.definition import AttentionFacts, Queries, weights
 from suite.ops.logsumexp.bound import bound as bound_of_exponents
 from suite.ops.rows import FINITE, NAN, NAN_OR_POSITIVE_INFINITY, NEGATIVE_INFINITY, Allowed
+
+LAG = 8 * math.log(2)
+"""How far a maximum may lag behind, where it moves only when it grows by more (FlashAttention-4): lse is then the sum of a
+smaller m and a larger logarithm, which are rounded by themselves.
+"""
 
 
 def special(problem: Queries) -> NDArray[np.int8]:
@@ -49,5 +55,7 @@ def bound(facts: AttentionFacts, numerics: Numerics, target: Format) -> Allowed:
     exact = bound_of_exponents(facts.rows, replace(numerics, shift="folded"), target)
     p = facts.rows.probability
     wrong = np.where(p > 0, p * np.expm1(score_error(facts, numerics, target)), 0.0).sum(axis=1, keepdims=True)
-    absolute = exact.absolute + np.where(wrong < 0.5, wrong / (1 - wrong), np.inf)
+    u = numerics.arithmetic(target).unit_roundoff
+    lagging = u * (3.25 + 2 * numerics.log_ulp) * LAG
+    absolute = exact.absolute + lagging + np.where(wrong < 0.5, wrong / (1 - wrong), np.inf)
     return Allowed(absolute, may_overflow=exact.may_overflow)

@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from suite.formats import Array
 from suite.ops.attention.definition import Queries
+
+ALIKE = 2.0**-6
+"""How far apart, relatively, two blocks may be that share a factor: roundings of 16 bits."""
+
+SMALL = 2.0**-24
+"""Below it a weight has no such ratio."""
 
 TILES = (256, 128, 64, 32, 16)
 
@@ -27,17 +34,32 @@ def blocks(values: NDArray[Any]) -> tuple[NDArray[Any], int]:
     return np.broadcast_to(marked, values.shape).copy(), width
 
 
-def keys(failed: NDArray[np.bool_], width: int, size: int) -> str:
-    """What failing columns [rows, Ev] of such a call say about the keys."""
+def keys(failed: NDArray[np.bool_], got: Array, exact: Array, width: int, size: int) -> str:
+    """What such a call says about the keys: which of its entries [rows, Ev] fail, the entries, and the exact ones.
+
+    A wrong weight is in the sum of all weights. Where no block is right, blocks that share one factor with most others count
+    as right.
+    """
     count = -(-size // width)
     wrong = np.flatnonzero(np.asarray(failed.any(axis=0))[:count])
     if not len(wrong):
         return "every block of keys has the right weight: what is wrong lies in the values, or in how they are summed"
+    if len(wrong) == count:
+        wrong = np.flatnonzero(_unlike_the_others(got[:, :count], exact[:, :count]).any(axis=0))
+    if len(wrong) in (0, count):
+        return f"all {count} blocks of {width} keys have wrong weights"
     spans = ", ".join(f"{b * width}..{min((b + 1) * width, size) - 1}" for b in wrong[:4]) + (", ..." if len(wrong) > 4 else "")
     begins = f"errors begin at key {wrong[0] * width}"
-    if len(wrong) == count:
-        return f"all {count} blocks of {width} keys have wrong weights"
     return f"{begins}: {len(wrong)} of {count} blocks of {width} keys have wrong weights, keys {spans}"
+
+
+@np.errstate(divide="ignore", invalid="ignore", over="ignore")
+def _unlike_the_others(got: Array, exact: Array) -> NDArray[np.bool_]:
+    """[rows, blocks]: whose ratio of weight to exact weight is not the one that most blocks of the row share."""
+    ratio = np.where(exact > SMALL, got / exact, np.nan)
+    alike = np.abs(ratio[:, :, None] - ratio[:, None, :]) <= ALIKE * np.abs(ratio[:, :, None])
+    shared = np.take_along_axis(ratio, alike.sum(axis=2).argmax(axis=1)[:, None], axis=1)
+    return np.asarray(np.abs(ratio - shared) > ALIKE * np.abs(shared))
 
 
 def rows(failed: NDArray[np.bool_], problem: Queries) -> Mapping[str, str]:
