@@ -574,7 +574,7 @@ def records(op: str, dtype: str, *, seeds: int, every: int = 1) -> Iterator[Reco
     for place, (_, case) in enumerate(cases):
         for seed in range(1 if fixed_shape(op, case.family) else seeds):
             for index, kernel in enumerate(kernels_of(op)):
-                if (place + index) % every == 0:
+                if (place + index + seed * every // seeds) % every == 0:
                     yield evaluate(replace(case, seed=seed), kernel, dtype=dtype, oracle=oracle, host=host)
 
 

@@ -186,7 +186,10 @@ def test_blocks_are_the_narrowest_that_the_columns_can_tell_apart(keys, columns,
 def test_the_words_of_a_call_whose_last_block_is_incomplete():
     failed = np.zeros((5, 16), dtype=bool)
     failed[3, 6] = True
-    assert places.keys(failed, np.ones((5, 16)), np.ones((5, 16)), 16, 100) == "errors begin at key 96: 1 of 7 blocks of 16 keys have wrong weights, keys 96..99"
+    assert (
+        places.keys(failed, np.ones((5, 16)), np.ones((5, 16)), 16, 100)
+        == "errors begin at key 96: 1 of 7 blocks of 16 keys have wrong weights, keys 96..99"
+    )
     failed[:, 7:] = True  # columns that mark no key
     assert places.keys(failed, np.ones((5, 16)), np.ones((5, 16)), 16, 100).startswith("errors begin at key 96: 1 of 7 blocks")
 

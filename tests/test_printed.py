@@ -73,3 +73,19 @@ def test_closing_ends_the_reader_though_somebody_may_still_write():
     assert threading.active_count() == before
     os.close(reading)
     os.close(writing)
+
+
+def test_a_reader_has_a_descriptor_of_its_own():
+    """The number of one that its owner closed may be another file's at once, whose text is nobody's here."""
+    reading, writing = os.pipe()
+    printed = Printed(reading)
+    os.close(reading)
+    other_reading, other_writing = os.pipe()
+    os.write(other_writing, b"not ours")
+    os.write(writing, b"ours")
+    assert other_reading == reading
+    assert printed.rest() == "ours"
+    printed.close()
+    assert os.read(other_reading, 100) == b"not ours"
+    for descriptor in (writing, other_reading, other_writing):
+        os.close(descriptor)

@@ -23,8 +23,8 @@ class Printed:
     """The reading end of a pipe that standard output and error of a process go to. It is never waited for."""
 
     def __init__(self, descriptor: int) -> None:
-        os.set_blocking(descriptor, False)
-        self._descriptor = descriptor
+        self._descriptor = os.dup(descriptor)  # its own: the number of one that was closed is soon somebody else's
+        os.set_blocking(self._descriptor, False)
         self._ended: deque[tuple[bytes, int]] = deque()
         self._kept, self._dropped = b"", 0
         self._lock = threading.Lock()
@@ -33,10 +33,11 @@ class Printed:
         self._reader.start()
 
     def close(self) -> None:
-        """Ends the thread; the descriptor is its owner's to close."""
+        """Ends the thread. The descriptor that was given is its owner's to close."""
         os.close(self._close)
         self._reader.join()
         os.close(self._closing)
+        os.close(self._descriptor)
 
     def _read(self) -> None:
         poll = select.poll()
