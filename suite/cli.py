@@ -193,7 +193,7 @@ def check(
     required=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The inputs by name (x; logits and target; q, k, v, mask, ...) and y, .npz or .safetensors.",
+    help="The inputs by name (x; logits and target; q, k, v, mask, ...) y, and lse where there is one; .npz or .safetensors.",
 )
 @click.option("--dim", type=int, help="The reduced dim, -1 by default; short for --option dim=DIM.")
 @click.option("--option", "settings", multiple=True, metavar="NAME=VALUE", help=OPTION_HELP)
@@ -212,8 +212,12 @@ def judge(
     try:
         options = _parse_options(op, settings) | ({"dim": dim} if dim is not None else {})
         saved = load(tensors, dtype=dtype)
+        if op == "attention" and "lse" in saved:
+            options = {"return_lse": True} | options
         inputs, y = _pick_inputs(op, saved, tensors), pick(saved, ("y", "output"), tensors)
-        judgement = judge_tensors(op, inputs, y, options=options)
+        several = op == "merge_states" or options.get("return_lse")
+        outputs = (y, pick(saved, ("lse",), tensors)) if several else y
+        judgement = judge_tensors(op, inputs, outputs, options=options)
     except (ValueError, TypeError) as error:
         misuse(str(error))
     click.echo(judgement.message)
@@ -528,6 +532,7 @@ def _check_input(
                 family="file",
                 shape=tuple(logits.shape),
                 options=options,
+                tensors=_sizes_of(inputs) if op.name == "attention" else {},
                 target="probabilities" if "target" in tensors and tensors["target"].is_floating_point() else "indices",
                 why=f"the tensors of {input_file.name}",
             )
@@ -557,6 +562,12 @@ def _check_input(
     finally:
         closing.close()
     return Result(records=tuple(records), environment=environment)
+
+
+def _sizes_of(inputs: Mapping[str, Any]) -> dict[str, int]:
+    """The sizes of attention's tensors that its queries do not tell."""
+    _, key_heads, keys, _ = inputs["k"].shape
+    return {"keys": keys, "key_heads": key_heads, "value_size": inputs["v"].shape[3]}
 
 
 def _pick_inputs(op: str, saved: Mapping[str, Any], path: Path) -> dict[str, Any]:

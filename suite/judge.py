@@ -166,6 +166,11 @@ def judge(
         raise ValueError(
             f"input {name} has dtype {dtype_name(logits)} and shape {tuple(logits.shape)}; expected floating, with a dim"
         )
+    for other in definition.arguments:
+        own = format_of(tensors[other])
+        if own is not None and own != definition.input_format(other, format):
+            expected = definition.input_format(other, format).name
+            raise ValueError(f"input {other} has dtype {own.name}; expected {expected}, as {name} has {format.name}")
     shapes = {name: tuple(int(n) for n in tensor.shape) for name, tensor in tensors.items()}
     resolved = definition.resolve_options(options, shapes)
     wrong = check_output(definition, output, shapes, dtype_name(logits), device_name(logits), resolved)
@@ -177,7 +182,6 @@ def judge(
         )  # fmt: skip
     with subnormals_kept():
         values: dict[str, Any] = {name: to_numpy(tensor) for name, tensor in tensors.items()}
-        values |= {name: values[name] > 0 for name, tensor in tensors.items() if dtype_name(tensor) == "bool"}
         references = (oracle or default_oracle()).references(definition, values, resolved, format, semantics=semantics)
         outputs = [to_float64(one) for one in as_tuple(output)]
         return judge_outputs(definition, references, outputs, shapes, resolved, format, numerics)

@@ -24,8 +24,9 @@ _SAFETENSORS = {
     "F16": ("float16", 2),
     "I64": ("int64", 8),
     "I32": ("int32", 4),
+    "BOOL": ("bool", 1),
 }
-"""Names of dtypes in safetensors: torch's name, bytes of an entry. Integers are class indices."""
+"""Names of dtypes in safetensors: torch's name, bytes of an entry. Integers are class indices or lengths, BOOL is a mask."""
 HEADER = 2**24
 """Bytes that the header of a .safetensors may have."""
 LARGEST = 2**34

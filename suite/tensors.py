@@ -44,9 +44,11 @@ def to_float64(tensor: Any) -> Array:
 
 
 def to_numpy(tensor: Any) -> NDArray[Any]:
-    """The tensor's values, exactly: float64 of a floating tensor, int64 of a tensor of integers."""
+    """The tensor's values, exactly: float64 of a floating tensor, int64 of a tensor of integers, bool of truth values."""
+    if dtype_name(tensor) == "bool":
+        return np.array(tensor if isinstance(tensor, NUMPY) else tensor.detach().cpu().numpy(), dtype=np.bool_)
     if isinstance(tensor, NUMPY):
-        return np.array(tensor, dtype=np.int64) if tensor.dtype.kind in "iub" else to_float64(tensor)
+        return np.array(tensor, dtype=np.int64) if tensor.dtype.kind in "iu" else to_float64(tensor)
     if tensor.is_floating_point():
         return to_float64(tensor)
     return np.array(tensor.detach().cpu().numpy(), dtype=np.int64)

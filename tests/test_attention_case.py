@@ -103,7 +103,7 @@ def test_ids_are_the_same_in_every_version():
         ("scale=0.50", "scale=0.50 must be written 0.5 in a case id"),
         ("softcap=0", "softcap=0 must be a number above 0"),
         ("softcap=-1.5", "softcap=-1.5 must be a number above 0"),
-        ("window=4", "window=4 must be (left, right), each None or an integer that is not negative"),
+        ("window=4", "window=4 must be (left, right), each None or an integer from 0 to 2^31 - 1"),
         ("window=4,-1", "window=(4, -1) must be (left, right)"),
         ("window=4,2,1", "window=(4, 2, 1) must be (left, right)"),
         ("window=4,1.5", "window=(4, 1.5) must be (left, right)"),

@@ -64,7 +64,7 @@ def test_repeated_maxima(evaluate):
     family="near_overflow",
     shapes={"smoke": [(1, 2, 16, 16)], **SHAPES},
     dtypes=NARROW,
-    source="DESIGN: products of 16-bit tensors are wider than their format",
+    source="products of 16-bit tensors are wider than their format",
 )
 def test_near_overflow(evaluate):
     """Products near and beyond float16's largest number are kept in a wider format."""

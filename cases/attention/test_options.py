@@ -26,13 +26,27 @@ def test_causal(evaluate):
     family="probe",
     shapes={"smoke": [(1, 2, 17, 16)], "standard": [(1, 2, 130, 64)]},
     options=({"causal": "top_left"}, {"causal": "bottom_right"}),
-    tensors=({"keys": 40}, {"keys": 5}),
+    tensors={"keys": 40},
+    dtypes=NARROW,
+    source="pytorch/pytorch#108108: which corner a causal mask starts from",
+)
+def test_alignment(evaluate):
+    """With more keys than queries, the diagonal starts in the named corner."""
+    evaluate()
+
+
+@case(
+    "attention",
+    family="probe",
+    shapes={"quick": [(1, 2, 17, 16)], "standard": [(1, 2, 130, 64)]},
+    options=({"causal": "top_left"}, {"causal": "bottom_right"}),
+    tensors={"keys": 5},
     dtypes=NARROW,
     laws=("causal_prefix",),
     source="pytorch/pytorch#108108: which corner a causal mask starts from",
 )
-def test_alignment(evaluate):
-    """With other numbers of keys than queries, the diagonal starts in the named corner; a query may see no key: then 0."""
+def test_alignment_of_fewer_keys(evaluate):
+    """With fewer keys than queries likewise; from the lower corner, the first queries see no key and give 0."""
     evaluate()
 
 
@@ -170,19 +184,79 @@ def test_log_sum_exp(evaluate):
 
 @case(
     "attention",
-    family="probe",
-    shapes={"quick": [(2, 6, 33, 16)], "standard": [(3, 6, 129, 40)]},
+    family="probe_sharp",
+    shapes={"quick": [(5, 6, 33, 16)], "standard": [(5, 6, 129, 40)]},
     options=(
         {"causal": "bottom_right", "softcap": 4.0, "window": (20, None), "return_lse": True},
-        {"causal": "top_left", "scale": 0.5, "window": (20, 0), "return_lse": True},
+        {"causal": "top_left", "scale": 0.5, "softcap": 3.0, "return_lse": True},
+        {"softcap": 3.0, "scale": -0.5, "return_lse": True},
+        {"causal": "bottom_right", "window": (24, 4)},
     ),
-    tensors={
-        "keys": 70, "key_heads": 3, "value_size": 24, "alibi_slopes": "geometric", "sink": "normal", "kv_lengths": "ragged",
-        "mask": "random_with_empty_rows",
-    },
-    dtypes=("float32", "bfloat16"),
+    tensors=(
+        {"keys": 70, "key_heads": 3, "value_size": 24, "alibi_slopes": "geometric", "sink": "normal", "mask": "random"},
+        {"keys": 70, "key_heads": 2, "alibi_slopes": "geometric", "sink": "normal", "mask": "additive_infinite"},
+    ),
+    dtypes=("float32",),
     source=CONTRACT,
-)  # fmt: skip
+)
 def test_everything(evaluate):
     """All options at once: softcap, then ALiBi, then masks."""
+    evaluate()
+
+
+@case(
+    "attention",
+    family="probe",
+    shapes={"quick": [(5, 4, 17, 16)], "standard": [(5, 4, 65, 32)]},
+    options=({}, {"causal": "bottom_right"}, {"causal": "top_left", "softcap": 3.0}, {"return_lse": True}),
+    tensors=tuple(
+        {"keys": 70, **further, "mask": "additive"}
+        for further in ({"key_heads": 2}, {"sink": "normal"}, {"kv_lengths": "ragged"})
+    ),
+    dtypes=("float32", "bfloat16"),
+    source=CONTRACT,
+)
+def test_additive_mask_and_more(evaluate):
+    """An additive mask is one of the terms, whatever else there is; each batch entry and head has its own."""
+    evaluate()
+
+
+@case(
+    "attention",
+    family="probe",
+    shapes={"quick": [(5, 6, 17, 16)]},
+    options=({}, {"causal": "bottom_right", "window": (40, 0)}),
+    tensors=({"keys": 70, "key_heads": 2, "mask": "random"}, {"keys": 70, "kv_lengths": "ragged", "sink": "mixed"}),
+    dtypes=("float32", "bfloat16"),
+    source="a mask or a length that is read by key head, or for the first batch entries alone",
+)
+def test_masks_of_many_heads_and_entries(evaluate):
+    """A boolean mask is by query head, lengths by batch entry."""
+    evaluate()
+
+
+@case(
+    "attention",
+    family="probe_sharp",
+    shapes={"quick": [(1, 2, 9, 16)], "standard": [(2, 2, 33, 64)]},
+    options=({"scale": -0.5, "return_lse": True}, {"scale": 0.0, "return_lse": True}, {"scale": 0.7, "softcap": 2.0}),
+    tensors={"keys": 70},
+    dtypes=("float32", "bfloat16"),
+    source=CONTRACT,
+)
+def test_scale_with_other_options(evaluate):
+    """The scale is in the log-sum-exp, with its sign, and inside the softcap."""
+    evaluate()
+
+
+@case(
+    "attention",
+    family="probe",
+    shapes={"quick": [(1, 1, 192, 16), (1, 1, 200, 16)]},
+    options=({"causal": "top_left"}, {"window": (16, 0)}, {"causal": "top_left", "return_lse": True}),
+    dtypes=("float32", "bfloat16"),
+    source="tiles of 64 and 128 queries: the second one begins where the first ends",
+)
+def test_tiles_of_queries(evaluate):
+    """Queries of later tiles see what those of the first do."""
     evaluate()

@@ -50,7 +50,7 @@ def test_more_queries_than_keys(evaluate):
     "attention",
     family="probe",
     shapes={
-        "quick": [(1, 2, 17, size) for size in (8, 40, 80, 256)],
+        "quick": [(1, 2, 17, size) for size in (8, 40, 80, 128, 256)],
         "standard": [(1, 2, 33, size) for size in (1, 3, 31, 33, 63, 96, 100, 127, 160, 192, 255)],
     },
     tensors={"keys": 66},
@@ -107,7 +107,7 @@ def layouts(layout):
         "attention",
         family="normal",
         shapes={"quick": [(2, 3, 17, 16)]},
-        tensors={"keys": 33},
+        tensors=({"keys": 33}, {"keys": 33, "key_heads": 1}),
         layout=layout,
         dtypes=("float32", "bfloat16"),
         laws=("canaries",),

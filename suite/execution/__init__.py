@@ -106,7 +106,7 @@ class _Evaluation:
         self._seconds_left = timeout
 
     def run(self) -> Record:
-        reason = self._supports(self.case.shapes(), self.options)
+        reason = self._supports(self._inputs or self.case.shapes(), self.options)
         if reason is not None:
             return self._record("unsupported", message=reason)
         inputs = self._inputs if self._inputs is not None else _inputs(self.case.id, self.format.name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import threading
 from collections import deque
 
@@ -40,6 +41,7 @@ class Printed:
         os.close(self._descriptor)
 
     def _read(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # Ctrl-C is for the main thread, which waits
         poll = select.poll()
         poll.register(self._descriptor, select.POLLIN)
         poll.register(self._closing, select.POLLIN)

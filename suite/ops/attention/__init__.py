@@ -18,6 +18,8 @@ from suite.ops.attention.definition import AttentionFacts, Queries
 from suite.ops.attention.sample import sampled_rows
 from suite.ops.rows import Allowed, RowFacts
 
+LARGEST = 1e300
+
 AUDITED = 2**23
 """How many products of a query may take part in an audit."""
 
@@ -66,18 +68,23 @@ class Attention(Op):
         if options["causal"] not in CAUSAL:
             raise ValueError(f"causal={options['causal']!r} is not one of None, 'top_left', 'bottom_right'")
         scale = options["scale"]
-        if scale is not None and not (isinstance(scale, int | float) and math.isfinite(scale)):
+        if scale is not None and not _is_number(scale):
             raise ValueError(f"scale={scale!r} must be a finite number")
         softcap = options["softcap"]
-        if softcap is not None and not (isinstance(softcap, int | float) and 0 < softcap < math.inf):
+        if softcap is not None and not (_is_number(softcap) and softcap > 0):
             raise ValueError(f"softcap={softcap!r} must be a number above 0")
         window = options["window"]
         if window is not None:
             sides = tuple(window) if isinstance(window, tuple | list) else ()
-            if len(sides) != 2 or any(s is not None and (not isinstance(s, int) or s < 0) for s in sides):
-                raise ValueError(f"window={window!r} must be (left, right), each None or an integer that is not negative")
-            window = sides
-        return {**options, "window": window}
+            if len(sides) != 2 or any(s is not None and not (_is_number(s) and s == int(s) and 0 <= s < 2**31) for s in sides):
+                raise ValueError(f"window={window!r} must be (left, right), each None or an integer from 0 to 2^31 - 1")
+            window = tuple(None if side is None else int(side) for side in sides)
+        return {
+            **options,
+            "window": window,
+            "scale": None if scale is None else float(scale),
+            "softcap": None if softcap is None else float(softcap),
+        }
 
     def _check_optional(self, shapes: Shapes, q: tuple[int, ...], k: tuple[int, ...]) -> None:
         full = (q[0], q[1], q[2], k[2])
@@ -107,6 +114,10 @@ class Attention(Op):
         visible = self.seen(position, j, options)
         lengths, slopes, sink = (inputs.get(name) for name in ("kv_lengths", "alibi_slopes", "sink"))
         if lengths is not None:
+            if not ((lengths >= 0) & (lengths <= inputs["k"].shape[2]) & (lengths == np.floor(lengths))).all():
+                raise ValueError(
+                    f"kv_lengths={lengths!r} must be integers from 0 to {inputs['k'].shape[2]}, the number of keys"
+                )
             visible &= j < np.asarray(lengths)[batch, None]
         bias = None
         mask: Any = inputs.get("mask")
@@ -237,6 +248,11 @@ class LogSumExp(Attention):
         if len(problem.rows) == output.size or not problem.is_finite:
             return None
         return np.asarray(np.isnan(output) | (output == np.inf))
+
+
+def _is_number(value: Any) -> bool:
+    kinds: Any = (int, float, np.integer, np.floating)
+    return isinstance(value, kinds) and not isinstance(value, bool) and bool(abs(value) <= LARGEST)
 
 
 def _is_finite(name: str, tensor: Any) -> bool:
