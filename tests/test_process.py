@@ -45,16 +45,22 @@ def wait_for(condition, seconds=WAIT_SECONDS):
     return condition()
 
 
+HEEDS_CONTROL_C = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it, and so do its children
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
 def command(token, *arguments):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", TOKEN: token}
     return subprocess.Popen(
-        [sys.executable, "-m", "suite", *arguments],
+        [sys.executable, "-c", HEEDS_CONTROL_C, "-m", "suite", *arguments],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
 
 
