@@ -325,3 +325,12 @@ def test_saved_tensors_are_judged_by_the_command(tmp_path):
         exits.append(CliRunner().invoke(cli, [*words, "--tensors", str(tmp_path / f"{name}.npz")]).exit_code)
 
     assert exits == [0, 1]
+
+
+@pytest.mark.parametrize("further", [{}, {"sink": torch.ones(2)}, {"mask": torch.ones(3, 0, dtype=torch.bool)}])
+def test_no_keys_are_keys_that_nobody_sees(further):
+    tensors = {"q": torch.randn(1, 2, 3, 4), "k": torch.randn(1, 2, 0, 4), "v": torch.randn(1, 2, 0, 5), **further}
+    o, lse = torch.zeros(1, 2, 3, 5), torch.full((1, 2, 3), 1.0 if "sink" in further else -torch.inf)
+
+    assert judge("attention", tensors, (o, lse), options={"return_lse": True}).passed
+    assert judge("attention", tensors, (o + 1e-6, lse), options={"return_lse": True}).status == "inaccurate"

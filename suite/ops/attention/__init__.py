@@ -102,8 +102,8 @@ class Attention(Op):
         q, k, v = (inputs[name] for name in self.arguments)
         if not k.shape[2]:  # no key is one that nobody sees
             k, v = (np.zeros((*tensor.shape[:2], 1, tensor.shape[3])) for tensor in (k, v))
-            nothing: dict[str, Any] = {"k": k, "v": v, "mask": None, "kv_lengths": np.zeros(q.shape[0], dtype=np.int64)}
-            return self.problem({**inputs, **nothing}, options)
+            others = {name: tensor for name, tensor in inputs.items() if name != "mask"}
+            return self.problem({**others, "k": k, "v": v, "kv_lengths": np.zeros(q.shape[0])}, options)
         batches, heads, length, head_size = q.shape
         groups, size = k.shape[1], k.shape[2]
         rows = sampled_rows(q, k)
