@@ -7,8 +7,9 @@ with @family; its docstring's first sentence is what `softmax-suite list inputs`
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -36,13 +37,22 @@ _FAMILIES: dict[str, Family] = {}
 
 def family(generate: Generator, *, fixed_shape: tuple[int, int] | None = None) -> Generator:
     """Registers a generator under its function's name. Raises ValueError for a name that is taken or without a docstring."""
-    name = generate.__name__
-    if name in _FAMILIES:
-        raise ValueError(f"input family {name!r} exists already")
-    if not generate.__doc__:
-        raise ValueError(f"input family {name!r} needs a docstring that says what it is hard for")
+    name = free_name(generate, _FAMILIES)
     _FAMILIES[name] = Family(name, generate, fixed_shape)
     return generate
+
+
+def free_name(generate: Callable[..., Any], taken: Iterable[str], *, of: str = "") -> str:
+    """The function's name, for a family of it. Raises ValueError for a name that is taken or without a docstring.
+
+    of: whose families these are, as a message says it.
+    """
+    name = generate.__name__
+    if name in taken:
+        raise ValueError(f"input family {name!r}{of} exists already")
+    if not generate.__doc__:
+        raise ValueError(f"input family {name!r}{of} needs a docstring that says what it is hard for")
+    return name
 
 
 def all_families() -> dict[str, Family]:
@@ -66,7 +76,11 @@ def build(name: str, rows: int, n: int, format: Format, seed: int) -> Array:
     if fixed not in (None, (rows, n)):
         raise ValueError(f"input family {name!r} has the shape {fixed}, not {(rows, n)}")
     draw = Draw(f"{name}|{rows}x{n}|{seed}")
-    values = get_family(name).generate(rows, n, format, draw)
+    return rounded(get_family(name).generate(rows, n, format, draw), format)
+
+
+def rounded(values: Array, format: Format) -> Array:
+    """The numbers of the format nearest to these, the largest ones instead of infinity; what is not finite is kept."""
     finite = np.isfinite(values)
     clipped = np.clip(np.where(finite, values, 0.0), -format.largest, format.largest)
     return np.where(finite, format.round(clipped), values)

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from suite.formats import Array, Format, compute_format
+from suite.inputs import free_name, rounded
 from suite.inputs.draws import Draw
 
 TILES = (16, 32, 64, 128, 256)
@@ -87,11 +88,7 @@ FAMILIES: dict[str, Family] = {}
 
 def family(generate: Generator, *, fixed: Sizes | None = None) -> Generator:
     """Registers a generator under its function's name. Raises ValueError for a name that is taken or without a docstring."""
-    name = generate.__name__
-    if name in FAMILIES:
-        raise ValueError(f"input family {name!r} of attention exists already")
-    if not generate.__doc__:
-        raise ValueError(f"input family {name!r} of attention needs a docstring that says what it is hard for")
+    name = free_name(generate, FAMILIES, of=" of attention")
     FAMILIES[name] = Family(name, generate, fixed)
     return generate
 
@@ -118,13 +115,6 @@ def build(name: str, sizes: Sizes, format: Format, seed: int) -> dict[str, Array
     check_sizes(name, sizes)
     tensors = get_family(name).generate(sizes, format, Draw(f"attention|{name}|{sizes}|{seed}"))
     return {argument: rounded(values, format) for argument, values in zip("qkv", tensors, strict=True)}
-
-
-def rounded(values: Array, format: Format) -> Array:
-    """The numbers of the format nearest to these, the largest ones instead of infinity; infinities themselves are kept."""
-    finite = np.isfinite(values)
-    clipped = np.clip(np.where(finite, values, 0.0), -format.largest, format.largest)
-    return np.where(finite, format.round(clipped), values)
 
 
 def boundaries(keys: int) -> list[int]:

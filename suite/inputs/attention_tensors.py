@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suite.formats import Array, Format, float32
-from suite.inputs.attention import TILES, Sizes, boundaries, rounded
+from suite.inputs import rounded
+from suite.inputs.attention import TILES, Sizes, boundaries
 from suite.inputs.draws import Draw
 
 Kind = Callable[[Sizes, Format, Draw], NDArray[Any]]

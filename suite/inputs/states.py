@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from suite.formats import Array, Format, compute_format
+from suite.inputs import rounded
 from suite.inputs.draws import Draw
 
 Shape = tuple[int, ...]
@@ -96,6 +97,4 @@ def build(name: str, shape: Shape, format: Format, seed: int) -> dict[str, Array
     o_a, lse_a, o_b, lse_b = get_family(name)(shape, format, Draw(f"states|{name}|{shape}|{seed}"))
     wide = compute_format(format)
     values = {"o_a": (o_a, format), "lse_a": (lse_a, wide), "o_b": (o_b, format), "lse_b": (lse_b, wide)}
-    return {
-        name: np.where(np.isfinite(x), form.round(np.where(np.isfinite(x), x, 0.0)), x) for name, (x, form) in values.items()
-    }
+    return {name: rounded(x, form) for name, (x, form) in values.items()}
