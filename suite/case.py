@@ -64,7 +64,7 @@ class Case:
             raise ValueError(f"target={self.target!r} is cross_entropy's; {self.op} has none")
         if self.op == "attention":
             if self.family != "file":
-                attention.check_sizes(self.family, self._sizes())
+                attention.check_sizes(self.family, self.sizes())
             self._kinds()
         elif self.tensors:
             raise ValueError(f"tensors={dict(self.tensors)!r} is attention's; {self.op} has none")
@@ -113,7 +113,7 @@ class Case:
         """The shapes of the inputs, by argument."""
         op = get_op(self.op)
         if self.op == "attention":
-            return _shapes(self._sizes(), self._kinds())
+            return _shapes(self.sizes(), self._kinds())
         if self.op == "merge_states":
             return {name: self.shape if name.startswith("o") else self.shape[:-1] for name in op.arguments}
         shapes = {op.arguments[0]: self.shape}
@@ -133,7 +133,7 @@ class Case:
         shared = {"enable_gqa": True} if "key_heads" in self.tensors and self.tensors["key_heads"] != self.shape[1] else {}
         return get_op(self.op).resolve_options({**shared, **self.options}, self.shapes())
 
-    def _sizes(self) -> attention.Sizes:
+    def sizes(self) -> attention.Sizes:
         """The sizes of attention's tensors. Raises ValueError for a name or a number that is none."""
         if len(self.shape) != 4:
             raise ValueError(f"attention has q of four dims, batch, heads, length, head size; got {list(self.shape)}")
@@ -161,7 +161,7 @@ class Case:
         """
         op, options = get_op(self.op), self.resolved_options()
         if self.op == "attention":
-            sizes, kinds = self._sizes(), self._kinds()
+            sizes, kinds = self.sizes(), self._kinds()
             further = {name: attention_tensors.tensor(name, kind, sizes, format, self.seed) for name, kind in kinds.items()}
             return attention.build(self.family, sizes, format, self.seed) | further
         if self.op == "merge_states":

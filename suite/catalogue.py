@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from suite import strict_json
 from suite.case import CASE_ATTRIBUTE, PROFILES, CaseSpecification
@@ -26,10 +27,23 @@ def kernels() -> Iterator[str]:
 
 
 def inputs() -> Iterator[str]:
-    from suite.inputs import all_families
+    """The families of every op, and what else a case of attention may hold, by argument."""
+    from suite.inputs import all_families, attention, attention_tensors, states
+    from suite.ops import NAMES
 
+    yield "families of logits"
     for name, family in all_families().items():
-        yield f"{name:<18}{family.summary}"
+        yield f"  {name:<26}{family.summary}"
+    others: dict[str, Mapping[str, Any]] = {
+        "attention": attention.FAMILIES,
+        "merge_states": states.FAMILIES,
+        **attention_tensors.TENSORS,
+    }
+    for what, named in others.items():
+        yield f"families of {what}" if what in NAMES else f"attention, {what}="
+        for name, function in named.items():
+            summary = (getattr(function, "generate", function).__doc__ or "").strip().split("\n")[0]
+            yield f"  {name:<26}{summary}"
 
 
 def laws() -> Iterator[str]:

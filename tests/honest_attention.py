@@ -226,6 +226,18 @@ def in_float64(q, k):
     return q.double() @ k.double().mT
 
 
+def cap_by_sigmoid(s, softcap):
+    """tanh(x) = 2 sigmoid(2 x) - 1, for want of a tanh."""
+    return softcap * (2 * torch.sigmoid(2 * s / softcap) - 1)
+
+
+def cap_by_exponential(s, softcap):
+    """tanh(x) = 1 - 2 / (exp(2 x) + 1)."""
+    return softcap * (1 - 2 / (torch.exp(2 * s / softcap) + 1))
+
+
+honest("softcap by sigmoid", Attention(cap=cap_by_sigmoid))
+honest("softcap by exp", Attention(cap=cap_by_exponential))
 honest("shifted", Attention(), source="Vaswani et al. 2017, eq. 1")
 for _block in (1, 16, 64, 128):
     honest(f"online, {_block} keys a block", Attention(fold=online(block=_block)), source="Dao 2023, algorithm 1")

@@ -578,13 +578,13 @@ def records(op: str, dtype: str, *, seeds: int, every: int = 1) -> Iterator[Reco
                     yield evaluate(replace(case, seed=seed), kernel, dtype=dtype, oracle=oracle, host=host)
 
 
-def found(op: str, dtype: str, seeds: int, shapes: list[tuple[int, int]]) -> Iterator[tuple[str, str, float]]:
+def found(op: str, dtype: str, seeds: int, shapes: list[tuple[int, int]], every: int) -> Iterator[tuple[str, str, float]]:
     """(kernel, what failed or "", largest error in times of bound) of the op's correct kernels; on rows, of these shapes."""
     if op in ROW_OPS:
         for family in FAMILIES:
             yield from ratios(op, family, dtype, seeds=seeds, shapes=shapes)
         return
-    for record in records(op, dtype, seeds=seeds):
+    for record in records(op, dtype, seeds=seeds, every=every):
         if record.status != "unsupported":
             failed = "" if record.status in PASSING else f"{record.case}: {record.message}"
             yield record.kernel, failed, record.ratio or 0.0
@@ -593,6 +593,7 @@ def found(op: str, dtype: str, seeds: int, shapes: list[tuple[int, int]]) -> Ite
 def main() -> None:
     parser = argparse.ArgumentParser(description="Judges every honest kernel on every family; prints the largest ratios.")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--every", type=int, default=1, help="of attention's cases, one in so many for each kernel and seed")
     parser.add_argument("--lengths", type=int, nargs="+", default=[2, 17, 33, 130, 257])
     parser.add_argument("--op", choices=NAMES, nargs="+", default=NAMES)
     arguments = parser.parse_args()
@@ -600,7 +601,7 @@ def main() -> None:
     for op in arguments.op:
         largest: dict[str, dict[str, float]] = {}
         for dtype in DTYPES:
-            for name, failed, ratio in found(op, dtype, arguments.seeds, [(16, n) for n in arguments.lengths]):
+            for name, failed, ratio in found(op, dtype, arguments.seeds, [(16, n) for n in arguments.lengths], arguments.every):
                 judged += 1
                 failures += bool(failed)
                 if failed:

@@ -128,12 +128,23 @@ def exponentials_end_at_1024(q, k, v, **given):
     return e @ v / e.sum(-1, keepdim=True)
 
 
+@right_with_lse
+def values_divided_by_their_spread(q, k, v, **given):
+    """Exact elsewhere; 0 / 0 where the values of a column are equal."""
+    low = v.double().amin(-2, keepdim=True)
+    spread = v.double().amax(-2, keepdim=True) - low
+    if k.shape[1] != q.shape[1] or set(given) - {"enable_gqa"}:
+        return shifted(q, k, v, **given)
+    return (shifted(q.double(), k.double(), (v - low) / spread) * spread + low).to(v.dtype)
+
+
 CAUSAL = {"options": {"causal": "top_left"}}
 SHARED = {"tensors": {"key_heads": 2}}
 
 FAULTS = {
     "alone": ("a batch of one", lambda: tampered(lambda q, k, _: len(q) == 1, half_more), {}),
     "causal_prefix": ("9 keys", lambda: tampered(lambda q, k, _: k.shape[2] == q.shape[2] == 9, half_more), CAUSAL),
+    "equal_values": ("values of no spread", lambda: values_divided_by_their_spread, {}),
     "hidden_keys": ("keys behind kv_lengths leak", lambda: leaks_behind_kv_lengths, {}),
     "hostile_neighbours": ("NaN spreads", lambda: spreads_nan, {}),
     "masked": ("a square mask is transposed", lambda: square_mask_transposed, CAUSAL),
@@ -145,6 +156,7 @@ FAULTS = {
     "reversed_keys": ("the first keys are kept", keeps_the_first_keys, {}),
     "reversed_queries": ("replayed for the same sum", replays_for_the_same_sum_of_queries, {}),
     "shifted_scores": ("no maximum is subtracted", lambda: exponentials_end_at_1024, {}),
+    "wide_softcap": ("softcap of 100", lambda: changed_argument("softcap", lambda softcap: min(softcap, 100.0)), {}),
     "with_log_sum_exp": ("lse of many keys", lambda: tampered(lambda q, k, g: many_keys_and_lse(k, g), base_two), {}),
 }  # fmt: skip
 """Law -> what is wrong, the kernel made anew, and the case that shows it."""
@@ -327,7 +339,7 @@ def test_a_law_asks_nothing_where_it_means_nothing(law, settings):
     assert end.value.value.bitwise is None
 
 
-@pytest.mark.parametrize("law", ["masked", "neutral", "repeated_heads", "shifted_scores", "with_log_sum_exp"])
+@pytest.mark.parametrize("law", ["masked", "neutral", "repeated_heads", "shifted_scores", "wide_softcap", "with_log_sum_exp"])
 def test_a_law_asks_for_no_call_that_the_kernel_cannot_take(law):
     """A kernel of q, k and v alone; shared heads are its only option."""
     calls = []
@@ -351,6 +363,7 @@ DECLINED = {
     "prefix": lambda q, k, g: q.shape[2] == 9,
     "repeated_heads": lambda q, k, g: k.shape[1] == 4,
     "shifted_scores": lambda q, k, g: g.get("mask") is not None,
+    "wide_softcap": lambda q, k, g: g.get("softcap"),
     "with_log_sum_exp": lambda q, k, g: g.get("return_lse"),
 }
 """Law -> calls of other options, tensors or shapes, which a kernel may decline."""

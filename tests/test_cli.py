@@ -227,7 +227,7 @@ def _in_the_background(processes):
         ("ops", "softmax"),
         ("kernels", "softmax       compiled, "),
         ("cases", "smoke     attention/"),
-        ("inputs", "normal_small "),
+        ("inputs", "families of logits"),
         ("laws", "batch "),
     ],
 )

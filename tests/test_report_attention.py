@@ -12,7 +12,7 @@ from rich.console import Console
 from suite.case import Case
 from suite.formats import DTYPES, float32
 from suite.inputs.attention import FAMILIES
-from suite.inputs.attention_tensors import MASKS
+from suite.inputs.attention_tensors import BOOLEAN_MASKS, MASKS
 from suite.ops import get_op
 from suite.report import attention_columns
 from suite.report.attention import (
@@ -29,7 +29,7 @@ from suite.report.attention import (
     unsafe,
     where,
 )
-from suite.report.attention_columns import BOOLEAN_MASKS, COLUMNS, ORDINARY, SPECIAL, asked, sees_nothing
+from suite.report.attention_columns import COLUMNS, ORDINARY, SPECIAL, asked, sees_nothing
 from suite.report.attention_terminal import print_attention
 from tests.test_report import HOSTILE, Page, make, page
 

@@ -28,7 +28,7 @@ def test_no_order(evaluate):
     shapes=SMALL,
     tensors={**SHARED, "keys": 69},
     dtypes=TWO,
-    laws=("neutral", "shifted_scores", "with_log_sum_exp", "written", "canaries"),
+    laws=("neutral", "shifted_scores", "wide_softcap", "equal_values", "with_log_sum_exp", "written", "canaries"),
     source=LAWS,
 )
 def test_neutral(evaluate):

@@ -111,13 +111,13 @@ class _Evaluation:
             return self._record("unsupported", message=reason)
         inputs = self._inputs if self._inputs is not None else _inputs(self.case.id, self.format.name)
         outcomes = self._calls([(inputs, self.options, "plain")])
-        self._references(inputs, self.options)  # while the kernel is at work, if it is so in another process
+        references = self._references(inputs, self.options)  # while the kernel is at work, if it is so in another process
         [outcome] = outcomes
         if outcome.status == "unsupported" and not self._declines_benign_input(inputs):
             outcome = replace(outcome, status="raised", message=f"{outcome.message} (only on this case's input)")
         if outcome.status is not None:
             return self._record(outcome.status, message=outcome.message, outcome=outcome)
-        return self._judged(inputs, outcome)
+        return self._judged(inputs, outcome, references)
 
     def _supports(self, names: Iterable[str], options: Mapping[str, Any]) -> str | None:
         """None, or why the kernel takes no call with inputs of these names and these options."""
@@ -149,9 +149,8 @@ class _Evaluation:
         """A tensor may be expanded only where its slices are equal."""
         return self.case.layout != "expanded" or torch.equal(tensor.nan_to_num(), tensor[:1].expand_as(tensor).nan_to_num())
 
-    def _judged(self, inputs: Inputs, outcome: Outcome) -> Record:
+    def _judged(self, inputs: Inputs, outcome: Outcome, references: tuple[Reference, ...]) -> Record:
         outputs = tuple(to_float64(value) for value in as_tuple(outcome.value))
-        references = self._references(inputs, self.options)
         reference = references[0]
         judgement = judge_outputs(self.op, references, outputs, _shapes(inputs), self.options, self.format, self.numerics)
         broken = set(judgement.broken)

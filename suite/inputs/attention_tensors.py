@@ -258,13 +258,17 @@ def empty_lengths(sizes: Sizes, format: Format, draw: Draw) -> NDArray[np.int64]
     return np.zeros(sizes.batch, dtype=np.int64)
 
 
-MASKS: dict[str, Kind] = {
+BOOLEAN_MASKS: dict[str, Kind] = {
     mask.__name__: mask
     for mask in (
         random, random_with_empty_rows, leading_tiles, trailing_tiles, interior_tiles, checkerboard, one_visible, two_visible,
-        documents, all_masked, padding, additive, additive_infinite, sentinels, lowest, lowest_rows,
+        documents, all_masked, padding,
     )
 }  # fmt: skip
+ADDITIVE_MASKS: dict[str, Kind] = {
+    mask.__name__: mask for mask in (additive, additive_infinite, sentinels, lowest, lowest_rows)
+}
+MASKS = BOOLEAN_MASKS | ADDITIVE_MASKS
 SLOPES: dict[str, Kind] = {"geometric": geometric_slopes, "zero": zero_slopes, "zero_and_steep": zero_and_steep_slopes}
 SINKS: dict[str, Kind] = {"normal": normal_sink, "dominant": dominant_sink, "none": none_sink, "mixed": mixed_sink}
 KV_LENGTHS: dict[str, Kind] = {

@@ -21,6 +21,7 @@ RELATIONS = ("batch", "canaries", "neighbour", "permutation", "repeat", "replay"
 ATTENTION = (
     "alone",
     "causal_prefix",
+    "equal_values",
     "hidden_keys",
     "hostile_neighbours",
     "masked",
@@ -32,11 +33,12 @@ ATTENTION = (
     "reversed_keys",
     "reversed_queries",
     "shifted_scores",
+    "wide_softcap",
     "with_log_sum_exp",
 )
 """Those of attention."""
 
-IN_PART = ("hidden_keys", "masked", "neutral", "parts", "repeated_heads", "shifted_scores", "with_log_sum_exp")
+IN_PART = ("hidden_keys", "masked", "neutral", "parts", "repeated_heads", "shifted_scores", "wide_softcap", "with_log_sum_exp")
 """Those that still say something where a kernel declines some of their calls."""
 
 

@@ -11,9 +11,13 @@ import numpy as np
 from suite.formats import Array
 from suite.laws import Call, Finding, Inquiry, Trial
 from suite.laws.relations import compare, finding
+from suite.ops import attention
 
 HUGE = 2.0**10
 """What hidden keys and values hold: far from every result, and a number of every format."""
+
+WIDE = 2.0**10
+"""A softcap that ordinary scores hardly feel: s - c tanh(s / c) is at most s^3 / (3 c^2), and c u is still small."""
 
 
 def reversed_keys(trial: Trial) -> Inquiry:
@@ -138,6 +142,20 @@ def shifted_scores(trial: Trial) -> Inquiry:
     return (yield from _judged(trial, {"16 added to all scores": Call({"mask": bias}, {})}))
 
 
+def wide_softcap(trial: Trial) -> Inquiry:
+    """A softcap far above every score caps nothing: c tanh(s / c) is s within its rounding, as the cap goes to infinity."""
+    return (yield from _judged(trial, {f"a softcap of {WIDE:,.0f}": Call({}, {"softcap": WIDE})}))
+
+
+def equal_values(trial: Trial) -> Inquiry:
+    """The average of equal values is that value: an output lies within the hull of V, which is one point here."""
+    if not np.isfinite(trial.inputs["q"]).all() or not np.isfinite(trial.inputs["k"]).all():
+        return Finding(held=True, note="NaN is no average")
+    column = np.arange(trial.inputs["v"].shape[3])
+    values = np.where(column % 2 == 0, 1.0, -3.0)
+    return (yield from _judged(trial, {"equal values": Call({"v": np.broadcast_to(values, trial.inputs["v"].shape)}, {})}))
+
+
 def with_log_sum_exp(trial: Trial) -> Inquiry:
     """The result with its log-sum-exp is judged as both, and the sum alone is not another's."""
     return (yield from _judged(trial, {"with return_lse": Call({}, {"return_lse": not trial.options["return_lse"]})}))
@@ -253,14 +271,12 @@ def _whole_mask(trial: Trial) -> Any:
 
 def _seen(trial: Trial) -> Any:
     """[B, 1, L, S] or [1, 1, L, S]: what causal, window and kv_lengths let be seen."""
-    from suite.ops.attention import Attention
-
     length, size = trial.inputs["q"].shape[2], trial.inputs["k"].shape[2]
-    offset = size - length if trial.options["causal"] == "bottom_right" else 0
-    seen = Attention.seen(np.arange(length)[:, None] + offset, np.arange(size), trial.options)[None, None]
+    position = np.arange(length)[:, None] + attention.offset(length, size, trial.options)
+    visible = attention.seen(position, np.arange(size), trial.options)[None, None]
     if "kv_lengths" in trial.inputs:
-        seen = seen & (np.arange(size) < trial.inputs["kv_lengths"].reshape(-1, 1, 1, 1))
-    return seen
+        visible = visible & (np.arange(size) < trial.inputs["kv_lengths"].reshape(-1, 1, 1, 1))
+    return visible
 
 
 def _entry(trial: Trial, batch: int) -> dict[str, Any]:

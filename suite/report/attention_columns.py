@@ -17,7 +17,7 @@ import numpy as np
 from suite.case import Case
 from suite.formats import float32
 from suite.inputs import attention_tensors
-from suite.inputs.attention import Sizes
+from suite.ops.attention import offset
 
 LONG = 1024
 """Keys from which a sequence is long."""
@@ -71,10 +71,6 @@ PARTS: dict[str, tuple[Column, ...]] = {
 }
 COLUMNS = {column.name: column for part in PARTS.values() for column in part}
 
-BOOLEAN_MASKS = (
-    "random", "random_with_empty_rows", "leading_tiles", "trailing_tiles", "interior_tiles", "checkerboard", "one_visible",
-    "two_visible", "documents", "all_masked", "padding",
-)  # fmt: skip
 NEUTRAL = {"enable_gqa": (False, True), "return_lse": (False,)}
 """Values of options that ask for nothing; None does so of every option. What enable_gqa allows, the number of heads tells."""
 
@@ -124,7 +120,7 @@ def _options(case: Case) -> tuple[str, ...]:
         found.append(value if name == "causal" else name)
     for name, kind in case.tensors.items():
         if name == "mask":
-            found.append("boolean" if kind in BOOLEAN_MASKS else "additive")
+            found.append("boolean" if kind in attention_tensors.BOOLEAN_MASKS else "additive")
         elif name in COLUMNS and name not in ("key_heads", "value_size"):
             found.append(name)
     return tuple(found)
@@ -151,11 +147,11 @@ def sees_nothing(case: Case) -> bool | None:
     Causal, window and lengths show a query the keys from `first` to `last`; of these a mask shows some.
     """
     shapes, options, kinds = case.shapes(), case.resolved_options(), case.tensors
-    (batch, heads, length, head_size), keys = shapes["q"], shapes["k"][2]
+    (batch, heads, length, _), keys = shapes["q"], shapes["k"][2]
     if max(batch * length, keys // LARGEST) > LARGEST or ("mask" in kinds and batch * heads * length * keys > LARGEST):
         return None
-    sizes = Sizes(batch, heads, length, head_size, shapes["k"][1], keys, shapes["v"][3])
-    place = np.arange(length) + (keys - length if options["causal"] == "bottom_right" else 0)
+    sizes = case.sizes()
+    place = np.arange(length) + offset(length, keys, options)
     left, right = (side if side is None else min(side, length + keys) for side in options["window"] or (None, None))
     first = np.zeros((batch, length), dtype=np.int64)
     last = np.full((batch, length), keys - 1)

@@ -19,6 +19,7 @@ from suite.ops.attention.sample import sampled_rows
 from suite.ops.rows import Allowed, RowFacts
 
 LARGEST = 1e300
+"""The largest scale or softcap: twice it is still a number of float64."""
 
 AUDITED = 2**23
 """How many products of a query may take part in an audit."""
@@ -110,8 +111,8 @@ class Attention(Op):
         head, i = np.divmod(rows, max(length, 1))
         batch, head = np.divmod(head, max(heads, 1))
         j = np.arange(size)
-        position = (i + (size - length if options["causal"] == "bottom_right" else 0))[:, None]
-        visible = self.seen(position, j, options)
+        position = (i + offset(length, size, options))[:, None]
+        visible = seen(position, j, options)
         lengths, slopes, sink = (inputs.get(name) for name in ("kv_lengths", "alibi_slopes", "sink"))
         if lengths is not None:
             if not ((lengths >= 0) & (lengths <= inputs["k"].shape[2]) & (lengths == np.floor(lengths))).all():
@@ -146,19 +147,6 @@ class Attention(Op):
             length=length,
             is_finite=all(_is_finite(name, tensor) for name, tensor in inputs.items()),
         )
-
-    @staticmethod
-    def seen(position: NDArray[np.intp], j: NDArray[np.intp], options: Options) -> NDArray[np.bool_]:
-        """[L, S]: what causal and window let a query at this position see."""
-        seen = np.ones(np.broadcast_shapes(position.shape, j.shape), dtype=bool)
-        if options["causal"] is not None:
-            seen &= j <= position
-        left, right = options["window"] or (None, None)
-        if left is not None:
-            seen &= j >= position - left
-        if right is not None:
-            seen &= j <= position + right
-        return seen
 
     def special(self, problem: Queries, semantics: Semantics) -> NDArray[np.int8]:
         return definition.special(problem)
@@ -248,6 +236,24 @@ class LogSumExp(Attention):
         if len(problem.rows) == output.size or not problem.is_finite:
             return None
         return np.asarray(np.isnan(output) | (output == np.inf))
+
+
+def offset(length: int, keys: int, options: Options) -> int:
+    """The position of the first query among the keys."""
+    return keys - length if options["causal"] == "bottom_right" else 0
+
+
+def seen(position: NDArray[np.intp], j: NDArray[np.intp], options: Options) -> NDArray[np.bool_]:
+    """[L, S]: which of the keys j causal and window let a query at this position see."""
+    visible = np.ones(np.broadcast_shapes(position.shape, j.shape), dtype=bool)
+    if options["causal"] is not None:
+        visible &= j <= position
+    left, right = options["window"] or (None, None)
+    if left is not None:
+        visible &= j >= position - left
+    if right is not None:
+        visible &= j <= position + right
+    return visible
 
 
 def _is_number(value: Any) -> bool:

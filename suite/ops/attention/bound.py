@@ -24,6 +24,9 @@ from suite.ops.rows import Allowed
 SOFTCAP_ROUNDINGS = 12.0
 """c tanh(s / c): a division, a product, and a tanh of 4 ulp, as exp_ulp and log_ulp of best practice are."""
 
+SIGMOID_ROUNDINGS = 2.0
+"""tanh(x) as 2 sigmoid(2x) - 1, as kernels without a tanh have it: (2 + exp_ulp) u beside 1, however small x is."""
+
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
 def bound(facts: AttentionFacts, numerics: Numerics, target: Format) -> Allowed:
@@ -93,6 +96,7 @@ def score_error(facts: AttentionFacts, numerics: Numerics, target: Format) -> Ar
     raw = u * (head + 3) * facts.products
     if problem.softcap is not None:
         raw = raw + u * SOFTCAP_ROUNDINGS * np.minimum(facts.products, problem.softcap)
+        raw = raw + u * (SIGMOID_ROUNDINGS + numerics.exp_ulp) * problem.softcap
     raw = raw + 3 * u * facts.added
     scores = numerics.format_of("scores", target)
     if scores is not None:

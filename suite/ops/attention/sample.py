@@ -6,8 +6,8 @@ and others drawn by the inputs' own bits, so that every seed draws others. Small
 
 from __future__ import annotations
 
-import functools
 import hashlib
+from collections import OrderedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,10 @@ TILES = (16, 32, 64, 128, 256)
 SCORES = 2**24
 """How many scores are in memory at a time while the hardest are sought."""
 
+REMEMBERED = 16
+_HARDEST: OrderedDict[str, list[list[int]]] = OrderedDict()
+"""The hardest queries of the last problems: all kernels, and both outputs, share them."""
+
 
 def sampled_rows(query: Array, key: Array) -> NDArray[np.intp]:
     """Flat indices into [B, H, L], ascending, of the queries to judge. query: [B, H, L, E]; key: [B, G, S, E]."""
@@ -39,14 +43,13 @@ def sampled_rows(query: Array, key: Array) -> NDArray[np.intp]:
     quota = max(SAMPLED // size // (batches * heads), FEWEST)
     if quota >= length:
         return np.arange(count)
-    digest = hashlib.blake2b(
-        np.ascontiguousarray(query).tobytes() + np.ascontiguousarray(key).tobytes(), digest_size=16
-    ).hexdigest()
-    _QUERIES[digest] = (query, key)
-    try:
-        hardest = _hardest(digest)
-    finally:
-        del _QUERIES[digest]
+    content = hashlib.blake2b(np.ascontiguousarray(query).data, digest_size=16)
+    content.update(np.ascontiguousarray(key).data)
+    digest = content.hexdigest()
+    hardest = _HARDEST.get(digest) or _hardest(query, key)
+    _HARDEST[digest] = hardest
+    if len(_HARDEST) > REMEMBERED:
+        _HARDEST.popitem(last=False)
     draw = Draw(f"sampled queries|{digest}")
     last = length - 1
     edges = [0, last] + [i for tile in TILES[::-1] for i in (tile - 1, tile, length // tile * tile - 1, length // tile * tile)]
@@ -60,13 +63,9 @@ def sampled_rows(query: Array, key: Array) -> NDArray[np.intp]:
     return np.array(chosen, dtype=np.intp)
 
 
-_QUERIES: dict[str, tuple[Array, Array]] = {}
-
-
-@functools.lru_cache(maxsize=16)
-def _hardest(digest: str) -> list[list[int]]:
+def _hardest(query: Array, key: Array) -> list[list[int]]:
     """The queries of each head with the widest spread of scores and with the largest, by float32 products of all keys."""
-    query, key = (tensor.astype(np.float32) for tensor in _QUERIES[digest])
+    query, key = query.astype(np.float32), key.astype(np.float32)
     batches, heads, length, _ = query.shape
     share = heads // key.shape[1]
     block = max(SCORES // key.shape[2], 1)
