@@ -71,9 +71,7 @@ class Oracle:
         semantics: Semantics = CONTRACT,
     ) -> Reference:
         """The reference of `op` on float64 `inputs`, certain enough to judge an output of format `target`."""
-        return self._reference(op, op.problem(inputs, {**op.options, **options}), target, semantics)
-
-    def _reference(self, op: Op, problem: Any, target: Format, semantics: Semantics) -> Reference:
+        problem = op.problem(inputs, {**op.options, **options})
         key = _content_key(op, problem, target, semantics)
         if key in self._memory:
             self._memory.move_to_end(key)
@@ -95,9 +93,10 @@ class Oracle:
         semantics: Semantics = CONTRACT,
     ) -> tuple[Reference, ...]:
         """The reference of each of the op's outputs, in order, for tensors of format `target`."""
-        options = {**op.options, **options}
-        problem = op.problem(inputs, options)
-        return tuple(self._reference(part, problem, part.output_format(target), semantics) for part in op.outputs(options))
+        return tuple(
+            self.reference(part, inputs, options, part.output_format(target), semantics=semantics)
+            for part in op.outputs({**op.options, **options})
+        )
 
     def _compute(self, op: Op, problem: Any, target: Format, semantics: Semantics, key: str) -> Reference:
         special = op.special(problem, semantics)
