@@ -11,13 +11,15 @@ import numpy as np
 
 from suite import inputs
 from suite.formats import DTYPES, Array, Format
-from suite.inputs import attention, attention_tensors, states
+from suite.inputs import attention, attention_tensors, states, upstream
 from suite.inputs.draws import Draw
 from suite.inputs.layouts import LAYOUTS
 from suite.inputs.targets import TARGETS, indices, probabilities
+from suite.inputs.upstream import UPSTREAMS
 from suite.ops import Op, get_op, parse_option
 
 PROFILES = ("smoke", "quick", "standard", "full")
+DIRECTIONS = ("forward", "backward")
 SEEDS = {"smoke": 1, "quick": 1, "standard": 1, "full": 20}
 """How many seeds each profile runs; cases of a smaller profile are part of every larger one."""
 
@@ -38,7 +40,8 @@ class Case:
 
     family: input family. shape: of the first tensor. options: of the op, as given. layout: of the op's tensors in memory.
     target: what cross_entropy's targets are, "indices" or "probabilities". tensors: of attention, the sizes that the queries
-    do not tell (keys, key_heads, value_size) and the kinds of its further tensors, by name. laws: relations to check besides
+    do not tell (keys, key_heads, value_size) and the kinds of its further tensors, by name. upstream: the kind of gradient of
+    the output that is given, of a case of the backward. laws: relations to check besides
     accuracy.
     profile: the smallest profile that runs it. why: the law, one sentence. source: where it comes from.
     """
@@ -50,6 +53,7 @@ class Case:
     layout: str = "contiguous"
     target: str = "indices"
     tensors: Mapping[str, Any] = field(default_factory=dict)
+    upstream: str = ""
     laws: tuple[str, ...] = ()
     seed: int = 0
     profile: str = "smoke"
@@ -57,7 +61,7 @@ class Case:
     source: str = ""
 
     def __post_init__(self) -> None:
-        for name, valid in (("layout", LAYOUTS), ("target", TARGETS)):
+        for name, valid in (("layout", LAYOUTS), ("target", TARGETS), ("upstream", ("", *UPSTREAMS))):
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(valid)}")
         if self.target != "indices" and self.op != "cross_entropy":
@@ -75,6 +79,7 @@ class Case:
         settings |= {"layout": self.layout} if self.layout != "contiguous" else {}
         settings |= {"target": self.target} if self.target != "indices" else {}
         settings |= self.tensors
+        settings |= {"upstream": self.upstream} if self.upstream else {}
         shown = "".join(f"/{name}={setting_text(value)}" for name, value in settings.items())
         return f"{self.op}/{self.family}/{'x'.join(map(str, self.shape))}{shown}/s{self.seed}"
 
@@ -94,6 +99,9 @@ class Case:
         if len(options) < len(settings):
             raise ValueError(f"case id {id!r} has a setting twice")
         layout, target = options.pop("layout", "contiguous"), options.pop("target", "indices")
+        upstream = options.pop("upstream", "")
+        if "upstream=" in id and not upstream:
+            raise ValueError(f"case id {id!r} has an upstream without a name; expected one of {', '.join(UPSTREAMS)}")
         tensors = {name: options.pop(name) for name in list(options) if name in (*SIZES, *op.optional)} if op.optional else {}
         case = cls(
             op=op.name,
@@ -103,14 +111,30 @@ class Case:
             layout=layout,
             target=target,
             tensors={name: _size(name, text) if name in SIZES else text for name, text in tensors.items()},
+            upstream=upstream,
             laws=laws,
             seed=int(match["seed"]),
         )
         case.resolved_options()
         return case
 
+    @property
+    def direction(self) -> str:
+        return "backward" if self.upstream else "forward"
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the inputs, by argument."""
+        shapes = self._forward_shapes()
+        return shapes | (self._upstream_shapes(shapes) if self.upstream else {})
+
+    def _upstream_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """Those of the gradients of the outputs, by name."""
+        op = get_op(self.op)
+        options = self.resolved_options()
+        parts = op.outputs(options)
+        return {name: part.output_shape(shapes, options) for name, part in zip(op.upstreams, parts, strict=False)}
+
+    def _forward_shapes(self) -> dict[str, tuple[int, ...]]:
         op = get_op(self.op)
         if self.op == "attention":
             return _shapes(self.sizes(), self._kinds())
@@ -131,7 +155,7 @@ class Case:
     def resolved_options(self) -> dict[str, Any]:
         """The options with defaults. Raises ValueError for one that has no meaning for this shape."""
         shared = {"enable_gqa": True} if "key_heads" in self.tensors and self.tensors["key_heads"] != self.shape[1] else {}
-        return get_op(self.op).resolve_options({**shared, **self.options}, self.shapes())
+        return get_op(self.op).resolve_options({**shared, **self.options}, self._forward_shapes())
 
     def sizes(self) -> attention.Sizes:
         """The sizes of attention's tensors. Raises ValueError for a name or a number that is none."""
@@ -157,8 +181,18 @@ class Case:
 
     def inputs(self, format: Format) -> dict[str, Array]:
         """The inputs by argument, the same bits on every machine: float64 logits of `shape`, every finite value a number of
-        `format`, and what else the op takes.
+        `format`, and what else the op takes; of a case of the backward, the gradients of its outputs.
         """
+        found = self._forward_inputs(format)
+        op, options = get_op(self.op), self.resolved_options()
+        shapes = self._upstream_shapes(self._forward_shapes()) if self.upstream else {}
+        for part, (name, shape) in zip(op.outputs(options), shapes.items(), strict=False):
+            draw = Draw(f"{name}|{self.upstream}|{self.family}|{shape}|{self.seed}")
+            along = op.axis(options, shape) if op.keeps_length else len(shape) - 1
+            found[name] = upstream.build(self.upstream, shape, along, part.output_format(format), draw)
+        return found
+
+    def _forward_inputs(self, format: Format) -> dict[str, Array]:
         op, options = get_op(self.op), self.resolved_options()
         if self.op == "attention":
             sizes, kinds = self.sizes(), self._kinds()
@@ -243,6 +277,7 @@ class CaseSpecification:
     options: tuple[Mapping[str, Any], ...]
     layout: str
     target: str
+    upstream: tuple[str, ...]
     tensors: tuple[Mapping[str, Any], ...]
     dtypes: tuple[str, ...]
     laws: tuple[str, ...]
@@ -265,6 +300,7 @@ class CaseSpecification:
                 layout=self.layout,
                 target=self.target,
                 tensors=tensors,
+                upstream=upstream,
                 laws=self.laws,
                 seed=seed,
                 profile=name,
@@ -276,6 +312,7 @@ class CaseSpecification:
             for shape in self.shapes.get(name, ())
             for options in self.options
             for tensors in self.tensors
+            for upstream in self.upstream
             for seed in range(1 if fixed_shape(op, self.family) else SEEDS[profile])
         ]
 
@@ -292,13 +329,15 @@ def case(
     layout: str = "contiguous",
     target: str = "indices",
     tensors: Mapping[str, Any] | Sequence[Mapping[str, Any]] = ({},),
+    upstream: tuple[str, ...] = ("",),
     dtypes: tuple[str, ...] = DTYPES,
     laws: tuple[str, ...] = (),
 ) -> Callable[[T], T]:
     """Makes a test function a case: it runs for every op, shape, seed, kernel and dtype that the run selects.
 
     shapes: profile -> shapes; the default is LADDER, or the shape of the captured data. options: of the op,
-    or several of them, each of which makes a case; tensors: of attention, likewise. dtypes: in which it says something.
+    or several of them, each of which makes a case; tensors: of attention, upstream: of the backward, likewise. dtypes: in
+    which it says something.
     The function's docstring is the law. Raises ValueError for an unknown op, family, profile or law, and without a docstring.
     """
     from suite.laws import get_law
@@ -322,6 +361,7 @@ def case(
             tensors=_several(tensors),
             layout=layout,
             target=target,
+            upstream=upstream,
             dtypes=dtypes,
             laws=laws,
             why=why,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from suite.case import PROFILES
+from suite.case import DIRECTIONS, PROFILES
 from suite.formats import DTYPES
 from suite.isolation import ISOLATE, MOST_THREADS, TIMEOUT_SECONDS, Isolate
 from suite.ops import NAMES, ROW_OPS
@@ -94,7 +94,13 @@ def selection(function: F) -> F:
             click.option("--op", "ops", multiple=True, type=click.Choice(NAMES), help="Only this op; may be repeated."),
             click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Only this dtype; repeatable."),
             click.option("--device", default="cpu", show_default=True, help="Device of the inputs: cpu, cuda, cuda:1, ..."),
-            click.option("--direction", type=click.Choice(["forward"]), default="forward", help="forward, for now."),
+            click.option(
+                "--direction",
+                type=click.Choice((*DIRECTIONS, "both")),
+                default="forward",
+                show_default=True,
+                help="Cases of the forward, of the backward (autograd's gradients), or of both.",
+            ),
             click.option("--case", "patterns", multiple=True, metavar="PATTERN", help="Only cases whose id matches."),
             click.option(
                 "--isolate",
@@ -455,7 +461,7 @@ def _run(kernels: Sequence[str], profile: str, selected: Selection, *, out: Path
     from suite.run import MisuseError, run_cases
 
     arguments = [f"--profile={profile}"]
-    arguments += [f"--{name}={getattr(selected, name)}" for name in ("device", "shard", "threads", "isolate", "timeout")]
+    arguments += [f"--{name}={getattr(selected, name)}" for name in ("device", "direction", "shard", "threads", "isolate", "timeout")]
     arguments += [f"--memory={selected.memory}"] if selected.memory is not None else []
     arguments += ["--resume"] if selected.resume else []
     arguments += [f"--out={out}"] if out is not None else []

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from suite.floating_point import subnormals_kept
 from suite.formats import Array, Format, get_format, two_sum
 from suite.numerics import BEST_PRACTICE, CONTRACT, Numerics, Semantics
-from suite.ops import Op, Shapes, get_op
+from suite.ops import UPSTREAM, Op, Shapes, get_op
 from suite.ops.rows import (
+    ANYTHING,
     FINITE,
     NAN,
     NAN_OR_NEGATIVE_INFINITY,
@@ -91,7 +92,9 @@ class Judgement:
     overflow: entries that are NaN or infinite where the definition is finite. row_status: the status of each row.
     bias_ulp, bias_error_ulp: mean signed error of normal results and its standard error. max_ulp: the largest error.
     inversions: neighbours in the order of x whose outputs are in the wrong order. saturated: exactly 1 where p < 1.
-    flushed: exactly 0 where the exact result rounds to something else. digest: of the output's values.
+    flushed: exactly 0 where the exact result rounds to something else. false_zeros, dead_rows: of a gradient, entries that are
+    exactly 0 where the exact one is a normal number of the format, and rows of nothing but 0 where the exact ones round to
+    others. digest: of the output's values.
     fits: the tightest numerics that all errors satisfy. tiles: per tile size, where in the tile the failures sit.
     """
 
@@ -114,6 +117,8 @@ class Judgement:
     inversions: int | None = None
     saturated: int = 0
     flushed: int = 0
+    false_zeros: int | None = None
+    dead_rows: int | None = None
     digest: str = ""
     fits: str | None = None
     first_failing_column: int | None = None
@@ -150,7 +155,8 @@ def judge(
     """Judges one output of one op. Needs tensors only: torch or numpy, any device, any strides.
 
     op: a name of `softmax-suite list ops`. inputs: the tensor x, or a mapping of the op's arguments: {"x": x}, {"logits":
-    logits, "target": target}. output: what the kernel returned for them, a tuple where the op has several. options: such as
+    logits, "target": target}; with "upstream", the gradient of the op's output, its backward is judged. output: what the kernel
+    returned for them, a tuple where the op has several: gradients in the order of the inputs. options: such as
     {"dim": -1}. numerics, semantics: what the kernel declares about itself; the default is best practice.
 
     Raises TypeError or ValueError for misuse (unknown op or option, an input that is no tensor of a known format).
@@ -158,8 +164,8 @@ def judge(
     """
     if not isinstance(numerics, Numerics) or not isinstance(semantics, Semantics):
         raise TypeError(f"numerics={numerics!r} and semantics={semantics!r} must be suite.Numerics and suite.Semantics")
-    definition = get_op(op)
-    tensors = _named_inputs(definition, inputs)
+    tensors = _named_inputs(get_op(op), inputs)
+    definition = get_op(op).of(tensors)
     name, logits = next(iter(tensors.items()))
     format = format_of(logits)
     if format is None or logits.ndim == 0:
@@ -177,8 +183,8 @@ def judge(
     if wrong is not None:
         status, reason = wrong
         return Judgement(
-            op=op, dtype=format.name, shape=shapes[name], status=status, broken=(status,), numerics=str(numerics),
-            message=f"{op} {format.name} {list(shapes[name])}: {status}: {reason}",
+            op=definition.name, dtype=format.name, shape=shapes[name], status=status, broken=(status,),
+            numerics=str(numerics), message=f"{definition.name} {format.name} {list(shapes[name])}: {status}: {reason}",
         )  # fmt: skip
     with subnormals_kept():
         values: dict[str, Any] = {name: to_numpy(tensor) for name, tensor in tensors.items()}
@@ -346,6 +352,7 @@ def judge_outputs(
     first, *others = judgements
     for other in others:
         broken = by_precedence({*first.broken, *other.broken})
+        rows = _rows_of_both(first.row_status, other.row_status)
         worse = other.worst is not None and (first.worst is None or other.worst.ratio > max(first.worst.ratio, 1.0))
         first = replace(
             first,
@@ -355,13 +362,30 @@ def judge_outputs(
             failed=first.failed + other.failed,
             entries=first.entries + other.entries,
             overflow=first.overflow + other.overflow,
-            failed_rows=sum(a != "passed" or b != "passed" for a, b in zip(first.row_status, other.row_status, strict=True)),
+            flushed=first.flushed + other.flushed,
+            false_zeros=_added(first.false_zeros, other.false_zeros),
+            dead_rows=_added(first.dead_rows, other.dead_rows),
+            failed_rows=sum(status != "passed" for status in rows),
             worst=other.worst if worse else first.worst,
             digest=hashlib.blake2b(f"{first.digest}{other.digest}".encode(), digest_size=8).hexdigest(),
-            row_status=tuple(b if a == "passed" else a for a, b in zip(first.row_status, other.row_status, strict=True)),
+            row_status=rows,
             message="\n".join(one.message for one in (first, other) if one.broken) or f"{first.message}; {other.message}",
         )
     return first
+
+
+def _rows_of_both(first: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
+    """The status of each row of the first output, by both. Rows of another kind (keys beside queries) gather from all of these:
+    where one of them fails and none of the first does, each may be to blame.
+    """
+    if len(first) == len(other):
+        return tuple(b if a == "passed" else a for a, b in zip(first, other, strict=True))
+    broken = next((status for status in other if status != "passed"), "passed")
+    return first if any(status != "passed" for status in first) else (broken,) * len(first)
+
+
+def _added(a: int | None, b: int | None) -> int | None:
+    return None if a is None and b is None else (a or 0) + (b or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,6 +441,7 @@ def _inside(reference: Reference, interval: _Interval, y: Array) -> Mask:
         NEGATIVE_INFINITY: y == -np.inf,
         NAN_OR_NEGATIVE_INFINITY: np.isnan(y) | (y == -np.inf),
         NAN_OR_POSITIVE_INFINITY: np.isnan(y) | (y == np.inf),
+        ANYTHING: np.ones(y.shape, dtype=bool),
     }
     for code, right in by_position.items():
         inside = np.where(reference.special == code, right, inside)
@@ -500,6 +525,11 @@ def _statistics(op: Op, reference: Reference, interval: _Interval, format: Forma
     if op.keeps_length:
         result["flushed"] = int(np.count_nonzero(finite & (y == 0) & (interval.nearest != 0)))
         result["inversions"] = _inversions(reference, y)
+    if UPSTREAM in op.arguments:
+        lost = finite & (y == 0) & (interval.nearest != 0)
+        result["flushed"] = int(np.count_nonzero(lost))
+        result["false_zeros"] = int(np.count_nonzero(lost & (np.abs(reference.hi) >= format.smallest_normal)))
+        result["dead_rows"] = int(np.count_nonzero((y == 0).all(axis=1) & lost.any(axis=1)))
     if op.lower_limit == 0:
         below_one = reference.facts.shown(reference.facts.probability) < 1
         result["saturated"] = int(np.count_nonzero(finite & (y == 1) & below_one))
@@ -581,7 +611,7 @@ def _named_inputs(op: Op, inputs: Any) -> dict[str, Any]:
     """The inputs by name, in the order of the op's arguments. Raises ValueError or TypeError for what they cannot be."""
     if not isinstance(inputs, Mapping):
         inputs = {"x": inputs}
-    if not set(op.arguments) <= set(inputs) <= {*op.arguments, *op.optional}:
+    if not set(op.arguments) <= set(inputs) <= {*op.arguments, *op.optional, *op.upstreams}:
         further = f" and, where there are any, {', '.join(op.optional)}" if op.optional else ""
         raise ValueError(f"inputs has the keys {sorted(inputs)}; {op.name} takes {', '.join(op.arguments)}{further}")
     for name, tensor in inputs.items():
@@ -592,7 +622,7 @@ def _named_inputs(op: Op, inputs: Any) -> dict[str, Any]:
         layout = str(getattr(tensor, "layout", "torch.strided"))
         if layout != "torch.strided":
             raise ValueError(f"input {name} has layout {layout}; expected a dense tensor")
-    return {name: inputs[name] for name in (*op.arguments, *op.optional) if name in inputs}
+    return {name: inputs[name] for name in (*op.arguments, *op.optional, *op.upstreams) if name in inputs}
 
 
 def _describe(value: Any) -> str:

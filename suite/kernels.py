@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from suite.formats import FORMATS, Format
 from suite.numerics import BEST_PRACTICE, CONTRACT, Numerics, Semantics
-from suite.ops import get_op
+from suite.ops import UPSTREAM, get_op
 from suite.ops.rows import RowFacts
 
 ENTRY_POINTS = "softmax_suite.kernels"
@@ -56,6 +56,7 @@ class Kernel:
     domain: (facts, format) -> Domain, or None. version: a hash of its source, or its package's version.
     slow: takes so long a call that it runs the smoke cases only, and by default from the profile standard on.
     outside: not one of this suite's own. declared: with @kernel, so that its op is its own word.
+    backward: whether it has one; None where it does not say, so that autograd tells.
     parameters: the names it can be called with, None for every name. names: by which other name it takes an argument of
     the op.
     """
@@ -72,6 +73,7 @@ class Kernel:
     adapter: str = "torch"
     domain: Callable[[RowFacts, Format], Domain] | None = None
     slow: bool = False
+    backward: bool | None = None
     outside: bool = False
     declared: bool = True
     parameters: frozenset[str] | None = field(default=None)
@@ -81,6 +83,10 @@ class Kernel:
         """None, or the reason why this call is unsupported; decided before any input exists. further: the names of the
         optional tensors that it gets.
         """
+        if UPSTREAM in further and self.backward is False:
+            return "declares that it has no backward"
+        if UPSTREAM in further and self.adapter != "torch":
+            return f"a kernel of {self.adapter} has no backward here: gradients are those of torch's autograd"
         missing = [name for name in self.requires if not _is_installed(name)]
         if missing:
             return f"{missing[0]} is not installed: pip install 'softmax-suite[{EXTRAS.get(missing[0], 'zoo')}]'"
@@ -93,7 +99,7 @@ class Kernel:
         if self.adapter == "numpy" and device != "cpu":
             return "numpy runs on the CPU only"
         for name in further:
-            if not self._takes(name):
+            if name in get_op(self.op).optional and not self._takes(name):
                 return f"takes no argument {name}"
         defaults = get_op(self.op).options
         for name, value in options.items():
@@ -178,7 +184,7 @@ def from_description(
     )
 
 
-_DESCRIBED = ("id", "op", "version", "dtypes", "devices", "requires", "adapter", "slow", "declared")
+_DESCRIBED = ("id", "op", "version", "dtypes", "devices", "requires", "adapter", "slow", "backward", "declared")
 
 
 def kernel(
@@ -193,12 +199,14 @@ def kernel(
     adapter: str = "torch",
     domain: Callable[[RowFacts, Format], Domain] | None = None,
     slow: bool = False,
+    backward: bool | None = None,
     names: Mapping[str, str] | None = None,
 ) -> Callable[[F], F]:
     """Declares that a plain function is a kernel of `op`; the function itself is returned unchanged.
 
-    names: by which other name it takes an argument of the op, as {"scale": "softmax_scale"}. Raises ValueError for an unknown
-    op, dtype or adapter, TypeError for an argument of another type.
+    names: by which other name it takes an argument of the op, as {"scale": "softmax_scale"}. backward: whether it has one, by
+    autograd; where it does not say, an output without a gradient is unsupported, not a failure. Raises ValueError for an
+    unknown     op, dtype or adapter, TypeError for an argument of another type.
     """
     get_op(op)
     for argument, value in (("dtypes", dtypes or ()), ("devices", devices or ()), ("requires", requires)):
@@ -235,6 +243,7 @@ def kernel(
             adapter=adapter,
             domain=domain,
             slow=slow,
+            backward=backward,
             parameters=_parameters(function),
             names=dict(names or {}),
         )

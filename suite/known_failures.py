@@ -3,7 +3,7 @@
     # kernel  dtype     device  status      case            reason | link
     fused     bfloat16  cpu     inaccurate  log_softmax/*   the log of the sum is rounded to bfloat16 | https://github.com/...
 
-A pattern may use * and ?. An entry covers records in which no other status than its own is broken, so a new defect does not
+A pattern may use * and ?; only one with /upstream= in it means cases of the backward. An entry covers records in which no other status than its own is broken, so a new defect does not
 hide under it. An entry whose kernel and cases ran and never failed is an error, and so is one that matches no existing case:
 the list cannot rot.
 """
@@ -42,8 +42,12 @@ class KnownFailure:
             self.kernel == record.kernel
             and fnmatchcase(record.dtype, self.dtype)
             and fnmatchcase(record.device.split(":")[0], self.device)
-            and fnmatchcase(record.case, self.case)
+            and self.names(record.case)
         )
+
+    def names(self, case: str) -> bool:
+        """Whether the case is one of this entry's: of the backward only where the entry says so, by an upstream in its pattern."""
+        return fnmatchcase(case, self.case) and ("/upstream=" in case) == ("/upstream=" in self.case)
 
 
 def read(path: Path) -> list[KnownFailure]:
@@ -91,7 +95,7 @@ def stale(
     cases = set(existing_cases)
     problems = []
     for entry in entries:
-        if not any(fnmatchcase(case, entry.case) for case in cases):
+        if not any(entry.names(case) for case in cases):
             problems.append(f"{entry.where}: {entry.case!r} matches no existing case")
             continue
         matching = [r for r in ran if entry.matches(r) and r.status != "unsupported"]

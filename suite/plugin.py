@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from suite.case import CASE_ATTRIBUTE, PROFILES, Case, CaseSpecification
+from suite.case import CASE_ATTRIBUTE, DIRECTIONS, PROFILES, Case, CaseSpecification
 from suite.configuration import (
     ALL,
     FILE,
@@ -68,6 +68,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="NAME, FILE.py:FUNC or pkg.mod:FUNC; may be repeated (default: own)",
     )
     add("--dtype", action="append", choices=DTYPES, help="only this dtype; may be repeated (default: all)")
+    add(
+        "--direction",
+        default="forward",
+        choices=(*DIRECTIONS, "both"),
+        help="cases of the forward, of the backward, or of both (default: forward)",
+    )
     add("--device", default="cpu", help="device of the inputs: cpu, cuda, cuda:1, ... (default: cpu)")
     add("--profile", default="smoke", choices=PROFILES, help="how much to run (default: smoke)")
     add(
@@ -143,6 +149,7 @@ class Session:
         self.device: str = option.device
         self.strict: bool = option.ignore_declarations
         self.profile: str = option.profile
+        self.directions: tuple[str, ...] = DIRECTIONS if option.direction == "both" else (option.direction,)
         self.patterns: list[str] = option.case or []
         self.ops: tuple[str, ...] = tuple(option.op or NAMES)
         self.dtypes: tuple[str, ...] = tuple(option.dtype or DTYPES)
@@ -168,6 +175,7 @@ class Session:
             "profile": self.profile,
             "op": sorted(self.ops),
             "dtype": sorted(self.dtypes),
+            "direction": option.direction,
             "case": sorted(set(self.patterns)),
             "device": self.device,
             "strict": self.strict,
@@ -409,8 +417,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     session = session_of(metafunc.config)
     session.specifications.append(specification)
     cases = [case for case in specification.cases(session.profile) if case.op in session.ops]
+    cases = [case for case in cases if case.direction in session.directions]
     if session.patterns:
-        # An id names its case whatever the profile; a pattern narrows the profile.
+        # An id names its case whatever the profile and direction; a pattern narrows them.
         everything = specification.cases("full") if specification.may_have(session.patterns) else []
         named = [case for case in everything if case.id in session.patterns and case.op in session.ops]
         cases = named + [c for c in cases if c not in named and any(fnmatchcase(c.id, p) for p in session.patterns)]

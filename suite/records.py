@@ -5,6 +5,7 @@ Records come from strangers. What a record may hold is said once, by the types o
 
 Schema history (only ever add fields; readers keep unknown ones out and fill missing ones with defaults):
     1  first
+    2  false_zeros, dead_rows
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Annotated, Any
 
 from suite import schema as json_schema
 
-SCHEMA = 1
+SCHEMA = 2
 
 STATUSES = (
     "not_run",
@@ -74,7 +75,9 @@ class Record:
     judged: share of entries with a meaningful bound. ratio: largest error in times of bound, before output rounding.
     failed, entries, overflow: counts of entries. index, got, expected, worst_ulp: the worst entry; got as float64 text.
     max_ulp, bias_ulp, bias_error_ulp: errors of normal results in ulps. torch_ratio: max_ulp over torch's on this input.
-    inversions, saturated, flushed: counts. bitwise: laws whose two sides had the same bits, and those that had not.
+    inversions, saturated, flushed: counts. false_zeros, dead_rows: of a gradient, entries that are exactly 0 where the exact
+    one is a normal number of the format, and rows of nothing but 0 where the exact ones are not.
+    bitwise: laws whose two sides had the same bits, and those that had not.
     tiles: where in the tile the failures sit. first_failing_column: the first column with a failure.
     numerics: as declared. fits: the tightest that the errors satisfy. tier: of the reference. digest: of the output.
     seconds: of the judged call, wall clock, one call, copies left out: a hint, no benchmark.
@@ -121,6 +124,8 @@ class Record:
     inversions: Count | None = None
     saturated: Count = 0
     flushed: Count = 0
+    false_zeros: Count | None = None
+    dead_rows: Count | None = None
     bitwise: dict[str, bool] = field(default_factory=dict)
     tiles: dict[str, str] = field(default_factory=dict)
     first_failing_column: Count | None = None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from suite.case import Case, setting_text
+from suite.execution.adapters import adapted_call
 from suite.execution.host import LOST, Call, DiedError, Host, InProcess, Outcome
 from suite.execution.memory import Memory
 from suite.formats import Array, Format, get_format
@@ -99,6 +100,7 @@ class _Evaluation:
         self.case, self.kernel, self.format, self.device = case, kernel, format, device
         self.host, self.oracle, self.strict = host, oracle, strict
         self.op: Op = get_op(case.op)
+        """Of the call that is judged: the backward, once there are inputs with the gradient of an output."""
         self.options = case.resolved_options()
         self.numerics = BEST_PRACTICE if strict else kernel.numerics
         self.semantics = CONTRACT if strict else kernel.semantics
@@ -110,6 +112,7 @@ class _Evaluation:
         if reason is not None:
             return self._record("unsupported", message=reason)
         inputs = self._inputs if self._inputs is not None else _inputs(self.case.id, self.format.name)
+        self.op = self.op.of(inputs)
         outcomes = self._calls([(inputs, self.options, "plain")])
         references = self._references(inputs, self.options)  # while the kernel is at work, if it is so in another process
         [outcome] = outcomes
@@ -121,7 +124,8 @@ class _Evaluation:
 
     def _supports(self, names: Iterable[str], options: Mapping[str, Any]) -> str | None:
         """None, or why the kernel takes no call with inputs of these names and these options."""
-        further = [name for name in names if name in self.op.optional]
+        op = get_op(self.case.op)
+        further = [name for name in names if name in (*op.optional, *op.upstreams)]
         return self.kernel.supports(options, self.format, self.device, further=further)
 
     def _calls(self, wanted: Iterable[tuple[Inputs, Mapping[str, Any], Memory]]) -> Iterator[Outcome]:
@@ -219,7 +223,8 @@ class _Evaluation:
         largest = reference.problem.x.max(axis=1, initial=-np.inf)
         ordinary = np.isfinite(largest)
         failed = _failed_rows(judgement)
-        surprising = np.flatnonzero(ordinary & domain.fails & ~failed)
+        fails = domain.fails if self.case.direction == "forward" else np.zeros_like(failed)
+        surprising = np.flatnonzero(ordinary & fails & ~failed)
         if len(surprising):
             note = f"  law       domain: row {surprising[0]} passes although {domain.why} there; the declared domain is wrong"
             return judgement, broken | {"law_broken"}, [*notes, note], ""
@@ -328,12 +333,12 @@ class _Evaluation:
         return judgement.max_ulp / own if own and judgement.max_ulp is not None else None
 
     def _torch_ulp(self, inputs: Inputs, reference: Reference) -> float | None:
-        kernel = _torch_kernel(self.op.name)
-        further = [name for name in inputs if name in self.op.optional]
+        kernel = _torch_kernel(self.case.op)
+        further = [name for name in inputs if name in (*self.op.optional, *self.op.upstreams)]
         if kernel is None or kernel.supports(self.options, self.format, self.device, further=further) is not None:
             return None
         try:
-            output = kernel(self._tensors(inputs), options=self.options)
+            output = as_tuple(adapted_call(kernel, self._tensors(inputs), self.options)[0])[0]
         except (RuntimeError, IndexError, TypeError):
             return None  # torch has no such option, or not for this format
         errors = ulp_errors(reference, self.format, self.op.output_rows(to_float64(output), reference.problem, self.options))
@@ -373,6 +378,8 @@ class _Evaluation:
                 "inversions": judgement.inversions,
                 "saturated": judgement.saturated,
                 "flushed": judgement.flushed,
+                "false_zeros": judgement.false_zeros,
+                "dead_rows": judgement.dead_rows,
                 "tiles": dict(judgement.tiles),
                 "first_failing_column": judgement.first_failing_column,
                 "fits": judgement.fits,
@@ -395,6 +402,7 @@ class _Evaluation:
             seed=case.seed,
             dtype=self.format.name,
             device=self.device,
+            direction=case.direction,
             strict=self.strict,
             status=status,
             broken=broken or ((status,) if status not in ("passed", "known_failure", "unsupported") else ()),

@@ -13,17 +13,22 @@ from typing import Any
 import numpy as np
 import torch
 
+from suite.execution.gradients import gradients
 from suite.kernels import Kernel
+from suite.ops import UPSTREAM
 from suite.timing.clock import timed
 
 
 def adapted_call(kernel: Kernel, tensors: Mapping[str, torch.Tensor], options: Mapping[str, Any]) -> tuple[Any, float]:
-    """(result, seconds) of kernel(tensors, options=options) by way of the kernel's adapter.
+    """(result, seconds) of kernel(tensors, options=options) by way of the kernel's adapter; of its backward where the gradient
+    of an output is among the tensors.
 
     A result that is an array of the adapter's library becomes a torch tensor with its bits; anything else is handed on for
     the judge to refuse. seconds: of the kernel alone, until its result is there.
     Raises NotImplementedError where the adapter does not go, and whatever the kernel raises.
     """
+    if UPSTREAM in tensors:
+        return timed(lambda: gradients(kernel, tensors, options))
     if kernel.adapter == "numpy":
         return _numpy_call(kernel, tensors, options)
     if kernel.adapter == "jax":

@@ -25,7 +25,7 @@ from suite.execution.adapters import adapted_call
 from suite.execution.memory import Guards, Memory, filled, guarding
 from suite.judge import as_tuple, check_output
 from suite.kernels import Kernel
-from suite.ops import get_op
+from suite.ops import Op, get_op
 from suite.records import Record
 from suite.tensors import bits, dtype_name
 
@@ -165,7 +165,8 @@ class InProcess(Host):
             drawn = [c for c in changes if c.endswith("_seed")] if len(sys.modules) > modules else []  # import jax does
             state.write(outside, after)
         if status is None:
-            status, message = _wrong_kind(kernel, value, shapes, dtype, str(device), options) or (None, "")
+            op = get_op(kernel.op).of(tensors)
+            status, message = _wrong_kind(op, value, shapes, dtype, str(device), options) or (None, "")
         elif device.type == "cuda" and (lost := _device_error(device)):
             self._lost = lost
             status, message = "crashed", f"{message}; after it the device answers nothing but: {lost}"
@@ -208,12 +209,12 @@ def _watched_call(
 
 
 def _wrong_kind(
-    kernel: Kernel, output: Any, shapes: Mapping[str, tuple[int, ...]], dtype: str, device: str, options: Mapping[str, Any]
+    op: Op, output: Any, shapes: Mapping[str, tuple[int, ...]], dtype: str, device: str, options: Mapping[str, Any]
 ) -> tuple[str, str] | None:
     """(status, reason) where the output is nothing that can be judged."""
     if any(isinstance(one, np.ndarray | np.generic) for one in as_tuple(output)):
         return "wrong_type", "returned a numpy array; expected one tensor of torch (numpy kernels declare adapter='numpy')"
-    return check_output(get_op(kernel.op), output, shapes, dtype, device, options)
+    return check_output(op, output, shapes, dtype, device, options)
 
 
 def _device_error(device: torch.device) -> str:

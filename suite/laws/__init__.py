@@ -38,6 +38,9 @@ ATTENTION = (
 )
 """Those of attention."""
 
+BACKWARD = ("doubled", "other_upstream")
+"""Those of gradients."""
+
 IN_PART = ("hidden_keys", "masked", "neutral", "parts", "repeated_heads", "shifted_scores", "wide_softcap", "with_log_sum_exp")
 """Those that still say something where a kernel declines some of their calls."""
 
@@ -107,14 +110,19 @@ None for a call that the kernel declines, and returns its finding; or returns on
 """
 
 
+_MODULES = {"relations": RELATIONS, "attention": ATTENTION, "backward": BACKWARD}
+_ALL = tuple(name for names in _MODULES.values() for name in names)
+
+
 def get_law(name: str) -> Law:
     """The law of that name. Raises ValueError with the valid names."""
-    if name not in (*RELATIONS, *ATTENTION):
-        raise ValueError(f"unknown law {name!r}; expected one of {', '.join((*RELATIONS, *ATTENTION))}")
-    law: Law = getattr(importlib.import_module(f"suite.laws.{'attention' if name in ATTENTION else 'relations'}"), name)
-    return law
+    for module, names in _MODULES.items():
+        if name in names:
+            law: Law = getattr(importlib.import_module(f"suite.laws.{module}"), name)
+            return law
+    raise ValueError(f"unknown law {name!r}; expected one of {', '.join(_ALL)}")
 
 
 def all_laws() -> dict[str, str]:
     """Every law's name and its statement."""
-    return {name: (get_law(name).__doc__ or "").strip().split("\n")[0] for name in (*RELATIONS, *ATTENTION)}
+    return {name: (get_law(name).__doc__ or "").strip().split("\n")[0] for name in _ALL}

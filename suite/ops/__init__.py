@@ -21,6 +21,9 @@ NAMES = ("softmax", "log_softmax", "logsumexp", "cross_entropy", "attention", "m
 ROW_OPS = NAMES[:4]
 """Those of rows of logits, which have a tolerance, a profile and thresholds."""
 
+UPSTREAM = "upstream"
+"""The input of a backward op that holds the gradient of its forward op's output."""
+
 TILES = (128, 64, 32, 16)
 
 Describe = Callable[[NDArray[np.bool_], Array, Array], str]
@@ -43,6 +46,7 @@ class Op(ABC):
     """An operation with a definition.
 
     name; arguments: the names of its input tensors, the logits first. optional: those of further ones, given by name.
+    upstreams: those of the gradients of its outputs, in order. differentiable: those of the inputs that have a gradient.
     options: names and defaults of what changes the meaning of a call. keeps_length: the output has the
     logits' shape. lower_limit: no exact result is below it. summary: the formula, in one line.
 
@@ -53,10 +57,20 @@ class Op(ABC):
     name: ClassVar[str]
     arguments: ClassVar[tuple[str, ...]]
     optional: ClassVar[tuple[str, ...]] = ()
+    upstreams: ClassVar[tuple[str, ...]] = (UPSTREAM,)
+    differentiable: ClassVar[tuple[str, ...]]
     options: ClassVar[Options]
     keeps_length: ClassVar[bool]
     lower_limit: ClassVar[float]
     summary: ClassVar[str]
+
+    def of(self, tensors: Mapping[str, Any]) -> Op:
+        """This op; or its backward, where the gradient of an output is among the tensors of a call."""
+        if UPSTREAM not in tensors:
+            return self
+        wrt = tuple(name for name in self.differentiable if name in tensors and "bool" not in str(tensors[name].dtype))
+        backward: Op = importlib.import_module(f"suite.ops.{self.name}.backward").backward(wrt)
+        return backward
 
     @abstractmethod
     def check_options(self, options: Options, shapes: Shapes) -> dict[str, Any]:
@@ -201,6 +215,7 @@ class RowOp(Op):
     """An op of one tensor x that works along one dim: softmax, log_softmax, logsumexp."""
 
     arguments = ("x",)
+    differentiable = ("x",)
     options: ClassVar[Options] = {"dim": -1}
 
     def check_options(self, options: Options, shapes: Shapes) -> dict[str, Any]:

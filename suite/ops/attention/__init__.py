@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from suite.formats import Array, Format, compute_format
 from suite.numerics import Numerics, Semantics
-from suite.ops import Describe, Op, Options, Shapes
+from suite.ops import UPSTREAM, Describe, Op, Options, Shapes
 from suite.ops.arithmetic import Arithmetic
 from suite.ops.attention import bound, definition, log_sum_exp, places
 from suite.ops.attention.definition import AttentionFacts, Queries
@@ -38,6 +38,8 @@ class Attention(Op):
     name = "attention"
     arguments = ("q", "k", "v")
     optional = ("mask", "alibi_slopes", "sink", "kv_lengths")
+    upstreams = (UPSTREAM, "upstream_lse")
+    differentiable = ("q", "k", "v", "mask", "sink")
     options: ClassVar[Options] = {
         "causal": None,
         "scale": None,
@@ -100,14 +102,17 @@ class Attention(Op):
         return 2
 
     def problem(self, inputs: Mapping[str, Array], options: Options) -> Queries:
+        return self.queries(inputs, options, sampled_rows(inputs["q"], inputs["k"]))
+
+    def queries(self, inputs: Mapping[str, Array], options: Options, rows: NDArray[np.intp]) -> Queries:
+        """The canonical form of these queries of all [B, H, L], flat."""
         q, k, v = (inputs[name] for name in self.arguments)
         if not k.shape[2]:  # no key is one that nobody sees
             k, v = (np.zeros((*tensor.shape[:2], 1, tensor.shape[3])) for tensor in (k, v))
             others = {name: tensor for name, tensor in inputs.items() if name != "mask"}
-            return self.problem({**others, "k": k, "v": v, "kv_lengths": np.zeros(q.shape[0])}, options)
+            return self.queries({**others, "k": k, "v": v, "kv_lengths": np.zeros(q.shape[0])}, options, rows)
         batches, heads, length, head_size = q.shape
         groups, size = k.shape[1], k.shape[2]
-        rows = sampled_rows(q, k)
         head, i = np.divmod(rows, max(length, 1))
         batch, head = np.divmod(head, max(heads, 1))
         j = np.arange(size)

@@ -26,6 +26,7 @@ class CrossEntropy(Op):
 
     name = "cross_entropy"
     arguments = ("logits", "target")
+    differentiable = ("logits",)
     options: ClassVar[Options] = {"ignore_index": -100, "label_smoothing": 0.0, "reduction": "mean"}
     keeps_length = False
     lower_limit = float("-inf")  # a difference of logarithms may round to just below 0

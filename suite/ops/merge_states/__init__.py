@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from suite.formats import Array, Format, compute_format
 from suite.numerics import Numerics, Semantics
-from suite.ops import Op, Options, Shapes
+from suite.ops import UPSTREAM, Op, Options, Shapes
 from suite.ops.arithmetic import Arithmetic
 from suite.ops.logsumexp import definition as log_sum_exp
 from suite.ops.merge_states import bound, definition
@@ -23,6 +23,8 @@ class MergeStates(Op):
 
     name = "merge_states"
     arguments = ("o_a", "lse_a", "o_b", "lse_b")
+    upstreams = (UPSTREAM, "upstream_lse")
+    differentiable = ("o_a", "lse_a", "o_b", "lse_b")
     options: ClassVar[Options] = {}
     keeps_length = False
     lower_limit = float("-inf")

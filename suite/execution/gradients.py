@@ -1,0 +1,45 @@
+"""The backward of a kernel: its forward function on tensors that require a gradient, and autograd's way back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from suite.judge import as_tuple
+from suite.kernels import Kernel
+from suite.ops import get_op
+from suite.tensors import is_tensor
+
+
+def gradients(kernel: Kernel, tensors: Mapping[str, torch.Tensor], options: Mapping[str, Any]) -> Any:
+    """The gradients of the kernel's floating inputs, in the op's order: one tensor, or a tuple; None for one that it has not.
+
+    tensors: the inputs and, as `upstream`, the gradients of the outputs. Raises NotImplementedError where the kernel has no
+    backward, or none for a mask or a sink; TypeError where its forward returns something else than the op's outputs; and
+    whatever the kernel raises.
+    """
+    op = get_op(kernel.op)
+    wrt = [name for name in op.differentiable if name in tensors and tensors[name].is_floating_point()]
+    upstreams = [name for name in op.upstreams if name in tensors]
+    leaves = {name: tensors[name].detach().requires_grad_() for name in wrt}
+    inputs = {name: tensor for name, tensor in tensors.items() if name not in upstreams}
+    with torch.enable_grad():
+        outputs = as_tuple(kernel({**inputs, **leaves}, options=options))
+    tensor = [is_tensor(output) for output in outputs]
+    if len(outputs) != len(upstreams) or not all(tensor):
+        kinds = ", ".join(type(output).__name__ for output in outputs)
+        raise TypeError(f"the forward returned {kinds}; expected tensors: {len(upstreams)}")
+    tracked = [(output, tensors[name]) for output, name in zip(outputs, upstreams, strict=True) if output.requires_grad]
+    if not tracked or (kernel.backward is None and len(tracked) < len(outputs)):
+        missing = [name for name, output in zip(upstreams, outputs, strict=True) if not output.requires_grad]
+        message = f"its output has no gradient ({', '.join(missing)})"
+        raise RuntimeError(message) if kernel.backward else NotImplementedError(message)
+    found = torch.autograd.grad(
+        [output for output, _ in tracked], list(leaves.values()), [upstream for _, upstream in tracked], allow_unused=True
+    )
+    lacking = [name for name, gradient in zip(wrt, found, strict=True) if gradient is None and name in op.optional]
+    if lacking:
+        raise NotImplementedError(f"it gives no gradient of {', '.join(lacking)}")
+    return found if len(found) > 1 else found[0]

@@ -1,0 +1,68 @@
+"""Backward of log_softmax: dx_i = g_i - p_i sum_j g_j, g the upstream gradient. Bound: docs/gradients.md, section 3.
+
+At a logit of -inf p is 0 and dx_i = g_i, or 0 from kernels that leave it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from suite.formats import Array, Format
+from suite.numerics import Numerics
+from suite.ops import Options
+from suite.ops.arithmetic import Arithmetic, Float64
+from suite.ops.log_softmax import OP as LOG_SOFTMAX
+from suite.ops.log_softmax.bound import bound as log_softmax_bound
+from suite.ops.row_backward import GradientFacts, RowBackward, allowed, stored_underflow, sum_error, underflow, upstream_rows
+from suite.ops.rows import Allowed
+from suite.ops.softmax.backward import GradientRows
+from suite.ops.softmax.bound import relative_error
+
+
+class LogSoftmaxBackward(RowBackward):
+    summary = "g_i - p_i sum_j g_j"
+
+    def problem(self, inputs: Mapping[str, Array], options: Options) -> GradientRows:
+        return GradientRows(LOG_SOFTMAX.problem(inputs, options).x, upstream=upstream_rows(LOG_SOFTMAX, inputs, options))
+
+    def facts(self, problem: GradientRows) -> GradientFacts:
+        ordinary = problem.ordinary
+        safe = replace(problem, x=np.where(ordinary[:, None], problem.x, 0.0))
+        return GradientFacts(problem.facts(), problem.upstream, self.define(Float64(), safe), ordinary)
+
+    def define(self, arithmetic: Arithmetic, problem: GradientRows) -> Any:
+        e = arithmetic.shifted_exp(problem.x)
+        g = arithmetic.lift(problem.upstream)
+        return g - e / arithmetic.row_sum(e) * arithmetic.row_sum(g)
+
+    @np.errstate(over="ignore", invalid="ignore", under="ignore")
+    def bound(self, facts: GradientFacts, numerics: Numerics, target: Format) -> Allowed:
+        """p_i (tau_i |G| + the error of G + 2 u |G|) + 4 u |g_i|, G = sum_j g_j; p_i from the exponentials, or from the result,
+        kept in the format of the arithmetic: a rounding of the result to 16 bits costs |log p_i| of those, and is refused.
+        """
+        rows, g = facts.rows, facts.upstream
+        u, lost = numerics.arithmetic(target).unit_roundoff, underflow(numerics, target)
+        of_result = log_softmax_bound(rows, numerics, numerics.arithmetic(target)).absolute
+        from_result = np.expm1(of_result + u * (rows.finite_gap + rows.log_total + 2 * numerics.exp_ulp))
+        tau = np.maximum(relative_error(rows, numerics, target), from_result) + 2 * u
+        total = np.abs(g.sum(axis=1, keepdims=True))
+        of_total = sum_error(np.abs(g), u)
+        p = rows.probability
+        error = p * (tau * total + (1 + tau) * of_total) + lost * (total + of_total) + 4 * u * (np.abs(g) + p * total)
+        error = error + stored_underflow(rows, numerics, target)
+        error = np.where(rows.x > -np.inf, np.where(tau < 0.5, error, np.inf), 4 * u * np.abs(g))
+        found = allowed(facts, error, numerics, target)
+        assert found.flush_below is not None
+        return replace(found, flush_below=np.where(rows.x > -np.inf, found.flush_below, np.inf))
+
+
+def backward(wrt: tuple[str, ...]) -> RowBackward:
+    """The backward op. wrt: the inputs whose gradient is wanted: x."""
+    return OP
+
+
+OP = LogSoftmaxBackward(LOG_SOFTMAX)

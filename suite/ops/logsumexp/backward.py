@@ -1,0 +1,69 @@
+"""Backward of logsumexp: dx_i = g p_i, g the upstream gradient of the row. Bound: docs/gradients.md, section 4.
+
+A row of -inf, whose value is -inf, gives exactly 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suite.formats import Array, Format
+from suite.numerics import Numerics, Semantics
+from suite.ops import Options
+from suite.ops.arithmetic import Arithmetic, Float64
+from suite.ops.logsumexp import OP as LOG_SUM_EXP
+from suite.ops.row_backward import GradientFacts, RowBackward, allowed, stored_underflow, underflow, upstream_rows
+from suite.ops.rows import FINITE, Allowed
+from suite.ops.softmax.backward import GradientRows
+from suite.ops.softmax.bound import relative_error
+
+
+class LogSumExpBackward(RowBackward):
+    summary = "g p_i"
+
+    def problem(self, inputs: Mapping[str, Array], options: Options) -> GradientRows:
+        return GradientRows(LOG_SUM_EXP.problem(inputs, options).x, upstream=upstream_rows(LOG_SUM_EXP, inputs, options))
+
+    def special(self, problem: GradientRows, semantics: Semantics) -> NDArray[np.int8]:
+        empty = problem.x.max(axis=1, initial=-np.inf)[:, None] == -np.inf
+        return np.where(empty, FINITE, super().special(problem, semantics)).astype(np.int8)
+
+    def facts(self, problem: GradientRows) -> GradientFacts:
+        ordinary = problem.ordinary
+        safe = replace(problem, x=np.where(ordinary[:, None], problem.x, 0.0))
+        return GradientFacts(problem.facts(), problem.upstream, self.define(Float64(), safe), ordinary)
+
+    def define(self, arithmetic: Arithmetic, problem: GradientRows) -> Any:
+        e = arithmetic.shifted_exp(problem.x)
+        return arithmetic.lift(problem.upstream) * (e / arithmetic.row_sum(e))
+
+    @np.errstate(over="ignore", invalid="ignore", under="ignore")
+    def bound(self, facts: GradientFacts, numerics: Numerics, target: Format) -> Allowed:
+        """|g| p_i (tau_i + 2 u): p_i from the exponentials, or as exp(x_i - lse) with lse in the format of the arithmetic,
+        which costs |lse| u; in 16 bits it costs |lse| roundings of those, and is refused.
+        """
+        rows, g = facts.rows, np.abs(facts.upstream)
+        u, lost = numerics.arithmetic(target).unit_roundoff, underflow(numerics, target)
+        tau = relative_error(rows, recomputing(numerics), target) + 2 * u
+        error = g * (rows.probability * tau + lost)
+        error = error + stored_underflow(rows, numerics, target)
+        error = np.where(rows.x > -np.inf, np.where(tau < 0.5, error, np.inf), 0.0)
+        return allowed(facts, error, numerics, target)
+
+
+def recomputing(numerics: Numerics) -> Numerics:
+    """These numerics of a kernel that recomputes its weights as exp(x - lse) in the backward."""
+    return replace(numerics, shift="lse") if numerics.shift in ("row_max", "folded") else numerics
+
+
+def backward(wrt: tuple[str, ...]) -> RowBackward:
+    """The backward op. wrt: the inputs whose gradient is wanted: x."""
+    return OP
+
+
+OP = LogSumExpBackward(LOG_SUM_EXP)

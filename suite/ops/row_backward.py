@@ -1,0 +1,159 @@
+"""Backward of the row-wise ops: from logits and the upstream gradient of the output to the gradient of the logits.
+
+A backward op is an op like any other: its inputs are those of its forward op and `upstream`, its output is the gradient of the
+logits. What its bound admits is in docs/gradients.md: arithmetic in float32 for tensors of 16 bits, and saved tensors in the
+tensors' own format where that costs a relative rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suite.formats import Array, Format
+from suite.numerics import Numerics, Semantics
+from suite.ops import UPSTREAM, Op, Options, Shapes, as_rows
+from suite.ops.rows import ANYTHING, FINITE, Allowed, RowFacts
+
+
+@dataclass(frozen=True, eq=False)
+class GradientFacts:
+    """The facts of the logits, and the upstream gradient, [rows, n] or [rows, 1]; exact: the gradient in float64 [rows, n].
+
+    ordinary: [rows], whether the row has a value to compute; where not, its gradient is exactly 0, or anything.
+    """
+
+    rows: RowFacts
+    upstream: Array
+    exact: Array
+    ordinary: NDArray[np.bool_]
+
+    @property
+    def x(self) -> Array:
+        return self.rows.x
+
+
+class RowBackward(Op):
+    """Backward of an op of rows. forward: that op."""
+
+    keeps_length = False
+    lower_limit = float("-inf")
+
+    def __init__(self, forward: Op) -> None:
+        self.forward = forward
+        self.name = f"{forward.name} backward"  # type: ignore[misc]
+        self.arguments = (*forward.arguments, UPSTREAM)  # type: ignore[misc]
+        self.options = forward.options  # type: ignore[misc]
+
+    def check_options(self, options: Options, shapes: Shapes) -> dict[str, Any]:
+        options = self.forward.check_options(options, shapes)
+        expected = self.forward.output_shape(shapes, options)
+        if shapes[UPSTREAM] != expected:
+            raise ValueError(f"upstream has shape {list(shapes[UPSTREAM])}; expected the output's, {list(expected)}")
+        return options
+
+    def axis(self, options: Options, shape: tuple[int, ...]) -> int:
+        return self.forward.axis(options, shape)
+
+    def special(self, problem: Any, semantics: Semantics) -> NDArray[np.int8]:
+        """A row whose value is NaN, or infinite, has no gradient to judge."""
+        largest = problem.x.max(axis=1, initial=-np.inf)[:, None]
+        codes = np.where(np.isfinite(largest), FINITE, ANYTHING)
+        return np.broadcast_to(codes, problem.shown.shape).astype(np.int8)
+
+    def exponents(self, facts: Any) -> RowFacts:
+        """Of twice the logits: the way back has exponentials over the square of their sum."""
+        rows: RowFacts = facts.rows
+        with np.errstate(over="ignore"):
+            doubled = np.clip(2 * rows.x, -np.finfo(np.float64).max, np.finfo(np.float64).max)
+        return RowFacts.of(np.where(rows.x > -np.inf, doubled, -np.inf), temperature=rows.temperature, hidden=rows.hidden)
+
+    def output_shape(self, shapes: Shapes, options: Options) -> tuple[int, ...]:
+        return shapes[self.arguments[0]]
+
+    def output_rows(self, output: NDArray[Any], problem: Any, options: Options) -> NDArray[Any]:
+        return as_rows(output, self.axis(options, output.shape))
+
+    def output_index(self, row: int, column: int, problem: Any, shapes: Shapes, options: Options) -> tuple[int, ...]:
+        shape = shapes[self.arguments[0]]
+        dim = self.axis(options, shape)
+        others = shape[:dim] + shape[dim + 1 :]
+        index = tuple(int(i) for i in np.unravel_index(row, others)) if others else ()
+        return (*index[:dim], column, *index[dim:])
+
+
+def upstream_rows(forward: Op, inputs: Mapping[str, Array], options: Options) -> Array:
+    """The upstream gradient as the rows that the forward op's output has, [rows, n] or [rows, 1]."""
+    return np.asarray(forward.output_rows(np.asarray(inputs[UPSTREAM]), None, options))
+
+
+def saved_roundoff(numerics: Numerics, target: Format) -> float:
+    """u of tensors that are saved for the backward in the tensors' own format, 0 where that is the arithmetic's; of all that is
+    stored, where a kernel declares it: some four tensors then.
+    """
+    stored = numerics.format_of("probabilities", target)
+    if stored is not None:
+        return 4 * stored.unit_roundoff
+    return target.unit_roundoff if target.bits < numerics.arithmetic(target).bits else 0.0
+
+
+def underflow(numerics: Numerics, target: Format) -> float:
+    """What a probability may lose by underflow: to 0 below the normal numbers of the arithmetic (twice, as torch's vectorised
+    exp on CPU ends just above them), and to a subnormal or 0 where it is saved in the tensors' own format.
+    """
+    arithmetic = numerics.arithmetic(target)
+    saved = target.smallest_subnormal if target.bits < arithmetic.bits else 0.0
+    return 2 * arithmetic.smallest_normal + saved
+
+
+def stored_underflow(facts: RowFacts, numerics: Numerics, target: Format) -> Array:
+    """[rows, n]: what the gradient of an exponential e_i may lose by underflow where it is declared to be stored, times e_i."""
+    stored = numerics.format_of("probabilities", target)
+    if stored is None:
+        return np.zeros(facts.x.shape)
+    unshifted = numerics.shift == "none"
+    e = np.exp(np.where(facts.x > -np.inf, facts.x, -np.inf) / facts.temperature) if unshifted else facts.exponential
+    return np.asarray((3 + facts.x.shape[1]) * stored.smallest_subnormal * e)
+
+
+def sum_error(terms: Array, unit_roundoff: float) -> Array:
+    """[rows, 1]: what a sum of terms of these magnitudes [rows, n] may lose in any order: each addition u times its result, and
+    no more than its smaller operand.
+    """
+    total = terms.sum(axis=1, keepdims=True)
+    lost = np.minimum(terms, unit_roundoff * total).sum(axis=1, keepdims=True)
+    return np.asarray(np.minimum(lost, unit_roundoff * np.maximum(terms.shape[1] - 1, 0) * total))
+
+
+def allowed(facts: GradientFacts, error: Array, numerics: Numerics, target: Format) -> Allowed:
+    """error [rows, n] with what every backward may add: what is left of the gradient through maxima, and a subnormal.
+
+    A maximum that is subtracted has an exact gradient of 0. Autograd computes it, where it is not detached, as a sum over the
+    entries of its tile, none of which is larger than itself: so each entry may get the errors of all that are not larger, and
+    the rounding of their sum.
+    """
+    arithmetic = numerics.arithmetic(target)
+    rows = facts.rows
+    own = np.where(rows.shown(rows.x) > -np.inf, error + arithmetic.unit_roundoff * np.abs(facts.exact), 0.0)
+    error = error + np.where(rows.shown(rows.x) > -np.inf, 2 * _not_larger(own, rows.shown(rows.x)), 0.0)
+    steps = (2 + error.shape[1]) ** 2  # a product may round to a subnormal: n rescales on the way, and n terms of a maximum
+    absolute = error * (1 + 2.0**-20) + steps * arithmetic.smallest_subnormal
+    absolute = np.where(facts.ordinary[:, None], absolute, 0.0)
+    flush_below = np.full(absolute.shape, arithmetic.smallest_normal)
+    return Allowed(np.where(np.isnan(absolute), np.inf, absolute), flush_below)
+
+
+def _not_larger(error: Array, x: Array) -> Array:
+    """[rows, n]: of each entry, the sum of the errors at entries whose logit is not larger."""
+    order = np.argsort(x, axis=1, kind="stable")
+    ordered, sums = np.take_along_axis(x, order, axis=1), np.cumsum(np.take_along_axis(error, order, axis=1), axis=1)
+    last = np.ones(x.shape, dtype=bool)  # of equal logits
+    last[:, :-1] = ordered[:, 1:] != ordered[:, :-1]
+    sums = np.minimum.accumulate(np.where(last, sums, np.inf)[:, ::-1], axis=1)[:, ::-1]
+    result = np.empty(x.shape)
+    np.put_along_axis(result, order, sums, axis=1)
+    return result
