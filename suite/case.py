@@ -61,7 +61,7 @@ class Case:
     source: str = ""
 
     def __post_init__(self) -> None:
-        for name, valid in (("layout", LAYOUTS), ("target", TARGETS), ("upstream", ("", *UPSTREAMS))):
+        for name, valid in (("layout", LAYOUTS), ("target", TARGETS), ("upstream", ("", "file", *UPSTREAMS))):
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(valid)}")
         if self.target != "indices" and self.op != "cross_entropy":

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import click
 
@@ -132,7 +132,9 @@ def selection(function: F) -> F:
     "--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Run folder. Default: runs/<time>."
 )
 @click.option(
-    "--measure/--no-measure", default=None, help="Measure each kernel for the chapters. Default: from profile standard on."
+    "--measure/--no-measure",
+    default=None,
+    help="Measure each kernel for the chapters. Default: from profile standard on; before, torch's own for those of gradients.",
 )
 @selection
 def run(
@@ -140,7 +142,11 @@ def run(
 ) -> None:
     """Runs the cases on kernels and writes records.csv, env.json and report.html."""
     folder = out or RUNS / datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    chapters = measure if measure is not None else profile in ("standard", "full")
+    chapters: Literal["none", "torch", "all"] = (
+        "all" if measure or (measure is None and profile in ("standard", "full")) else "none"
+    )
+    if measure is None and chapters == "none" and selected["direction"] != "forward":
+        chapters = "torch"
     if selected["resume"] and out is None:
         misuse("--resume goes on with the run in a folder: name it with --out")
     with _holding(folder, resume=selected["resume"]):
@@ -199,7 +205,7 @@ def check(
     required=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The inputs by name (x; logits and target; q, k, v, mask, ...) y, and lse where there is one; .npz or .safetensors.",
+    help="Inputs by name (x; logits, target; q, k, v, ...), y and lse; or upstream and dx, dq, ...; .npz or .safetensors.",
 )
 @click.option("--dim", type=int, help="The reduced dim, -1 by default; short for --option dim=DIM.")
 @click.option("--option", "settings", multiple=True, metavar="NAME=VALUE", help=OPTION_HELP)
@@ -213,17 +219,15 @@ def judge(
 
     from suite.judge import judge as judge_tensors
     from suite.records import plain
-    from suite.saved_tensors import load, pick
+    from suite.saved_tensors import load
 
     try:
         options = _parse_options(op, settings) | ({"dim": dim} if dim is not None else {})
         saved = load(tensors, dtype=dtype)
-        if op == "attention" and "lse" in saved:
+        if op == "attention" and {"lse", "upstream_lse"} & set(saved):
             options = {"return_lse": True} | options
-        inputs, y = _pick_inputs(op, saved, tensors), pick(saved, ("y", "output"), tensors)
-        several = op == "merge_states" or options.get("return_lse")
-        outputs = (y, pick(saved, ("lse",), tensors)) if several else y
-        judgement = judge_tensors(op, inputs, outputs, options=options)
+        inputs = _pick_inputs(op, saved, tensors)
+        judgement = judge_tensors(op, inputs, _pick_outputs(op, inputs, saved, options, tensors), options=options)
     except (ValueError, TypeError) as error:
         misuse(str(error))
     click.echo(judgement.message)
@@ -457,11 +461,20 @@ def doctor(kernels: tuple[str, ...], op: str, dtypes: tuple[str, ...], device: s
     sys.exit(0 if healthy else 1)
 
 
-def _run(kernels: Sequence[str], profile: str, selected: Selection, *, out: Path | None, measure: bool = False) -> Result:
+def _run(
+    kernels: Sequence[str],
+    profile: str,
+    selected: Selection,
+    *,
+    out: Path | None,
+    measure: Literal["none", "torch", "all"] = "none",
+) -> Result:
     from suite.run import MisuseError, run_cases
 
     arguments = [f"--profile={profile}"]
-    arguments += [f"--{name}={getattr(selected, name)}" for name in ("device", "direction", "shard", "threads", "isolate", "timeout")]
+    arguments += [
+        f"--{name}={getattr(selected, name)}" for name in ("device", "direction", "shard", "threads", "isolate", "timeout")
+    ]
     arguments += [f"--memory={selected.memory}"] if selected.memory is not None else []
     arguments += ["--resume"] if selected.resume else []
     arguments += [f"--out={out}"] if out is not None else []
@@ -523,7 +536,8 @@ def _check_input(
             for name, values in inputs.items():
                 if tensors[name].is_floating_point() and not op.input_format(name, get_format(dtype)).holds(values):
                     raise ValueError(f"{input_file} has values of {name} that {dtype} cannot hold")
-        op.problem(inputs, op.resolve_options(options, {name: tuple(values.shape) for name, values in inputs.items()}))
+        judged = op.of(inputs)
+        judged.problem(inputs, judged.resolve_options(options, {name: tuple(x.shape) for name, x in inputs.items()}))
         torch.set_num_threads(selected.threads)
         oracle, environment = Oracle(default_folder()), probe(device)
         hosts = closing.enter_context(
@@ -540,6 +554,7 @@ def _check_input(
                 options=options,
                 tensors=_sizes_of(inputs) if op.name == "attention" else {},
                 target="probabilities" if "target" in tensors and tensors["target"].is_floating_point() else "indices",
+                upstream="file" if "upstream" in tensors else "",
                 why=f"the tensors of {input_file.name}",
             )
             for specification in kernels:
@@ -577,13 +592,31 @@ def _sizes_of(inputs: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _pick_inputs(op: str, saved: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The op's inputs among the tensors of a file: those of its arguments, where the first may be called input too."""
+    """The op's inputs among the tensors of a file: those of its arguments, where the first may be called input too; and the
+    gradients of its outputs, where they are there.
+    """
     from suite.ops import get_op
     from suite.saved_tensors import pick
 
     first, *others = get_op(op).arguments
-    further = {name: saved[name] for name in get_op(op).optional if name in saved}
+    further = {name: saved[name] for name in (*get_op(op).optional, *get_op(op).upstreams) if name in saved}
     return {first: pick(saved, (first, "input"), path)} | {name: pick(saved, (name,), path) for name in others} | further
+
+
+def _pick_outputs(op: str, inputs: Mapping[str, Any], saved: Mapping[str, Any], options: Mapping[str, Any], path: Path) -> Any:
+    """What a kernel made of these inputs, among the tensors of a file: y, and lse where the op has one; of a backward the
+    gradients of its inputs: dx, or dlogits, or dq, dk, dv, ...
+    """
+    from suite.ops import UPSTREAM, get_op
+    from suite.saved_tensors import pick
+
+    if UPSTREAM in inputs:
+        wrt = get_op(op).wanted(inputs)
+        found = tuple(pick(saved, (f"d{name}",), path) for name in wrt)
+        return found if len(found) > 1 else found[0]
+    y = pick(saved, ("y", "output"), path)
+    several = op == "merge_states" or options.get("return_lse")
+    return (y, pick(saved, ("lse",), path)) if several else y
 
 
 def _parse_options(op: str, settings: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import pytest
 from _pytest.terminal import TerminalReporter
@@ -56,10 +56,11 @@ class Result:
         return 0 if self.empty_shard or any(r.status != "unsupported" for r in self.records) else 3
 
 
-def run_cases(arguments: Sequence[str], *, measure: bool = False) -> Result:
+def run_cases(arguments: Sequence[str], *, measure: Literal["none", "torch", "all"] = "none") -> Result:
     """Runs pytest on all cases with these options of the plugin. Raises MisuseError for options that make no sense.
 
-    measure: then also measures each kernel for the report's chapters, into the run folder.
+    measure: then also measures each kernel for the report's chapters, into the run folder; "torch": those of gradients alone,
+    of torch's own kernels.
     """
     watcher = _Watcher(sys.stderr)
     command = [
@@ -93,9 +94,9 @@ def run_cases(arguments: Sequence[str], *, measure: bool = False) -> Result:
         return Result(
             records=(), environment={}, interrupted=watcher.interrupted, errors=tuple(watcher.errors), stopped=watcher.stopped
         )
-    if measure and not watcher.interrupted and not watcher.stopped:
+    if measure != "none" and not watcher.interrupted and not watcher.stopped:
         try:
-            _measure(session, watcher.environment["env_id"], sys.stderr)
+            _measure(session, watcher.environment["env_id"], sys.stderr, torch_only=measure == "torch")
         except KeyboardInterrupt:
             watcher.interrupted = True
         except StoreError as error:
@@ -138,23 +139,29 @@ def stale_in(records: Sequence[Record], configuration: Configuration) -> tuple[s
     return tuple(stale(entries, records, existing, narrowed=bool(patterns)))
 
 
-def _measure(session: plugin.Session, env_id: str, stream: TextIO) -> None:
-    """Appends the measurements of every kernel and dtype of the session to its run folder, but those that are there.
+TORCH = {"softmax": "fused", "cross_entropy": "fused", "attention": "sdpa_math"}
+"""Op -> torch's own kernel, whose gradients are measured where nobody asked."""
 
-    A shard takes its share of the kernels.
+
+def _measure(session: plugin.Session, env_id: str, stream: TextIO, *, torch_only: bool) -> None:
+    """Appends the measurements of every kernel and dtype of the session to its run folder, but those that are there; of the
+    backward also those of depth, which are no kernel's.
+
+    A shard takes its share of the kernels. torch_only: chapters of gradients of torch's own kernels; depth from quick on.
     """
-    from suite.measure import CHAPTERS, OPS, measure_kernel
+    from suite.measure import chapters_of, depth, measure_kernel
 
     assert session.store is not None
     there = set(read_measurements(session.store.folder, []))
+    directions = ("backward",) if torch_only else session.directions
     pairs = [
         (kernel, dtype)
         for op in session.ops
-        if op in OPS
         for kernel in session.kernels[op]
         for dtype in session.dtypes
         if in_shard(f"{op} {kernel.id} {dtype}", session.shard)
-        and any((chapter, op, kernel.id, dtype, session.device) not in there for chapter in CHAPTERS)
+        and not (torch_only and kernel.id != TORCH.get(op))
+        and any((chapter, op, kernel.id, dtype, session.device) not in there for chapter in chapters_of(op, directions))
     ]
     shown = time.monotonic()
     with contextlib.closing(session.store) as store, session.hosts:
@@ -162,9 +169,16 @@ def _measure(session: plugin.Session, env_id: str, stream: TextIO) -> None:
             if time.monotonic() - shown > LINE_SECONDS:
                 shown = time.monotonic()
                 print(f"measuring {number} of {len(pairs)}: {kernel.op} {kernel.id} {dtype}", file=stream, flush=True)
-            for measurement in measure_kernel(kernel, dtype, device=session.device, host=session.hosts.of(kernel)):
+            for measurement in measure_kernel(
+                kernel, dtype, device=session.device, host=session.hosts.of(kernel), directions=directions
+            ):
                 if (measurement.kind, kernel.op, kernel.id, dtype, session.device) not in there:
                     store.append_measurement(replace(measurement, env_id=env_id))
+        deep = "backward" in directions and in_shard("depth", session.shard) and not (torch_only and session.profile == "smoke")
+        if deep and "depth" not in {key[0] for key in there}:
+            print("measuring gradients through depth", file=stream, flush=True)
+            for measurement in depth.measure(dtypes=session.dtypes):
+                store.append_measurement(replace(measurement, env_id=env_id))
 
 
 class _Watcher:

@@ -19,7 +19,7 @@ LAYERS = (
     ("formats", "floating_point", "isolation", "regular_files", "schema", "timing", "version"),
     ("records", "strict_json"),
     ("numerics", "environment", "tensors", "saved_tensors", "inputs", "store", "known_failures", "configuration"),
-    ("ops",),
+    ("ops", "modules"),
     ("kernels", "oracle"),
     ("judge", "ops/*/kernels"),
     ("laws", "suite"),

@@ -24,7 +24,7 @@ KERNELS = own_kernels("attention")
 MERGES = own_kernels("merge_states")
 READABLE = (
     "naive", "shifted", "chunked", "online", "online_block_16", "online_base_two", "online_threshold", "split_kv",
-    "cached_decoding",
+    "cached_decoding", "recompute", "recompute_block_16",
 )  # fmt: skip
 EAGER = (*READABLE, "sdpa_math", "sdpa_flash", "flex", "multihead_attention", "multihead_attention_weights")
 TRITON = "triton_flash_interpreter"

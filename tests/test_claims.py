@@ -41,6 +41,9 @@ EVERYWHERE = {
     "sqrt-rule-equal-float16": "differs",
     "sqrt-rule-normal-float32": "reproduced",
     "softmax-lipschitz-half": "reproduced",
+    "rank-collapse-cubic": "reproduced",
+    "rank-collapse-skip": "reproduced",
+    "rank-collapse-query-gradients": "reproduced",
     "bfloat16-addition-example": "reproduced",
     "executorch-20090": "reproduced",
 }

@@ -45,7 +45,7 @@ def test_every_chapter_measures_a_kernel_of_its_ops(op, dtype):
 
 
 def test_an_op_that_the_chapters_do_not_know_is_not_measured():
-    assert list(measure_kernel(own_kernels("cross_entropy")["shifted"], "float32")) == []
+    assert list(measure_kernel(own_kernels("merge_states")["merge"], "float32")) == []
 
 
 def test_chapters_are_modules_with_a_measure_function():
@@ -255,7 +255,7 @@ def test_a_measured_run_stores_every_chapter_of_every_kernel_and_shows_them(meas
     out = measured
     found = read_run(out)
     assert {(m.kind, m.kernel, m.dtype) for m in found.measurements} == {
-        (kind, f"{mine}:{name}", "float32") for kind in CHAPTERS for name in ("good", "overflows")
+        (kind, f"{mine}:{name}", "float32") for kind in ("exponential", "thresholds") for name in ("good", "overflows")
     }
     assert {m.env_id for m in found.measurements} == {found.environment["env_id"]}
     assert all(m.suite_version for m in found.measurements)
@@ -289,12 +289,16 @@ def test_a_report_is_written_from_measurements_with_a_torn_last_line(measured, t
 @pytest.mark.parametrize(
     ("arguments", "measured"),
     [
-        ([], False),
-        (["--profile=quick"], False),
-        (["--profile=standard"], True),
-        (["--profile=standard", "--no-measure"], False),
-        (["--measure"], True),
-        (["--no-measure"], False),
+        ([], "none"),
+        (["--profile=quick"], "none"),
+        (["--profile=standard"], "all"),
+        (["--profile=standard", "--no-measure"], "none"),
+        (["--measure"], "all"),
+        (["--no-measure"], "none"),
+        (["--direction=backward"], "torch"),
+        (["--direction=both", "--profile=quick"], "torch"),
+        (["--direction=both", "--profile=standard"], "all"),
+        (["--direction=backward", "--no-measure"], "none"),
     ],
 )
 def test_measuring_is_the_default_from_standard_on(arguments, measured, tmp_path, monkeypatch):
@@ -312,13 +316,14 @@ def test_measuring_is_the_default_from_standard_on(arguments, measured, tmp_path
 def test_measurements_of_ops_without_chapters_are_none_and_other_ops_and_dtypes_each_have_theirs(tmp_path, monkeypatch):
     asked = []
 
-    def remembering(kernel, dtype, *, device, host):
+    def remembering(kernel, dtype, *, device, host, directions):
+        assert directions == ("forward",)
         asked.append((kernel.op, kernel.id, dtype, device))
         return iter(())
 
     monkeypatch.setattr(suite.measure, "measure_kernel", remembering)
     arguments = ["--kernel=shifted", "--dtype=float32", "--dtype=float16", "--case=softmax/normal/*", f"--out={tmp_path}"]
-    run_cases([*arguments, "--op=softmax", "--op=logsumexp", "--op=cross_entropy"], measure=True)
+    run_cases([*arguments, "--op=softmax", "--op=logsumexp", "--op=cross_entropy"], measure="all")
     assert asked == [(op, "shifted", dtype, "cpu") for op in ("softmax", "logsumexp") for dtype in ("float32", "float16")]
 
 

@@ -91,11 +91,37 @@ def test_more_dims(evaluate):
 @case(
     "cross_entropy",
     family="normal_small",
-    shapes={"quick": [(70000, 3)]},
+    shapes={"quick": [(80000, 3)]},
     dtypes=("float16", "bfloat16"),
     upstream=("ones",),
     source="more rows than float16 can count; docs/gradients.md, section 5",
 )
 def test_many_rows(evaluate):
-    """The mean over 70,000 rows divides by 70,000, which float16 cannot hold: its gradient is small, and not 0."""
+    """The mean over some 70,000 rows (others are ignored) divides by a number float16 cannot hold: its gradient is small, and not 0."""
+    evaluate()
+
+
+@case(
+    "cross_entropy",
+    family="offset",
+    shapes={"quick": [(8, 65)]},
+    options={"reduction": "none"},
+    upstream=("normal",),
+    source="pymc-devs/pymc-extras#720: a backward without the shift of its forward",
+)
+def test_offset(evaluate):
+    """A common offset of the logits changes no gradient."""
+    evaluate()
+
+
+@case(
+    "cross_entropy",
+    family="normal",
+    shapes={"quick": [(16, 33)]},
+    options=({"ignore_index": 3}, {"ignore_index": 3, "reduction": "none"}),
+    upstream=("normal",),
+    source=SOURCE,
+)
+def test_ignore_index(evaluate):
+    """The rows that are ignored are those of the index that is given."""
     evaluate()

@@ -25,6 +25,8 @@ MODULES = (
     "thresholds",
     "summation",
     "nair",
+    "dong",
+    "noci",
     "qiu_yao",
     "issues",
 )

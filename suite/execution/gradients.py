@@ -10,7 +10,6 @@ import torch
 from suite.judge import as_tuple
 from suite.kernels import Kernel
 from suite.ops import get_op
-from suite.tensors import is_tensor
 
 
 def gradients(kernel: Kernel, tensors: Mapping[str, torch.Tensor], options: Mapping[str, Any]) -> Any:
@@ -21,14 +20,13 @@ def gradients(kernel: Kernel, tensors: Mapping[str, torch.Tensor], options: Mapp
     whatever the kernel raises.
     """
     op = get_op(kernel.op)
-    wrt = [name for name in op.differentiable if name in tensors and tensors[name].is_floating_point()]
+    wrt = op.wanted(tensors)
     upstreams = [name for name in op.upstreams if name in tensors]
     leaves = {name: tensors[name].detach().requires_grad_() for name in wrt}
     inputs = {name: tensor for name, tensor in tensors.items() if name not in upstreams}
     with torch.enable_grad():
         outputs = as_tuple(kernel({**inputs, **leaves}, options=options))
-    tensor = [is_tensor(output) for output in outputs]
-    if len(outputs) != len(upstreams) or not all(tensor):
+    if len(outputs) != len(upstreams) or any(not isinstance(output, torch.Tensor) for output in outputs):
         kinds = ", ".join(type(output).__name__ for output in outputs)
         raise TypeError(f"the forward returned {kinds}; expected tensors: {len(upstreams)}")
     tracked = [(output, tensors[name]) for output, name in zip(outputs, upstreams, strict=True) if output.requires_grad]
@@ -36,7 +34,7 @@ def gradients(kernel: Kernel, tensors: Mapping[str, torch.Tensor], options: Mapp
         missing = [name for name, output in zip(upstreams, outputs, strict=True) if not output.requires_grad]
         message = f"its output has no gradient ({', '.join(missing)})"
         raise RuntimeError(message) if kernel.backward else NotImplementedError(message)
-    found = torch.autograd.grad(
+    found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
         [output for output, _ in tracked], list(leaves.values()), [upstream for _, upstream in tracked], allow_unused=True
     )
     lacking = [name for name, gradient in zip(wrt, found, strict=True) if gradient is None and name in op.optional]

@@ -68,9 +68,12 @@ class Op(ABC):
         """This op; or its backward, where the gradient of an output is among the tensors of a call."""
         if UPSTREAM not in tensors:
             return self
-        wrt = tuple(name for name in self.differentiable if name in tensors and "bool" not in str(tensors[name].dtype))
-        backward: Op = importlib.import_module(f"suite.ops.{self.name}.backward").backward(wrt)
+        backward: Op = importlib.import_module(f"suite.ops.{self.name}.backward").backward(self.wanted(tensors))
         return backward
+
+    def wanted(self, tensors: Mapping[str, Any]) -> tuple[str, ...]:
+        """The names of the tensors whose gradients its backward gives, in order: the floating ones that have one."""
+        return tuple(name for name in self.differentiable if name in tensors and "bool" not in str(tensors[name].dtype))
 
     @abstractmethod
     def check_options(self, options: Options, shapes: Shapes) -> dict[str, Any]:

@@ -66,10 +66,14 @@ class RowBackward(Op):
         return np.broadcast_to(codes, problem.shown.shape).astype(np.int8)
 
     def exponents(self, facts: Any) -> RowFacts:
-        """Of twice the logits: the way back has exponentials over the square of their sum."""
+        """Of twice the logits and the logarithm of the upstream: the way back has products of it with exponentials over the
+        square of their sum.
+        """
         rows: RowFacts = facts.rows
+        largest = np.finfo(np.float64).max
         with np.errstate(over="ignore"):
-            doubled = np.clip(2 * rows.x, -np.finfo(np.float64).max, np.finfo(np.float64).max)
+            upstream = np.minimum(np.abs(facts.upstream).sum(axis=1, keepdims=True), largest)
+            doubled = np.clip(2 * rows.x + np.log(np.maximum(upstream, 1.0)), -largest, largest)
         return RowFacts.of(np.where(rows.x > -np.inf, doubled, -np.inf), temperature=rows.temperature, hidden=rows.hidden)
 
     def output_shape(self, shapes: Shapes, options: Options) -> tuple[int, ...]:

@@ -6,13 +6,14 @@ The shapes are those that suite/measure/exponential.py and thresholds.py documen
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
 from suite import schema
 from suite.formats import DTYPES
 from suite.records import Measurement
+from suite.report import depth, vanishing
 from suite.report.thresholds import LABELS, LARGEST_DRAWN
 
 TEXT = {"type": "string"}
@@ -80,16 +81,25 @@ LIBM = _object(exp_ulp=NUMBER, log_ulp=NUMBER, points=COUNT, against=TEXT)
 
 def sound(measurements: Sequence[Measurement]) -> tuple[list[Measurement], list[str]]:
     """The measurements that a chapter can show, and a sentence for each chapter about those that are left out."""
-    shapes = {"exponential": EXPONENTIAL, "thresholds": THRESHOLDS}
-    kept, left_out = [], dict.fromkeys(shapes, 0)
+    checks: dict[str, Callable[[Measurement], bool]] = {
+        "exponential": lambda m: _is_sound(m, EXPONENTIAL),
+        "thresholds": lambda m: _is_sound(m, THRESHOLDS),
+        "vanishing": vanishing.is_sound,
+        "depth": depth.is_sound,
+    }
+    kept, left_out = [], dict.fromkeys(checks, 0)
     for m in measurements:
-        if m.kind not in shapes:
+        if m.kind not in checks:
             continue
-        if m.op in LABELS and m.dtype in DTYPES and schema.conforms(m.data, shapes[m.kind]) and _consistent(m.data):
+        if checks[m.kind](m):
             kept.append(m)
         else:
             left_out[m.kind] += 1
     return kept, [f"{count:,} measurements of kind {kind} are of no known shape." for kind, count in left_out.items() if count]
+
+
+def _is_sound(m: Measurement, shape: schema.Schema) -> bool:
+    return m.op in LABELS and m.dtype in DTYPES and schema.conforms(m.data, shape) and _consistent(m.data)
 
 
 def _consistent(data: dict[str, Any]) -> bool:

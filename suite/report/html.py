@@ -10,6 +10,8 @@ from suite.records import SUMMARY_CLASSES, Record, summary_class
 from suite.report.answers import answers
 from suite.report.attention import attention_context, where
 from suite.report.chapters import LIBM, sound
+from suite.report.depth import depth_context
+from suite.report.gradients import gradient_context, labelled
 from suite.report.presentable import bounded, fit, presentable
 from suite.report.profile import COLUMNS, profile_context
 from suite.report.summaries import (
@@ -24,6 +26,7 @@ from suite.report.summaries import (
     worst_cases,
 )
 from suite.report.thresholds import threshold_context
+from suite.report.vanishing import vanishing_context
 from suite.schema import conforms
 from suite.store import Run
 
@@ -43,7 +46,7 @@ def render(runs: Sequence[Run], *, show_paths: bool = False, incomplete: Sequenc
     )
     environment.filters.update(times=times, first_line=first_line, where=where)
     runs = [presentable(run, show_paths=show_paths) for run in runs]
-    every = [record for run in runs for record in run.records]
+    every = labelled([record for run in runs for record in run.records])
     measurements, notes = sound([measurement for run in runs for measurement in run.measurements])
     sentence, record = verdict(every)
     tabled, records, left_out = bounded(every)
@@ -64,6 +67,7 @@ def render(runs: Sequence[Run], *, show_paths: bool = False, incomplete: Sequenc
         counts=counts(every),
         kernels=_kernels(tabled),
         attention=attention_context(tabled),
+        **gradient_context(tabled),
         matrices=_matrices(records),
         cases=worst_cases(records),
         known=known_reasons(records),
@@ -78,6 +82,8 @@ def render(runs: Sequence[Run], *, show_paths: bool = False, incomplete: Sequenc
         profiles=profile_context(measurements),
         profile_columns=COLUMNS,
         **threshold_context(measurements),
+        **vanishing_context(measurements),
+        **depth_context(measurements),
     )
 
 
@@ -136,7 +142,7 @@ def _kernels(records: Sequence[Record]) -> list[dict[str, Any]]:
     return rows
 
 
-_LAWS = ("repeat", "replay", "permutation", "shift", "batch", "neighbour", "written", "canaries")
+_LAWS = ("repeat", "replay", "permutation", "shift", "batch", "neighbour", "written", "canaries", "doubled")
 
 
 def _same_bits(records: Sequence[Record]) -> list[tuple[str, list[str]]]:

@@ -10,12 +10,14 @@ from rich.table import Table
 
 from suite.records import PASSING, SUMMARY_CLASSES, Record, summary_class
 from suite.report.attention_terminal import print_attention
+from suite.report.gradients import labelled
 from suite.report.summaries import how_bad, times, verdict, worst, worst_cases
 from suite.report.visible import NAME, visible
 
 
 def print_summary(records: Sequence[Record], *, verbose: bool, interrupted: bool) -> None:
     """Prints the table of kernels; verbose splits it by dtype and shows every kind of failure, otherwise only the worst."""
+    records = labelled(records)
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 140

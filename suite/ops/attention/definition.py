@@ -134,10 +134,7 @@ def define(arithmetic: Arithmetic, problem: Queries) -> Any:
 
 def weights(arithmetic: Arithmetic, problem: Queries, key: Array) -> tuple[Any, Any, Any]:
     """exp(s_j - m) [rows, S], their sum with the sink's [rows, 1], and m [rows, 1], for queries that see these keys [S, E]."""
-    finite = np.where(np.asarray(problem.visible.any(axis=0))[:, None], key, 0.0)  # a key that nobody sees may hold anything
-    scores = arithmetic.lift(np.array([[problem.scale]])) * arithmetic.matmul(
-        arithmetic.lift(problem.query), arithmetic.lift(finite).T
-    )
+    scores = products(arithmetic, problem, key)
     if problem.softcap is not None:
         softcap = arithmetic.lift(np.array([[problem.softcap]]))
         scores = softcap * arithmetic.tanh(scores / softcap)
@@ -153,6 +150,14 @@ def weights(arithmetic: Arithmetic, problem: Queries, key: Array) -> tuple[Any, 
         finite = arithmetic.lift(np.where(sink > -np.inf, sink, 0.0))
         total = total + arithmetic.masked_exp(finite - maximum, sink > -np.inf)
     return weight, total, maximum
+
+
+def products(arithmetic: Arithmetic, problem: Queries, key: Array) -> Any:
+    """scale q.k [rows, S], for queries that see these keys [S, E]; a key that nobody sees may hold anything: it counts as 0."""
+    finite = np.where(np.asarray(problem.visible.any(axis=0))[:, None], key, 0.0)
+    return arithmetic.lift(np.array([[problem.scale]])) * arithmetic.matmul(
+        arithmetic.lift(problem.query), arithmetic.lift(finite).T
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,10 +52,7 @@ def of_states(formula: Callable[[State, State], State]) -> Callable[..., State]:
             if not tensor.is_floating_point():
                 raise ValueError(f"{name} has dtype {tensor.dtype}; expected a floating one")
         wide = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors.values()) else torch.float32
-        a, b = (
-            (o.to(wide).masked_fill(lse[..., None] == -torch.inf, 0.0), lse.to(wide)[..., None])
-            for o, lse in ((o_a, lse_a), (o_b, lse_b))
-        )
+        a, b = (_seen(o.to(wide), lse.to(wide)[..., None]) for o, lse in ((o_a, lse_a), (o_b, lse_b)))
         o, lse = formula(a, b)
         return o.to(o_a.dtype), lse.squeeze(-1).to(lse_a.dtype)
 
@@ -63,3 +60,9 @@ def of_states(formula: Callable[[State, State], State]) -> Callable[..., State]:
     functools.update_wrapper(merge_states, formula)
     merge_states.__signature__ = signature  # type: ignore[attr-defined]  # of the kernel, not of the formula
     return merge_states
+
+
+def _seen(o: torch.Tensor, lse: torch.Tensor) -> State:
+    """The state with o = 0 where lse = -inf, and no gradient there: exactly 0, where -inf - -inf would have it NaN."""
+    nothing = lse == -torch.inf
+    return o.masked_fill(nothing, 0.0), lse.masked_fill(nothing, -torch.inf)

@@ -37,8 +37,7 @@ def multihead(
         full = seen.expand(batches, heads, length, keys).reshape(batches * heads, length, keys)
         attn_mask = ~full if full.dtype == torch.bool else full  # True is hidden there
     tokens = (x.transpose(1, 2).reshape(batches, x.shape[2], heads * size) for x in (q, k, v))
-    with torch.no_grad():
-        output: torch.Tensor = module(*tokens, attn_mask=attn_mask, need_weights=need_weights)[0]
+    output: torch.Tensor = module(*tokens, attn_mask=attn_mask, need_weights=need_weights)[0]
     return output.view(batches, length, heads, size).transpose(1, 2)
 
 
@@ -51,4 +50,4 @@ def _module(heads: int, size: int, like: torch.Tensor) -> torch.nn.MultiheadAtte
     with torch.no_grad():
         module.in_proj_weight.copy_(identity.repeat(3, 1))
         module.out_proj.weight.copy_(identity)
-    return module.eval()
+    return module.eval().requires_grad_(False)

@@ -53,7 +53,7 @@ class Scores:
 
     def exponents(self) -> torch.Tensor:
         """s [B, H, L, S]."""
-        s = self.scale * (self.q @ self.k.mT)
+        s = self.scale * _product(self.q, self.k)
         if self.softcap is not None:
             s = self.softcap * torch.tanh(s / self.softcap)
         if self.slopes is not None:
@@ -82,6 +82,15 @@ class Scores:
         """(m, d, o) before any key: maximum, sum, output without its normaliser. A sink is a logit without a value."""
         m = self.column(-torch.inf) if self.sink is None else self.column(0.0) + self.sink
         return m, torch.where(m == -torch.inf, 0.0, 1.0).to(m.dtype), self.q.new_zeros((*m.shape[:3], self.v.shape[3]))
+
+
+def _product(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    """q k^T, with no gradient where it is not finite: where nobody sees that, 0 times a k of NaN would be NaN in all of q's."""
+    product = q @ k.mT
+    if not product.requires_grad or product.isfinite().all():
+        return product
+    q, k = (torch.where(x.isfinite(), x, 0.0) for x in (q, k))
+    return torch.where(product.isfinite(), q @ k.mT, product.detach())
 
 
 def normalised(o: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
@@ -115,7 +124,7 @@ def of_scores(formula: Callable[[Scores], Result]) -> Callable[..., Any]:
         options: dict[str, Any] = {"causal": causal, "scale": scale, "softcap": softcap, "window": window}
         further: dict[str, Any] = {"mask": mask, "alibi_slopes": alibi_slopes, "sink": sink, "kv_lengths": kv_lengths}
         check(q, k, v, **options, **further, enable_gqa=enable_gqa)
-        scores = _scores(q, k, v, **options, **further)
+        scores = scores_of(q, k, v, **options, **further)
         finite = scores.v.isfinite()
         output, lse = formula(replace(scores, v=torch.where(finite, scores.v, 0.0)))
         if not finite.all():
@@ -139,7 +148,7 @@ def _not_finite(scores: Scores) -> torch.Tensor:
     return total
 
 
-def _scores(
+def scores_of(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -153,6 +162,7 @@ def _scores(
     sink: torch.Tensor | None,
     kv_lengths: torch.Tensor | None,
 ) -> Scores:
+    """The scores of a checked call, k and v repeated for every head of q."""
     (batches, heads, length, head_size), keys = q.shape, k.shape[2]
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     key = torch.arange(keys, device=q.device)
@@ -176,5 +186,5 @@ def _scores(
         visible=visible,
         bias=full.to(wide) if full is not None and full.dtype != torch.bool else None,
         slopes=slopes,
-        sink=logit,
+        sink=None if logit is None else logit.masked_fill(logit == -torch.inf, -torch.inf),  # which cuts its gradient: it is 0
     )

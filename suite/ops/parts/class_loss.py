@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 
@@ -9,6 +11,12 @@ def classes_last(logits: torch.Tensor) -> torch.Tensor:
     """logits with classes in the last dim, float16 and bfloat16 as float32."""
     moved = logits if logits.ndim == 1 else logits.movedim(1, -1)
     return moved.float() if logits.dtype in (torch.float16, torch.bfloat16) else moved
+
+
+def kept_rows(logits: torch.Tensor, target: torch.Tensor, *, ignore_index: int = -100, **_: Any) -> torch.Tensor:
+    """classes_last(logits) with zeros for ignored rows, whatever they hold: 0 times their NaN would be a gradient of NaN."""
+    z = classes_last(logits)
+    return z if target.is_floating_point() else z.masked_fill((target == ignore_index).unsqueeze(-1), 0.0)
 
 
 def class_loss(

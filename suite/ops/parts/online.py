@@ -21,7 +21,7 @@ def online_normaliser(x: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Te
     m = row_max(x.narrow(dim, 0, 0), dim)
     d = torch.zeros_like(m)
     for x_j in torch.split(x, 1, dim) if x.shape[dim] else ():  # split makes one empty piece of an empty row
-        m_new = torch.maximum(m, x_j)
+        m_new = torch.maximum(m, x_j.detach())  # as in row_max
         m_safe = m_new.masked_fill(m_new == -torch.inf, 0.0)
         d = d * torch.exp(m - m_safe) + torch.exp(x_j - m_safe)
         m = m_new

@@ -31,7 +31,12 @@ def merge(pairs: Sequence[Pair]) -> Pair:
 def log_sum_exp(pair: Pair) -> torch.Tensor:
     """m + log d; a row with +inf has m = inf and a NaN in d, and is inf."""
     m, d = pair
-    return torch.where(m == torch.inf, m, m + torch.log(d))
+    return torch.where(m == torch.inf, m, m + logarithm(d))
+
+
+def logarithm(d: torch.Tensor) -> torch.Tensor:
+    """log d. The gradient at d = 0, the sum of a row of -inf, is 0: its slope there, 1 / 0, would be NaN times 0."""
+    return torch.log(d.masked_fill(d == 0, 1.0)).masked_fill(d == 0, -torch.inf)
 
 
 def finite(m: torch.Tensor) -> torch.Tensor:

@@ -104,10 +104,11 @@ def attention(
         *q_inner.stride(), *k_inner.stride(), *v_inner.stride(),
         scale=1 / math.sqrt(head_size) if scale is None else float(scale), softcap=float(softcap or 1.0),
         CAUSAL=causal is not None, SOFTCAP=softcap is not None, QUERIES=QUERIES, KEYS=KEYS,
-        SIZE=_padded(head_size), VALUE=_padded(value_size), num_warps=4, num_stages=1,
+        SIZE=padded(head_size), VALUE=padded(value_size), num_warps=4, num_stages=1,
     )  # fmt: skip
     return o.to(q.dtype), lse
 
 
-def _padded(size: int) -> int:
+def padded(size: int) -> int:
+    """The smallest size of a tile that holds `size` entries."""
     return max(SMALLEST, int(triton.next_power_of_2(size)))

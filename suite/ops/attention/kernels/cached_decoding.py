@@ -18,6 +18,7 @@ LONGEST = 4096
 
 @kernel("attention")
 @of_scores
+@torch.no_grad()  # a cache is for inference; what is written into it has no gradient
 def cached_decoding(scores: Scores) -> Result:
     length, keys = len(scores.query), len(scores.key)
     if length > LONGEST:

@@ -1,4 +1,4 @@
-"""FlashAttention's forward pass in Triton, float32 products without tf32: compiled on CUDA, interpreted by numpy on the CPU."""
+"""FlashAttention in Triton, both passes, float32 products without tf32: compiled on CUDA, interpreted by numpy on the CPU."""
 
 import torch
 
@@ -13,7 +13,7 @@ def triton_flash(
     causal: str | None = None, scale: float | None = None, softcap: float | None = None, enable_gqa: bool = False,
     return_lse: bool = False,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    from suite.ops.parts.triton_attention import attention
+    from suite.ops.parts.triton_attention_backward import attention
 
     o, lse = attention(q, k, v, causal=causal, scale=scale, softcap=softcap, enable_gqa=enable_gqa)
     return (o, lse) if return_lse else o
@@ -25,7 +25,7 @@ def triton_flash_interpreter(
     causal: str | None = None, scale: float | None = None, softcap: float | None = None, enable_gqa: bool = False,
     return_lse: bool = False,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    from suite.ops.parts.triton_attention import attention
+    from suite.ops.parts.triton_attention_backward import attention
 
     o, lse = attention(q, k, v, causal=causal, scale=scale, softcap=softcap, enable_gqa=enable_gqa)
     return (o, lse) if return_lse else o

@@ -6,12 +6,12 @@ import torch
 
 from suite.kernels import kernel
 from suite.numerics import Numerics
-from suite.ops.parts.class_loss import class_loss, classes_last
+from suite.ops.parts.class_loss import class_loss, kept_rows
 
 
 @kernel("cross_entropy", numerics=Numerics(shift="lse"))
 def lse_subtract(logits: torch.Tensor, target: torch.Tensor, **options: Any) -> torch.Tensor:
-    z = classes_last(logits)
-    m = z.amax(-1, keepdim=True)
+    z = kept_rows(logits, target, **options)
+    m = z.detach().amax(-1, keepdim=True)
     lse = m + torch.log(torch.exp(z - m).sum(-1, keepdim=True))
     return class_loss(lse - z, target, dtype=logits.dtype, **options)

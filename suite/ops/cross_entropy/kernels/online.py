@@ -5,12 +5,12 @@ from typing import Any
 import torch
 
 from suite.kernels import kernel
-from suite.ops.parts.class_loss import class_loss, classes_last
+from suite.ops.parts.class_loss import class_loss, kept_rows
 from suite.ops.parts.online import online_normaliser
 
 
 @kernel("cross_entropy")
 def online(logits: torch.Tensor, target: torch.Tensor, **options: Any) -> torch.Tensor:
-    z = classes_last(logits)
+    z = kept_rows(logits, target, **options)
     m, d = online_normaliser(z, -1)
     return class_loss(torch.log(d) - (z - m), target, dtype=logits.dtype, **options)

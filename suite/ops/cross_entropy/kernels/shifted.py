@@ -5,12 +5,12 @@ from typing import Any
 import torch
 
 from suite.kernels import kernel
-from suite.ops.parts.class_loss import class_loss, classes_last
+from suite.ops.parts.class_loss import class_loss, kept_rows
 
 
 @kernel("cross_entropy")
 def shifted(logits: torch.Tensor, target: torch.Tensor, **options: Any) -> torch.Tensor:
-    z = classes_last(logits)
-    z = z - z.amax(-1, keepdim=True)
+    z = kept_rows(logits, target, **options)
+    z = z - z.detach().amax(-1, keepdim=True)
     surprisal = torch.log(torch.exp(z).sum(-1, keepdim=True)) - z
     return class_loss(surprisal, target, dtype=logits.dtype, **options)

@@ -17,4 +17,5 @@ def exp2_scaled(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
     m = row_max(x, dim)
     m = m.masked_fill(m.isinf(), 0.0)
     s = torch.exp2((x - m) * LOG2_E).sum(dim, keepdim=True)
-    return ((m * LOG2_E + torch.log2(s)) * LN_2).squeeze(dim)
+    log2_s = torch.log2(s.masked_fill(s == 0, 1.0)).masked_fill(s == 0, -torch.inf)  # no slope of 1 / 0 for a row of -inf
+    return ((m * LOG2_E + log2_s) * LN_2).squeeze(dim)

@@ -14,5 +14,6 @@ def log1p(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
     if x.shape[dim] == 0:
         return row_max(x, dim).squeeze(dim)
     m, largest = x.max(dim, keepdim=True)
+    m = m.masked_fill(m == -torch.inf, -torch.inf)  # which cuts the gradient of a row of -inf: it is 0
     e = torch.exp(x - m.masked_fill(m.isinf(), 0.0))
     return (m + torch.log1p(sum_of_others(e, largest, dim))).squeeze(dim)

@@ -4,6 +4,7 @@ import torch
 
 from suite.kernels import kernel
 from suite.ops.parts.online import online_normaliser
+from suite.ops.parts.partial import logarithm
 from suite.ops.parts.wide import wide
 
 
@@ -12,4 +13,4 @@ from suite.ops.parts.wide import wide
 def online(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
     m, d = online_normaliser(x, dim)
     infinite = m == torch.inf
-    return torch.where(infinite, m, m + torch.log(d)).squeeze(dim)
+    return torch.where(infinite, m, m + logarithm(d)).squeeze(dim)

@@ -3,6 +3,7 @@
 import torch
 
 from suite.kernels import kernel
+from suite.ops.parts.partial import logarithm
 from suite.ops.parts.row_max import row_max
 from suite.ops.parts.wide import wide
 
@@ -12,4 +13,4 @@ from suite.ops.parts.wide import wide
 def shifted(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
     m = row_max(x, dim)
     m = m.masked_fill(m.isinf(), 0.0)
-    return m.squeeze(dim) + torch.log(torch.exp(x - m).sum(dim))
+    return m.squeeze(dim) + logarithm(torch.exp(x - m).sum(dim))
