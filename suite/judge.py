@@ -526,9 +526,10 @@ def _statistics(op: Op, reference: Reference, interval: _Interval, format: Forma
         result["flushed"] = int(np.count_nonzero(finite & (y == 0) & (interval.nearest != 0)))
         result["inversions"] = _inversions(reference, y)
     if UPSTREAM in op.arguments:
-        lost = finite & (y == 0) & (interval.nearest != 0)
+        certain = np.abs(reference.hi) - reference.radius  # an exact 0 is known up to its radius only
+        lost = finite & (y == 0) & (interval.nearest != 0) & (certain > 0)
         result["flushed"] = int(np.count_nonzero(lost))
-        result["false_zeros"] = int(np.count_nonzero(lost & (np.abs(reference.hi) >= format.smallest_normal)))
+        result["false_zeros"] = int(np.count_nonzero(lost & (certain >= format.smallest_normal)))
         result["dead_rows"] = int(np.count_nonzero((y == 0).all(axis=1) & lost.any(axis=1)))
     if op.lower_limit == 0:
         below_one = reference.facts.shown(reference.facts.probability) < 1

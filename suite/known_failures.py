@@ -3,9 +3,9 @@
     # kernel  dtype     device  status      case            reason | link
     fused     bfloat16  cpu     inaccurate  log_softmax/*   the log of the sum is rounded to bfloat16 | https://github.com/...
 
-A pattern may use * and ?; only one with /upstream= in it means cases of the backward. An entry covers records in which no other status than its own is broken, so a new defect does not
-hide under it. An entry whose kernel and cases ran and never failed is an error, and so is one that matches no existing case:
-the list cannot rot.
+A pattern may use * and ?; only one with /upstream= in it means cases of the backward. An entry covers records in which no
+other status than its own is broken, so a new defect does not hide under it. An entry whose kernel and cases ran and never
+failed is an error, and so is one that matches no existing case: the list cannot rot.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class KnownFailure:
         )
 
     def names(self, case: str) -> bool:
-        """Whether the case is one of this entry's: of the backward only where the entry says so, by an upstream in its pattern."""
+        """Whether the case is one of this entry's: of the backward only where its pattern has an upstream."""
         return fnmatchcase(case, self.case) and ("/upstream=" in case) == ("/upstream=" in self.case)
 
 

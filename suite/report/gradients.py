@@ -25,14 +25,20 @@ def labelled(records: Sequence[Record]) -> list[Record]:
 
 
 def gradient_context(records: Sequence[Record]) -> dict[str, Any]:
-    """What templates/gradients.html needs, of labelled records: the formats, and a row of cells for each kernel."""
+    """What templates/gradients.html needs, of labelled records: formats, a row of cells for each kernel that lost a gradient
+    in one of them, and how many kernels lost none.
+    """
     judged = [r for r in records if r.direction == "backward" and r.false_zeros is not None]
     groups: dict[tuple[str, str], dict[str, list[Record]]] = {}
     for record in judged:
         groups.setdefault((record.op, record.kernel), {}).setdefault(record.dtype, []).append(record)
     dtypes = formats(judged)
-    rows = [(op, kernel, [_cell(found.get(dtype, [])) for dtype in dtypes]) for (op, kernel), found in sorted(groups.items())]
-    return {"gradient_formats": dtypes, "gradients": rows}
+    losing = {(r.op, r.kernel) for r in judged if r.false_zeros or r.dead_rows}
+    lost = {key: found for key, found in groups.items() if key in losing}
+    rows = [
+        (f"{op} {kernel}", [_cell(found.get(dtype, [])) for dtype in dtypes]) for (op, kernel), found in sorted(lost.items())
+    ]
+    return {"gradient_formats": dtypes, "gradients": rows, "gradients_kept": len(groups) - len(lost)}
 
 
 def _cell(records: Sequence[Record]) -> Lost:

@@ -203,7 +203,7 @@ class Gradient:
     @property
     def width(self) -> int:
         """The entries of a row."""
-        return 1 if self.wrt == "sink" else int(np.shape(self.inputs[self.wrt])[-1])
+        return 1 if self.wrt == "sink" else int((1, *np.shape(self.inputs[self.wrt]))[-1])
 
     @property
     def scale(self) -> float:
@@ -405,15 +405,13 @@ class AttentionBackward(Op):
         return shapes[self.wrt]
 
     def output_rows(self, output: NDArray[Any], problem: Gradient, options: Options) -> NDArray[Any]:
-        rows = (
-            output.reshape(-1, 1) if self.wrt == "sink" else output.reshape(int(np.prod(output.shape[:-1])), output.shape[-1])
-        )
-        return rows[problem.rows]
+        before = output.shape if self.wrt == "sink" else output.shape[:-1]
+        return output.reshape(int(np.prod(before)), problem.width)[problem.rows]
 
     def output_index(self, row: int, column: int, problem: Gradient, shapes: Shapes, options: Options) -> tuple[int, ...]:
         at = int(problem.rows[row])
-        if self.wrt == "sink":
-            return (at,)
+        if len(shapes[self.wrt]) < 2:  # a sink, or a mask of no dim or one
+            return (at,) if self.wrt == "sink" else (column,)[: len(shapes[self.wrt])]
         return (*(int(i) for i in np.unravel_index(at, shapes[self.wrt][:-1])), column)
 
     def beyond_rows(self, output: NDArray[Any], problem: Gradient, options: Options) -> NDArray[np.bool_] | None:

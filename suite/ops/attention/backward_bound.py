@@ -26,7 +26,7 @@ from suite.formats import Array, Format, compute_format
 from suite.numerics import Numerics
 from suite.ops.arithmetic import Float64
 from suite.ops.attention import log_sum_exp
-from suite.ops.attention.bound import SIGMOID_ROUNDINGS, SOFTCAP_ROUNDINGS, _exponent
+from suite.ops.attention.bound import SIGMOID_ROUNDINGS, SOFTCAP_ROUNDINGS, exponent_error
 from suite.ops.rows import Allowed
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def errors(block: Block, numerics: Numerics, target: Format) -> Errors:
     more = rows.x.shape[1] - keys
 
     # P: one column more where there is a sink, which has no value
-    theta = _exponent(facts, numerics, target)
+    theta = exponent_error(facts, numerics, target)
     tiles = max(-(-keys // size) for size in tile_sizes(keys)) + more
     theta = theta - u * (2 * numerics.exp_ulp + 1) * np.maximum(rows.larger - tiles, 0.0)
     lse = log_sum_exp.bound(facts, numerics, target).absolute

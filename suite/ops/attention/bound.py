@@ -36,7 +36,7 @@ def bound(facts: AttentionFacts, numerics: Numerics, target: Format) -> Allowed:
     stored = numerics.format_of("probabilities", target) or (target if target.bits < arithmetic.bits else arithmetic)
     keys = problem.visible.shape[1]
 
-    theta = _exponent(facts, numerics, target)
+    theta = exponent_error(facts, numerics, target)
     p, x = rows.probability, rows.x
     # A weight that not even its error lifts out of the underflow counts as its own size, and as nothing that exp could give.
     gone = -rows.gap + theta < np.log(arithmetic.smallest_normal)
@@ -78,7 +78,7 @@ def bound(facts: AttentionFacts, numerics: Numerics, target: Format) -> Allowed:
     return Allowed(absolute, flush_below)
 
 
-def _exponent(facts: AttentionFacts, numerics: Numerics, target: Format) -> Array:
+def exponent_error(facts: AttentionFacts, numerics: Numerics, target: Format) -> Array:
     """theta_j [rows, n]: the error of the exponent of each weight relative to that of the largest."""
     rows = facts.rows
     u = numerics.arithmetic(target).unit_roundoff
