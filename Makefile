@@ -13,7 +13,7 @@ BIN := .venv/bin
 	touch $@
 
 report: .venv/installed
-	$(BIN)/softmax-suite run --profile smoke
+	$(BIN)/softmax-suite run --profile smoke --direction both
 
 test: .venv/installed
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal

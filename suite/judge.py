@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from suite.floating_point import subnormals_kept
 from suite.formats import Array, Format, get_format, two_sum
 from suite.numerics import BEST_PRACTICE, CONTRACT, Numerics, Semantics
-from suite.ops import UPSTREAM, Op, Shapes, get_op
+from suite.ops import SECOND, UPSTREAM, Op, Shapes, get_op
 from suite.ops.rows import (
     ANYTHING,
     FINITE,
@@ -612,7 +612,7 @@ def _named_inputs(op: Op, inputs: Any) -> dict[str, Any]:
     """The inputs by name, in the order of the op's arguments. Raises ValueError or TypeError for what they cannot be."""
     if not isinstance(inputs, Mapping):
         inputs = {"x": inputs}
-    if not set(op.arguments) <= set(inputs) <= {*op.arguments, *op.optional, *op.upstreams}:
+    if not set(op.arguments) <= set(inputs) <= {*op.arguments, *op.optional, *op.upstreams, SECOND}:
         further = f" and, where there are any, {', '.join(op.optional)}" if op.optional else ""
         raise ValueError(f"inputs has the keys {sorted(inputs)}; {op.name} takes {', '.join(op.arguments)}{further}")
     for name, tensor in inputs.items():
@@ -623,7 +623,7 @@ def _named_inputs(op: Op, inputs: Any) -> dict[str, Any]:
         layout = str(getattr(tensor, "layout", "torch.strided"))
         if layout != "torch.strided":
             raise ValueError(f"input {name} has layout {layout}; expected a dense tensor")
-    return {name: inputs[name] for name in (*op.arguments, *op.optional, *op.upstreams) if name in inputs}
+    return {name: inputs[name] for name in (*op.arguments, *op.optional, *op.upstreams, SECOND) if name in inputs}
 
 
 def _describe(value: Any) -> str:

@@ -14,7 +14,7 @@ SOURCE = "docs/gradients.md, sections 2 to 4"
     family="normal",
     shapes=SMOKE,
     upstream=("normal", "constant"),
-    laws=("doubled", "other_upstream", "repeat"),
+    laws=("doubled", "other_upstream", "double_backward", "repeat"),
     source=SOURCE,
 )
 def test_upstream(evaluate):

@@ -309,7 +309,14 @@ class _Evaluation:
     def _judge_again(self, inputs: Inputs, options: Mapping[str, Any], output: Any) -> Judgement:
         references = self._references(inputs, options)
         judgement = judge_outputs(
-            self.op, references, as_tuple(output), _shapes(inputs), options, self.format, self.numerics, statistics=False
+            get_op(self.case.op).of(inputs),
+            references,
+            as_tuple(output),
+            _shapes(inputs),
+            options,
+            self.format,
+            self.numerics,
+            statistics=False,
         )
         if judgement.broken and self.kernel.domain is not None and not self.strict:
             failed, domain = _failed_rows(judgement), self._domain(references[0])
@@ -318,7 +325,8 @@ class _Evaluation:
         return judgement
 
     def _references(self, inputs: Inputs, options: Mapping[str, Any]) -> tuple[Reference, ...]:
-        return self.oracle.references(self.op, inputs, options, self.format, semantics=self.semantics)
+        op = get_op(self.case.op).of(inputs)
+        return self.oracle.references(op, inputs, options, self.format, semantics=self.semantics)
 
     def _declines_benign_input(self, inputs: Inputs) -> bool:
         benign = {name: np.zeros_like(values) for name, values in inputs.items()}

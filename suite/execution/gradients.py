@@ -9,21 +9,23 @@ import torch
 
 from suite.judge import as_tuple
 from suite.kernels import Kernel
-from suite.ops import get_op
+from suite.ops import SECOND, get_op
 
 
 def gradients(kernel: Kernel, tensors: Mapping[str, torch.Tensor], options: Mapping[str, Any]) -> Any:
     """The gradients of the kernel's floating inputs, in the op's order: one tensor, or a tuple; None for one that it has not.
 
-    tensors: the inputs and, as `upstream`, the gradients of the outputs. Raises NotImplementedError where the kernel has no
+    tensors: the inputs and, as `upstream`, the gradients of the outputs; with `second`, the gradient of the first gradient is
+    taken. Raises NotImplementedError where the kernel has no
     backward, or none for a mask or a sink; TypeError where its forward returns something else than the op's outputs; and
     whatever the kernel raises.
     """
     op = get_op(kernel.op)
     wrt = op.wanted(tensors)
+    twice = SECOND in tensors
     upstreams = [name for name in op.upstreams if name in tensors]
     leaves = {name: tensors[name].detach().requires_grad_() for name in wrt}
-    inputs = {name: tensor for name, tensor in tensors.items() if name not in upstreams}
+    inputs = {name: tensor for name, tensor in tensors.items() if name not in (*upstreams, SECOND)}
     with torch.enable_grad():
         outputs = as_tuple(kernel({**inputs, **leaves}, options=options))
     if len(outputs) != len(upstreams) or any(not isinstance(output, torch.Tensor) for output in outputs):
@@ -35,9 +37,28 @@ def gradients(kernel: Kernel, tensors: Mapping[str, torch.Tensor], options: Mapp
         message = f"its output has no gradient ({', '.join(missing)})"
         raise RuntimeError(message) if kernel.backward else NotImplementedError(message)
     found: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
-        [output for output, _ in tracked], list(leaves.values()), [upstream for _, upstream in tracked], allow_unused=True
+        [output for output, _ in tracked],
+        list(leaves.values()),
+        [upstream for _, upstream in tracked],
+        allow_unused=True,
+        create_graph=twice,
     )
+    if twice:
+        return _second(found[0], leaves[wrt[0]], tensors[SECOND])
     lacking = [name for name, gradient in zip(wrt, found, strict=True) if gradient is None and name in op.optional]
     if lacking:
         raise NotImplementedError(f"it gives no gradient of {', '.join(lacking)}")
     return found if len(found) > 1 else found[0]
+
+
+def _second(first: torch.Tensor | None, leaf: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor | None:
+    """The gradient of <upstream, first>. Raises NotImplementedError for a backward that cannot be differentiated."""
+    if first is None or not first.requires_grad:
+        raise NotImplementedError("its gradient has no gradient")
+    try:
+        [found] = torch.autograd.grad([first], [leaf], [upstream], allow_unused=True)
+    except RuntimeError as error:
+        if "once_differentiable" in str(error) or "derivative for" in str(error) or "does not require grad" in str(error):
+            raise NotImplementedError(f"its gradient has no gradient: {error}") from error
+        raise
+    return torch.zeros_like(leaf) if found is None else found

@@ -38,7 +38,7 @@ ATTENTION = (
 )
 """Those of attention."""
 
-BACKWARD = ("doubled", "other_upstream")
+BACKWARD = ("double_backward", "doubled", "other_upstream")
 """Those of gradients."""
 
 IN_PART = ("hidden_keys", "masked", "neutral", "parts", "repeated_heads", "shifted_scores", "wide_softcap", "with_log_sum_exp")

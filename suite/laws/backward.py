@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from suite.inputs.draws import Draw
 from suite.laws import Call, Finding, Inquiry, Trial
 from suite.laws.relations import finding
-from suite.ops import UPSTREAM
+from suite.ops import SECOND, UPSTREAM
 
 
 def doubled(trial: Trial) -> Inquiry:
@@ -27,3 +28,14 @@ def other_upstream(trial: Trial) -> Inquiry:
     output, again = yield [call, Call({}, {})]
     found = finding("the upstream reversed", trial.judge_call(call, output), None)
     return finding("the first upstream once more", trial.judge_call(Call({}, {}), again), None) if found.held else found
+
+
+def double_backward(trial: Trial) -> Inquiry:
+    """Where a gradient can be differentiated again, that is right too: penalties on gradients and second orders need it."""
+    x = trial.x
+    upstream = Draw(f"second|{x.shape}").normal(*x.shape)
+    call = Call({SECOND: trial.format.round(upstream)}, {})
+    if trial.supports(call) is not None:
+        return Finding(held=True, note="the kernel takes no such call")
+    [output] = yield [call]
+    return finding("the gradient of the gradient", trial.judge_call(call, output), None)

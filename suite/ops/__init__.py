@@ -24,6 +24,9 @@ ROW_OPS = NAMES[:4]
 UPSTREAM = "upstream"
 """The input of a backward op that holds the gradient of its forward op's output."""
 
+SECOND = "second"
+"""The input of a double backward: the upstream of the gradient that the first backward gives."""
+
 TILES = (128, 64, 32, 16)
 
 Describe = Callable[[NDArray[np.bool_], Array, Array], str]
@@ -65,9 +68,15 @@ class Op(ABC):
     summary: ClassVar[str]
 
     def of(self, tensors: Mapping[str, Any]) -> Op:
-        """This op; or its backward, where the gradient of an output is among the tensors of a call."""
+        """This op; or its backward, where the gradient of an output is among the tensors of a call; or its double backward,
+        where the gradient of that is. Raises NotImplementedError where an op has none.
+        """
         if UPSTREAM not in tensors:
             return self
+        if SECOND in tensors:
+            first = self.of({name: tensor for name, tensor in tensors.items() if name != SECOND})
+            doubled: Op = importlib.import_module("suite.ops.double_backward").double_backward(first)
+            return doubled
         backward: Op = importlib.import_module(f"suite.ops.{self.name}.backward").backward(self.wanted(tensors))
         return backward
 

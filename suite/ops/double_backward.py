@@ -1,0 +1,177 @@
+"""Double backward of the row-wise ops: the gradient of <h, dx>, dx a gradient of the first backward, h a further upstream.
+
+With weights p, means under them H = sum p h, S = sum p g and C = sum p (h - H)(g - S), g the upstream of the forward:
+
+    softmax         p_k ((h_k - H)(g_k - S) - C) / T^2
+    log_softmax     -G p_k (h_k - H),    G = sum g
+    logsumexp       g p_k (h_k - H)
+    cross_entropy   w T p_k (h_k - H)    (w, T: suite/ops/cross_entropy/backward.py)
+
+Bound: docs/gradients.md, section 9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suite.formats import Array, Format
+from suite.numerics import Numerics, Semantics
+from suite.ops import SECOND, Op, Options, Shapes, as_rows
+from suite.ops.arithmetic import Arithmetic, Float64
+from suite.ops.logsumexp.backward import recomputing
+from suite.ops.row_backward import (
+    GradientFacts,
+    RowBackward,
+    allowed,
+    saved_roundoff,
+    stored_underflow,
+    sum_error,
+    underflow,
+)
+from suite.ops.rows import ANYTHING, Allowed, RowFacts
+from suite.ops.softmax.bound import relative_error
+
+
+@dataclass(frozen=True, eq=False)
+class Twice:
+    """The problem of the first backward, and h [rows, n], 0 at hidden logits."""
+
+    first: Any
+    second: Array
+
+    @property
+    def x(self) -> Array:
+        x: Array = self.first.x
+        return x
+
+    @property
+    def shown(self) -> Array:
+        shown: Array = self.first.shown
+        return shown
+
+    @property
+    def ordinary(self) -> NDArray[np.bool_]:
+        ordinary: NDArray[np.bool_] = self.first.ordinary
+        return ordinary
+
+    def take(self, rows: NDArray[np.intp]) -> Self:
+        return replace(self, first=self.first.take(rows), second=self.second[rows])
+
+    def content(self) -> bytes:
+        content: bytes = self.first.content()
+        return content + b"|second|" + np.ascontiguousarray(self.second).tobytes()
+
+    def describe(self, row: int, column: int | None) -> str:
+        return f"{self.first.describe(row, column)}, second upstream {float(self.second[row, column or 0])!r}"
+
+
+@dataclass(frozen=True, eq=False)
+class TwiceFacts(GradientFacts):
+    """factor: [rows, 1], what stands before p_k (h_k - H), in magnitude; None of softmax. second: h."""
+
+    factor: Array | None
+    second: Array
+
+
+class DoubleBackward(RowBackward):
+    """Of one op: its first backward, and the factor [rows, 1] of it in float64 and exactly; None of softmax."""
+
+    def __init__(self, first: RowBackward) -> None:
+        super().__init__(first.forward)
+        self.first = first
+        self.name = f"{first.forward.name} double backward"  # type: ignore[misc]
+        self.arguments = (*first.arguments, SECOND)  # type: ignore[misc]
+        self.summary = f"the gradient of <h, {first.summary}>"  # type: ignore[misc]
+
+    def check_options(self, options: Options, shapes: Shapes) -> dict[str, Any]:
+        logits = self.arguments[0]
+        if shapes[SECOND] != shapes[logits]:
+            raise ValueError(f"{SECOND} has shape {list(shapes[SECOND])}; expected that of {logits}, {list(shapes[logits])}")
+        return self.first.check_options(options, shapes)
+
+    def problem(self, inputs: Mapping[str, Array], options: Options) -> Twice:
+        first = self.first.problem(inputs, options)
+        second = as_rows(np.asarray(inputs[SECOND]), self.axis(options, inputs[SECOND].shape))
+        return Twice(first, np.concatenate([second, np.zeros((len(second), first.x.shape[1] - second.shape[1]))], axis=1))
+
+    def special(self, problem: Twice, semantics: Semantics) -> NDArray[np.int8]:
+        codes = self.first.special(problem.first, semantics)
+        beside = (problem.x == -np.inf)[:, : codes.shape[1]]  # its own second derivative is 0 or, behind a mask, not defined
+        return np.where(beside & ~problem.ordinary[:, None], ANYTHING, codes).astype(np.int8)
+
+    def facts(self, problem: Twice) -> TwiceFacts:
+        first: GradientFacts = self.first.facts(problem.first)
+        safe = replace(problem.first, x=np.where(first.ordinary[:, None], problem.x, 0.0))
+        exact = self.define(Float64(), Twice(safe, problem.second))
+        factor = None if self.forward.name == "softmax" else np.abs(self._factor(Float64(), safe))
+        return TwiceFacts(first.rows, first.upstream, exact, first.ordinary, factor, problem.second)
+
+    def exponents(self, facts: TwiceFacts) -> RowFacts:
+        return self.first.exponents(facts)
+
+    def define(self, arithmetic: Arithmetic, problem: Twice) -> Any:
+        first = problem.first
+        e = arithmetic.shifted_exp(first.x, first.temperature)
+        p, h = e / arithmetic.row_sum(e), arithmetic.lift(problem.second)
+        centred = h - arithmetic.row_sum(p * h)
+        if self.forward.name != "softmax":
+            return self._factor(arithmetic, first) * p * centred
+        g = arithmetic.lift(first.upstream)
+        product = centred * (g - arithmetic.row_sum(p * g))
+        temperature = arithmetic.lift(np.array([[first.temperature]]))
+        result = p * (product - arithmetic.row_sum(p * product)) / temperature / temperature
+        return result[:, : problem.shown.shape[1]]
+
+    def _factor(self, arithmetic: Arithmetic, first: Any) -> Any:
+        g = arithmetic.lift(first.upstream)
+        if self.forward.name == "log_softmax":
+            return arithmetic.lift(np.zeros((1, 1))) - arithmetic.row_sum(g)
+        if self.forward.name == "logsumexp":
+            return g
+        one, smoothing, divisor = (arithmetic.lift(np.array([[float(v)]])) for v in (1.0, first.smoothing, first.divisor or 1))
+        total = arithmetic.row_sum(arithmetic.lift(first.weights * first.kept[:, None]))
+        if first.smoothing > 0:
+            total = (one - smoothing) * total + smoothing * arithmetic.lift(first.kept[:, None].astype(np.float64))
+        return g / divisor * total
+
+    @np.errstate(over="ignore", invalid="ignore", under="ignore")
+    def bound(self, facts: TwiceFacts, numerics: Numerics, target: Format) -> Allowed:
+        """p_k ((tau_k + 16 u + 4 u_s) M_k + the same of all, weighted) and its underflow, M_k what the products may be."""
+        rows, h, p = facts.rows, np.abs(facts.second), facts.rows.probability
+        u, saved, lost = (
+            numerics.arithmetic(target).unit_roundoff,
+            saved_roundoff(numerics, target),
+            underflow(numerics, target),
+        )
+        softmax = facts.factor is None
+        tau = relative_error(rows, numerics if softmax else recomputing(numerics), target) + 16 * u + 4 * saved
+        magnitude = h + (p * h).sum(axis=1, keepdims=True)
+        if facts.factor is None:
+            g = np.abs(facts.upstream)
+            magnitude = magnitude * (g + (p * g).sum(axis=1, keepdims=True)) / rows.temperature**2
+        else:
+            sums = sum_error(np.broadcast_to(np.abs(facts.upstream), (len(p), facts.upstream.shape[1])), u)
+            magnitude = magnitude * (facts.factor + sums)
+        terms = p * magnitude
+        of_sums = (
+            (terms * tau).sum(axis=1, keepdims=True) + 4 * sum_error(terms, u) + lost * magnitude.sum(axis=1, keepdims=True)
+        )
+        error = p * (tau * magnitude + of_sums) * (1 + tau) + lost * (magnitude + terms.sum(axis=1, keepdims=True))
+        error = error + stored_underflow(rows, numerics, target)
+        error = np.where(rows.x > -np.inf, np.where(tau < 0.5, error, np.inf), 0.0)
+        return allowed(facts, rows.shown(error), numerics, target)
+
+
+_FOUND: dict[str, DoubleBackward] = {}
+
+
+def double_backward(first: Op) -> Op:
+    """The double backward of an op of rows, by its first backward. Raises NotImplementedError for another op."""
+    if not isinstance(first, RowBackward):
+        raise NotImplementedError(f"{first.name} has no double backward here")
+    return _FOUND.setdefault(first.name, DoubleBackward(first))
