@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -27,6 +28,7 @@ class Fault:
     statuses: tuple[str, ...]
     dtypes: tuple[str, ...]
     make: Callable[[], Callable]
+    direction: ClassVar[str] = "forward"
 
     def kernel(self) -> Kernel:
         call = self.make()

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from suite import inputs
-from suite.case import Case, fixed_shape
+from suite.case import DIRECTIONS, Case, fixed_shape
 from suite.execution import evaluate
 from suite.execution.host import InProcess
 from suite.formats import DTYPES, FORMATS, Array, Format, compute_format
@@ -32,7 +32,7 @@ from suite.ops.rows import RowFacts
 from suite.oracle import Oracle
 from suite.records import PASSING, Record
 from suite.tensors import to_float64, to_torch
-from tests import honest_attention, planted_states
+from tests import honest_attention, honest_backward, planted_states
 from tests.honest_losses import LOSSES
 from tests.honest_parts import (
     LN2,
@@ -560,31 +560,36 @@ def ratios(
                     yield kernel.name, failed, judgement.ratio
 
 
-def kernels_of(op: str) -> list[Kernel]:
+def kernels_of(op: str, direction: str = "forward") -> list[Kernel]:
     """The correct kernels of an op that is judged by its cases."""
+    if direction == "backward":
+        return honest_backward.kernels(op)
     return {"attention": honest_attention.kernels, "merge_states": planted_states.honest_states}[op]()
 
 
-def records(op: str, dtype: str, *, seeds: int, every: int = 1) -> Iterator[Record]:
-    """What every correct kernel of attention or merge_states gets on the op's smoke and quick cases, laws included.
+def records(op: str, dtype: str, *, seeds: int, every: int = 1, direction: str = "forward") -> Iterator[Record]:
+    """What every correct kernel of attention or merge_states, or of any op's backward, gets on the op's smoke and quick cases,
+    laws included.
 
     every: of the cases, one in so many for each kernel, so that each case meets some kernel.
     """
-    cases, oracle, host = cases_of(op, dtype, "quick"), Oracle(remembered=10), InProcess()
+    cases, oracle, host = cases_of(op, dtype, "quick", direction), Oracle(remembered=10), InProcess()
     for place, (_, case) in enumerate(cases):
         for seed in range(1 if fixed_shape(op, case.family) else seeds):
-            for index, kernel in enumerate(kernels_of(op)):
+            for index, kernel in enumerate(kernels_of(op, direction)):
                 if (place + index + seed * every // seeds) % every == 0:
                     yield evaluate(replace(case, seed=seed), kernel, dtype=dtype, oracle=oracle, host=host)
 
 
-def found(op: str, dtype: str, seeds: int, shapes: list[tuple[int, int]], every: int) -> Iterator[tuple[str, str, float]]:
+def found(
+    op: str, dtype: str, seeds: int, shapes: list[tuple[int, int]], every: int, direction: str
+) -> Iterator[tuple[str, str, float]]:
     """(kernel, what failed or "", largest error in times of bound) of the op's correct kernels; on rows, of these shapes."""
-    if op in ROW_OPS:
+    if op in ROW_OPS and direction == "forward":
         for family in FAMILIES:
             yield from ratios(op, family, dtype, seeds=seeds, shapes=shapes)
         return
-    for record in records(op, dtype, seeds=seeds, every=every):
+    for record in records(op, dtype, seeds=seeds, every=every, direction=direction):
         if record.status != "unsupported":
             failed = "" if record.status in PASSING else f"{record.case}: {record.message}"
             yield record.kernel, failed, record.ratio or 0.0
@@ -596,12 +601,14 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="of attention's cases, one in so many for each kernel and seed")
     parser.add_argument("--lengths", type=int, nargs="+", default=[2, 17, 33, 130, 257])
     parser.add_argument("--op", choices=NAMES, nargs="+", default=NAMES)
+    parser.add_argument("--direction", choices=DIRECTIONS, default="forward")
     arguments = parser.parse_args()
+    shapes, direction = [(16, n) for n in arguments.lengths], arguments.direction
     failures = judged = count = 0
     for op in arguments.op:
         largest: dict[str, dict[str, float]] = {}
         for dtype in DTYPES:
-            for name, failed, ratio in found(op, dtype, arguments.seeds, [(16, n) for n in arguments.lengths], arguments.every):
+            for name, failed, ratio in found(op, dtype, arguments.seeds, shapes, arguments.every, direction):
                 judged += 1
                 failures += bool(failed)
                 if failed:
@@ -613,7 +620,8 @@ def main() -> None:
         for name, row in largest.items():
             shown = "".join(f"{row[dtype]:>10.2f}" if dtype in row else f"{'-':>10}" for dtype in DTYPES)
             print(f"{name:<36}{shown}", flush=True)
-        count += len(kernels_of(op)) if op not in ROW_OPS else sum(kernel.op == op for kernel in KERNELS)
+        of_rows = op in ROW_OPS and direction == "forward"
+        count += sum(kernel.op == op for kernel in KERNELS) if of_rows else len(kernels_of(op, direction))
     print(f"\n{count} honest kernels, {judged} judgements with {arguments.seeds} seeds, {failures} false alarms")
     raise SystemExit(1 if failures else 0)
 

@@ -4,6 +4,7 @@ Each fault names what it breaks and the statuses that may catch it; a fault that
 x arrives in its own format as [..., n] with dim = -1, or whatever the case has; kernels compute in float32 unless the fault
 is that they do not. Here: softmax, log_softmax and logsumexp of rows. tests/planted_calls.py: options, dims, memory, state.
 tests/planted_losses.py: cross_entropy. tests/planted_attention.py: attention. tests/planted_states.py: merge_states.
+tests/planted_backward.py: the backward of all of them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 
 import torch
 
-from suite.case import PROFILES, Case
+from suite.case import DIRECTIONS, PROFILES, Case
 from suite.catalogue import case_specifications
 from suite.execution import evaluate
 from suite.execution.host import InProcess
@@ -25,7 +26,7 @@ from suite.formats import DTYPES
 from suite.ops import NAMES
 from suite.oracle import Oracle
 from suite.records import PASSING, Record
-from tests import planted_attention, planted_calls, planted_losses, planted_states  # noqa: F401  (they plant theirs)
+from tests import planted_attention, planted_backward, planted_calls, planted_losses, planted_states  # noqa: F401
 from tests.faults import BOTH, FAULTS, FLOAT32, LOG2E, Fault, fault, last, parts, round_to, sequential
 
 # precision of the state
@@ -735,14 +736,14 @@ QUICK_SHARE = 0.95
 
 
 @functools.cache
-def cases_of(op: str, dtype: str, profile: str) -> tuple[tuple[str, Case], ...]:
+def cases_of(op: str, dtype: str, profile: str, direction: str = "forward") -> tuple[tuple[str, Case], ...]:
     """(smallest profile that runs it, case) of the op's cases in a profile: smaller profiles first, then smaller cases."""
     found: dict[tuple[str, tuple[str, ...]], tuple[str, Case]] = {}
     for name in PROFILES[: PROFILES.index(profile) + 1]:
         for specification in case_specifications():
             if op in specification.ops and dtype in specification.dtypes:
                 for case in specification.cases(name):
-                    if case.op == op:
+                    if case.op == op and case.direction == direction:
                         found.setdefault((case.id, case.laws), (name, case))
     return tuple(sorted(found.values(), key=lambda entry: (PROFILES.index(entry[0]), size(entry[1]))))
 
@@ -763,7 +764,7 @@ def findings(planted: Fault, dtype: str, *, profile: str, likeliest: bool = Fals
         return (missing, profile) if likeliest else (profile, missing)
 
     kernel, host = planted.kernel(), InProcess()
-    for name, case in sorted(cases_of(planted.op, dtype, profile), key=place):
+    for name, case in sorted(cases_of(planted.op, dtype, profile, planted.direction), key=place):
         record = evaluate(case, kernel, dtype=dtype, oracle=ORACLE, host=host)
         if record.status not in PASSING:
             yield name, record
@@ -794,8 +795,10 @@ def main() -> None:
     parser.add_argument("--only", default="", help="faults whose name contains this")
     parser.add_argument("--op", choices=NAMES, nargs="+", default=NAMES)
     parser.add_argument("--profile", choices=PROFILES, default="standard", help="the largest profile to look in")
+    parser.add_argument("--direction", choices=DIRECTIONS, nargs="+", default=DIRECTIONS)
     arguments = parser.parse_args()
-    chosen = [planted for planted in FAULTS.values() if arguments.only in planted.name and planted.op in arguments.op]
+    among = [planted for planted in FAULTS.values() if planted.op in arguments.op and planted.direction in arguments.direction]
+    chosen = [planted for planted in among if arguments.only in planted.name]
     counted: Counter[tuple[str, str]] = Counter()
     for planted in chosen:
         for dtype in planted.dtypes:

@@ -15,6 +15,7 @@ from suite.catalogue import case_specifications
 from suite.formats import FORMATS, get_format
 from suite.inputs.layouts import LAYOUTS
 from suite.inputs.targets import TARGETS
+from suite.inputs.upstream import UPSTREAMS
 from suite.laws import RELATIONS
 from suite.ops import ROW_OPS
 
@@ -38,7 +39,14 @@ def cases(draw):
     options = draw(st.fixed_dictionaries({}, optional=choices))
     target = draw(st.sampled_from(TARGETS)) if op == "cross_entropy" else "indices"
     return Case(
-        op=op, family=family, shape=shape, options=options, layout=draw(st.sampled_from(LAYOUTS)), target=target, seed=seed
+        op=op,
+        family=family,
+        shape=shape,
+        options=options,
+        layout=draw(st.sampled_from(LAYOUTS)),
+        target=target,
+        upstream=draw(st.sampled_from(("", *UPSTREAMS))),
+        seed=seed,
     )
 
 
@@ -59,6 +67,14 @@ def test_a_case_is_rebuilt_from_its_id(case):
         ("softmax/normal/4x4/layout=diagonal/s0", "layout='diagonal' is not one of contiguous, transposed"),
         ("cross_entropy/normal/4x4/target=words/s0", "target='words' is not one of indices, probabilities"),
         ("cross_entropy/normal/4x4/reduction=max/s0", "reduction='max' is not one of mean, sum, none"),
+        (
+            "softmax/normal/4x4/upstream=gaussian/s0",
+            "upstream='gaussian' is not one of ",
+        ),
+        ("softmax/normal/4x4/upstream=Normal/s0", "upstream='Normal' is not one of"),
+        ("softmax/normal/4x4/upstream=normal,normal/s0", "upstream='normal,normal' is not one of"),
+        ("softmax/normal/4x4/upstream=normal/upstream=normal/s0", "has a setting twice"),
+        ("softmax/normal/4x4/upstreams=normal/s0", "softmax has no option 'upstreams'; valid options: dim"),
         (
             "logsumexp/normal/4x4/temperature=2.0/s0",
             "logsumexp has no option 'temperature'; valid options: dim, layout, target",
@@ -87,7 +103,7 @@ def test_ids_are_the_same_in_every_version():
     "id",
     ["", "softmax", "softmax/normal/4x4", "softmax/normal/4x/s0", "softmax/normal/x4/s0", "softmax/normal/4x4/s",
      "/normal/4/s0", "softmax/normal/4x4/dim=/s0", "softmax/normal/4x4/s0/dim=1", "softmax/normal/4x4/s-1",
-     "softmax/normal/-4x4/s0", "softmax/normal/4x4/s0 ",
+     "softmax/normal/-4x4/s0", "softmax/normal/4x4/s0 ", "softmax/normal/4x4/upstream=/s0", "softmax/normal/4x4/upstream/s0",
      "softmax/normal/4x4/s0\n", "softmax/normal//s0"],
 )  # fmt: skip
 def test_a_malformed_id_is_shown_with_the_form_of_an_id(id):
@@ -144,6 +160,42 @@ def test_every_finite_input_is_a_number_of_the_format(name):
     x = Case(op="softmax", family="sparse", shape=(8, 65)).inputs(format)["x"]
 
     assert format.contains(x[np.isfinite(x)]).all()
+
+
+@pytest.mark.parametrize("upstream", UPSTREAMS)
+def test_a_case_with_an_upstream_is_one_of_the_backward_and_says_so_in_its_id(upstream):
+    case = Case(op="softmax", family="normal", shape=(4, 4), options={"dim": 0}, upstream=upstream, layout="strided", seed=2)
+
+    assert case.id == f"softmax/normal/4x4/dim=0/layout=strided/upstream={upstream}/s2"
+    assert case.direction == "backward"
+    assert list(case.inputs(get_format("float32"))) == ["x", "upstream"]
+    assert Case.from_id(case.id) == case
+
+
+def test_a_case_without_an_upstream_is_one_of_the_forward():
+    case = Case(op="softmax", family="normal", shape=(4, 4))
+
+    assert (case.direction, "upstream" in case.id) == ("forward", False)
+    assert list(case.inputs(get_format("float32"))) == ["x"]
+
+
+def test_an_upstream_is_no_option_of_the_op():
+    case = Case.from_id("softmax/normal/4x4/dim=0/upstream=ones/s0")
+
+    assert case.options == {"dim": 0}
+    assert "upstream" not in case.resolved_options()
+
+
+def test_an_unknown_upstream_is_answered_with_the_kinds():
+    with pytest.raises(ValueError, match=", ".join(UPSTREAMS)):
+        Case(op="softmax", family="normal", shape=(4, 4), upstream="gaussian")
+
+
+def test_an_upstream_stands_last_in_the_id_of_attention_too():
+    case = Case(op="attention", family="normal", shape=(1, 2, 3, 4), tensors={"mask": "padding", "keys": 5}, upstream="normal")
+
+    assert case.id.endswith("/mask=padding/keys=5/upstream=normal/s0")
+    assert Case.from_id(case.id) == case
 
 
 def test_an_id_gives_the_same_inputs_every_time():
@@ -244,6 +296,13 @@ def test_options_and_laws_reach_every_case():
     found = declared("softmax", options={"dim": 0}, laws=("repeat",)).cases("quick")
 
     assert {(c.id.split("/")[3], c.laws) for c in found} == {("dim=0", ("repeat",))}
+
+
+def test_each_upstream_makes_a_case():
+    found = declared("softmax", upstream=("normal", "", "ones")).cases("smoke")
+
+    assert {(c.upstream, c.direction) for c in found} == {("normal", "backward"), ("", "forward"), ("ones", "backward")}
+    assert len({c.id for c in found}) == 3
 
 
 @pytest.mark.parametrize("tile", [32, 128, 1024])

@@ -78,6 +78,24 @@ def endless(x, dim=-1):
 
 def wrong_signature():
     pass
+
+class _Gradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        p = torch.softmax(x, -1)
+        ctx.save_for_backward(p)
+        return p
+
+    @staticmethod
+    def backward(ctx, g):
+        (p,) = ctx.saved_tensors
+        return p * g
+
+def without_its_sum(x, dim=-1):
+    return _Gradient.apply(x)
+
+def detached(x, dim=-1):
+    return torch.softmax(x, dim).detach()
 """
 
 IN_A_BAD_RUN = {
@@ -294,6 +312,60 @@ def test_a_declared_weakness_passes_and_strict_makes_it_fail():
     assert (declared.exit_code, strict.exit_code) == (0, 1)
     assert "inaccurate" in strict.stdout
     assert "--strict" in re.search("reproduce (.*)", strict.stdout)[1]
+
+
+# Directions
+
+GRADIENT = "softmax/normal/8x65/upstream=normal/s0"
+
+
+def checked(tmp_path, *arguments):
+    """The result of check on softmax in float32, and its records."""
+    file = tmp_path / "records.json"
+    result = invoke("check", "--op=softmax", "--dtype=float32", *arguments, "--json", file)
+    return result, json.loads(file.read_text())["records"]
+
+
+@pytest.mark.parametrize(
+    ("direction", "found"),
+    [("backward", {"backward"}), ("both", {"forward", "backward"}), (None, {"forward"})],
+)
+def test_a_direction_selects_its_cases_and_forward_is_the_default(direction, found, tmp_path):
+    arguments = ["--kernel=shifted", "--case=softmax/normal/*", *([f"--direction={direction}"] if direction else [])]
+    result, records = checked(tmp_path, *arguments)
+
+    assert result.exit_code == 0, result.output
+    assert {record["direction"] for record in records} == found
+    assert all(("/upstream=" in record["case"]) == (record["direction"] == "backward") for record in records)
+
+
+def test_an_exact_id_of_a_gradient_needs_no_direction(tmp_path):
+    result, [record] = checked(tmp_path, "--kernel=shifted", f"--case={GRADIENT}")
+
+    assert result.exit_code == 0
+    assert (record["case"], record["direction"], record["status"]) == (GRADIENT, "backward", "passed")
+
+
+def test_a_users_wrong_gradient_exits_with_1_and_the_same_kernel_forward_with_0(kernels, tmp_path):
+    given = (f"--kernel={kernels}:without_its_sum",)
+    result, [record] = checked(tmp_path, *given, f"--case={GRADIENT}", "--direction=backward")
+
+    assert result.exit_code == 1
+    assert "softmax backward float32 [8, 65]: inaccurate" in result.stdout
+    assert record["reproduce"].endswith(f"without_its_sum --dtype float32 --case {GRADIENT}")
+    assert invoke("check", *NARROW, *given).exit_code == 0
+
+
+def test_a_kernel_without_a_backward_is_unsupported_there(kernels, tmp_path):
+    result, [record] = checked(tmp_path, f"--kernel={kernels}:detached", f"--case={GRADIENT}")
+
+    assert result.exit_code == 3
+    assert (record["status"], record["broken"]) == ("unsupported", [])
+    assert "its output has no gradient (upstream)" in record["message"]
+
+
+def test_the_listed_cases_include_those_of_the_backward():
+    assert GRADIENT in [line.split()[1] for line in invoke("list", "cases").stdout.splitlines()]
 
 
 def test_json_has_the_specified_shape(tmp_path, kernels):

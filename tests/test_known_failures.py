@@ -99,6 +99,47 @@ def test_an_entry_matches_by_patterns_in_dtype_device_and_case(given, matches):
     assert given.matches(make()) is matches
 
 
+BACKWARD = "softmax/normal/4x4/upstream=normal/s0"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "forward", "backward"),
+    [
+        ("*", True, False),
+        ("softmax/*", True, False),
+        ("softmax/normal/4x4/*", True, False),
+        (CASE, True, False),
+        (BACKWARD, False, True),
+        ("softmax/*/upstream=*", False, True),
+        ("softmax/*/upstream=normal/s?", False, True),
+        ("*/upstream=n*", False, True),
+        ("*/upstream=ones/*", False, False),
+        ("*upstream=normal*", False, False),
+    ],
+)
+def test_an_entry_means_cases_of_the_backward_only_where_it_says_so(pattern, forward, backward):
+    """An entry of before there were gradients covers none of them, and one about gradients no forward case."""
+    assert entry(case=pattern).names(CASE) is forward
+    assert entry(case=pattern).names(BACKWARD) is backward
+    assert entry(case=pattern).matches(make(case=BACKWARD)) is backward
+    assert (apply(make(case=BACKWARD), [entry(case=pattern)]).status == "known_failure") is backward
+
+
+def test_an_entry_about_gradients_is_read_applied_and_goes_stale_like_any_other(tmp_path):
+    line = "fused  float16  cpu  inaccurate  softmax/*/upstream=*  saved in 16 bits | https://example.org/2"
+    [known] = read(written(tmp_path, line))
+    failed, passed = make(case=BACKWARD), make(case=BACKWARD, status="passed")
+
+    assert known.case == "softmax/*/upstream=*"
+    assert apply(failed, [known]).known == "saved in 16 bits (https://example.org/2; known.txt:1)"
+    assert stale([known], [apply(failed, [known])], [CASE, BACKWARD], narrowed=False) == []
+    assert stale([known], [passed], [CASE, BACKWARD], narrowed=False) == [
+        "known.txt:1: fused passes softmax/*/upstream=* in float16: remove the entry"
+    ]
+    assert stale([known], [make(status="passed")], [CASE, BACKWARD], narrowed=False) == [], "no case of the backward ran"
+    assert stale([known], [], [CASE], narrowed=False) == ["known.txt:1: 'softmax/*/upstream=*' matches no existing case"]
+
+
 def test_a_device_number_does_not_matter():
     assert entry(device="cuda").matches(make(device="cuda:1"))
 
