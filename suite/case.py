@@ -63,7 +63,7 @@ class Case:
     def __post_init__(self) -> None:
         for name, valid in (("layout", LAYOUTS), ("target", TARGETS), ("upstream", ("", "file", *UPSTREAMS))):
             if getattr(self, name) not in valid:
-                raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(valid)}")
+                raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(filter(None, valid))}")
         if self.target != "indices" and self.op != "cross_entropy":
             raise ValueError(f"target={self.target!r} is cross_entropy's; {self.op} has none")
         if self.op == "attention":

@@ -174,6 +174,8 @@ def judge(
         )
     for other in definition.arguments:
         own = format_of(tensors[other])
+        if own is None and other in (*definition.upstreams, SECOND):
+            raise ValueError(f"input {other} has dtype {dtype_name(tensors[other])}; expected {format.name}, as {name} has")
         if own is not None and own != definition.input_format(other, format):
             expected = definition.input_format(other, format).name
             raise ValueError(f"input {other} has dtype {own.name}; expected {expected}, as {name} has {format.name}")

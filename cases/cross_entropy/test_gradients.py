@@ -15,11 +15,24 @@ REDUCTIONS = ({}, {"reduction": "sum"}, {"reduction": "none"})
     shapes=SMOKE,
     options=REDUCTIONS,
     upstream=("normal",),
-    laws=("doubled", "double_backward", "repeat"),
+    laws=("doubled", "repeat"),
     source=SOURCE,
 )
 def test_reductions(evaluate):
     """w (p - t): the mean divides by the number of rows that count, the sum by nothing, and each loss has its own upstream."""
+    evaluate()
+
+
+@case(
+    "cross_entropy",
+    family="normal",
+    shapes={"quick": [(6, 33)]},
+    upstream=("normal",),
+    laws=("double_backward",),
+    source=SOURCE,
+)
+def test_gradient_of_the_gradient(evaluate):
+    """Where the gradient can be differentiated again, that is right too, or the kernel says that it cannot be."""
     evaluate()
 
 

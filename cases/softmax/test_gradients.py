@@ -14,7 +14,7 @@ SOURCE = "docs/gradients.md, sections 2 to 4"
     family="normal",
     shapes=SMOKE,
     upstream=("normal", "constant"),
-    laws=("doubled", "other_upstream", "double_backward", "repeat"),
+    laws=("doubled", "other_upstream", "repeat"),
     source=SOURCE,
 )
 def test_upstream(evaluate):
@@ -25,6 +25,19 @@ def test_upstream(evaluate):
 @case(*ALL, family="normal", shapes=ROWS, upstream=("one_hot", "ones", "huge", "tiny"), source=SOURCE)
 def test_other_upstreams(evaluate):
     """A row of the Jacobian, the ones of a plain sum, a loss scale, and products that fall below the normal numbers."""
+    evaluate()
+
+
+@case(
+    *ALL,
+    family="normal",
+    shapes={"quick": [(6, 33)]},
+    upstream=("normal",),
+    laws=("double_backward",),
+    source="docs/gradients.md, section 9",
+)
+def test_gradient_of_the_gradient(evaluate):
+    """Where the gradient can be differentiated again, that is right too, or the kernel says that it cannot be."""
     evaluate()
 
 
@@ -124,4 +137,10 @@ def test_real_scores(evaluate):
 @case(*ALL, family="nan_and_infinity", shapes=ROWS, upstream=("normal",), source="docs/gradients.md, section 1")
 def test_neighbours_of_nan(evaluate):
     """A row with NaN or infinity gives no other row a gradient of NaN."""
+    evaluate()
+
+
+@case("softmax", family="normal_large", shapes={"quick": [(8, 40)]}, upstream=("constant", "ones"), source=SOURCE)
+def test_cancelling_rows(evaluate):
+    """The exact result is 0: what an online form leaves is what its two exponentials of the same logit differ by."""
     evaluate()

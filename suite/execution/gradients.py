@@ -12,13 +12,16 @@ from suite.kernels import Kernel
 from suite.ops import SECOND, get_op
 
 
+class WrongTypeError(TypeError):
+    """The forward, or the backward, gave something that is no tensor, or not as many as the op has."""
+
+
 def gradients(kernel: Kernel, tensors: Mapping[str, torch.Tensor], options: Mapping[str, Any]) -> Any:
-    """The gradients of the kernel's floating inputs, in the op's order: one tensor, or a tuple; None for one that it has not.
+    """The gradients of the kernel's floating inputs, in the op's order: one tensor, or a tuple.
 
     tensors: the inputs and, as `upstream`, the gradients of the outputs; with `second`, the gradient of the first gradient is
-    taken. Raises NotImplementedError where the kernel has no
-    backward, or none for a mask or a sink; TypeError where its forward returns something else than the op's outputs; and
-    whatever the kernel raises.
+    taken. Raises NotImplementedError where the kernel has no backward, or none for a mask or a sink; WrongTypeError where its
+    forward returns something else than the op's outputs, or its backward None; and whatever the kernel raises.
     """
     op = get_op(kernel.op)
     wrt = op.wanted(tensors)
@@ -28,9 +31,10 @@ def gradients(kernel: Kernel, tensors: Mapping[str, torch.Tensor], options: Mapp
     inputs = {name: tensor for name, tensor in tensors.items() if name not in (*upstreams, SECOND)}
     with torch.enable_grad():
         outputs = as_tuple(kernel({**inputs, **leaves}, options=options))
+    expected = [part.name for part in op.outputs({**op.options, **options})][: len(upstreams)]
     if len(outputs) != len(upstreams) or any(not isinstance(output, torch.Tensor) for output in outputs):
         kinds = ", ".join(type(output).__name__ for output in outputs)
-        raise TypeError(f"the forward returned {kinds}; expected tensors: {len(upstreams)}")
+        raise WrongTypeError(f"the forward returned {kinds}; expected tensors of torch: {', '.join(expected)}")
     tracked = [(output, tensors[name]) for output, name in zip(outputs, upstreams, strict=True) if output.requires_grad]
     if not tracked or (kernel.backward is None and len(tracked) < len(outputs)):
         missing = [name for name, output in zip(upstreams, outputs, strict=True) if not output.requires_grad]
@@ -45,7 +49,9 @@ def gradients(kernel: Kernel, tensors: Mapping[str, torch.Tensor], options: Mapp
     )
     if twice:
         return _second(found[0], leaves[wrt[0]], tensors[SECOND])
-    lacking = [name for name, gradient in zip(wrt, found, strict=True) if gradient is None and name in op.optional]
+    lacking = [name for name, gradient in zip(wrt, found, strict=True) if gradient is None]
+    if set(lacking) - set(op.optional):
+        raise WrongTypeError(f"the backward returned None for {', '.join(lacking)}; expected a gradient")
     if lacking:
         raise NotImplementedError(f"it gives no gradient of {', '.join(lacking)}")
     return found if len(found) > 1 else found[0]

@@ -22,6 +22,7 @@ import torch
 
 from suite.execution import state
 from suite.execution.adapters import adapted_call
+from suite.execution.gradients import WrongTypeError
 from suite.execution.memory import Guards, Memory, filled, guarding
 from suite.judge import as_tuple, check_output
 from suite.kernels import Kernel
@@ -152,6 +153,8 @@ class InProcess(Host):
             status, message = "crashed", exception_text(error)
         except NotImplementedError as error:
             status, message = "unsupported", exception_text(error)
+        except WrongTypeError as error:
+            status, message = "wrong_type", str(error)
         except (MemoryError, torch.OutOfMemoryError) as error:
             status, message = "out_of_memory", exception_text(error)
         except BaseException as error:

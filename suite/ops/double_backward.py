@@ -28,7 +28,7 @@ from suite.ops.row_backward import (
     GradientFacts,
     RowBackward,
     allowed,
-    saved_roundoff,
+    saved_roundoffs,
     stored_underflow,
     sum_error,
     underflow,
@@ -101,8 +101,7 @@ class DoubleBackward(RowBackward):
 
     def special(self, problem: Twice, semantics: Semantics) -> NDArray[np.int8]:
         codes = self.first.special(problem.first, semantics)
-        beside = (problem.x == -np.inf)[:, : codes.shape[1]]  # its own second derivative is 0 or, behind a mask, not defined
-        return np.where(beside & ~problem.ordinary[:, None], ANYTHING, codes).astype(np.int8)
+        return np.where(problem.ordinary[:, None], codes, ANYTHING).astype(np.int8)
 
     def facts(self, problem: Twice) -> TwiceFacts:
         first: GradientFacts = self.first.facts(problem.first)
@@ -143,13 +142,8 @@ class DoubleBackward(RowBackward):
     def bound(self, facts: TwiceFacts, numerics: Numerics, target: Format) -> Allowed:
         """p_k ((tau_k + 16 u + 4 u_s) M_k + the same of all, weighted) and its underflow, M_k what the products may be."""
         rows, h, p = facts.rows, np.abs(facts.second), facts.rows.probability
-        u, saved, lost = (
-            numerics.arithmetic(target).unit_roundoff,
-            saved_roundoff(numerics, target),
-            underflow(numerics, target),
-        )
-        softmax = facts.factor is None
-        tau = relative_error(rows, numerics if softmax else recomputing(numerics), target) + 16 * u + 4 * saved
+        u, lost = numerics.arithmetic(target).unit_roundoff, underflow(numerics, target)
+        own = numerics if facts.factor is None else recomputing(numerics)
         magnitude = h + (p * h).sum(axis=1, keepdims=True)
         if facts.factor is None:
             g = np.abs(facts.upstream)
@@ -158,13 +152,16 @@ class DoubleBackward(RowBackward):
             sums = sum_error(np.broadcast_to(np.abs(facts.upstream), (len(p), facts.upstream.shape[1])), u)
             magnitude = magnitude * (facts.factor + sums)
         terms = p * magnitude
-        of_sums = (
-            (terms * tau).sum(axis=1, keepdims=True) + 4 * sum_error(terms, u) + lost * magnitude.sum(axis=1, keepdims=True)
-        )
-        error = p * (tau * magnitude + of_sums) * (1 + tau) + lost * (magnitude + terms.sum(axis=1, keepdims=True))
-        error = error + stored_underflow(rows, numerics, target)
-        error = np.where(rows.x > -np.inf, np.where(tau < 0.5, error, np.inf), 0.0)
-        return allowed(facts, rows.shown(error), numerics, target)
+        errors = []
+        for saved in saved_roundoffs(numerics, target):
+            tau = relative_error(rows, own, target) + 16 * u + 4 * saved
+            of_sums = (terms * tau).sum(axis=1, keepdims=True) + 4 * sum_error(terms, u)
+            of_sums = of_sums + lost * magnitude.sum(axis=1, keepdims=True)
+            error = p * (tau * magnitude + of_sums) * (1 + tau) + lost * (magnitude + terms.sum(axis=1, keepdims=True))
+            error = error + stored_underflow(rows, numerics, target)
+            error = np.where(rows.x > -np.inf, np.where(tau < 0.5, error, np.inf), 0.0)
+            errors.append(rows.shown(error))
+        return allowed(facts, errors[0], errors[1], numerics, target)
 
 
 _FOUND: dict[str, DoubleBackward] = {}

@@ -60,9 +60,8 @@ class RowBackward(Op):
         return self.forward.axis(options, shape)
 
     def special(self, problem: Any, semantics: Semantics) -> NDArray[np.int8]:
-        """A row whose value is NaN, or infinite, has no gradient to judge."""
-        largest = problem.x.max(axis=1, initial=-np.inf)[:, None]
-        codes = np.where(np.isfinite(largest), FINITE, ANYTHING)
+        """A row whose value, or upstream, is NaN or infinite has no gradient to judge."""
+        codes = np.where(problem.ordinary[:, None], FINITE, ANYTHING)
         return np.broadcast_to(codes, problem.shown.shape).astype(np.int8)
 
     def exponents(self, facts: Any) -> RowFacts:
@@ -95,14 +94,15 @@ def upstream_rows(forward: Op, inputs: Mapping[str, Array], options: Options) ->
     return np.asarray(forward.output_rows(np.asarray(inputs[UPSTREAM]), None, options))
 
 
-def saved_roundoff(numerics: Numerics, target: Format) -> float:
+def saved_roundoffs(numerics: Numerics, target: Format) -> tuple[float, float]:
     """u of tensors that are saved for the backward in the tensors' own format, 0 where that is the arithmetic's; of all that is
-    stored, where a kernel declares it: some four tensors then.
+    stored, where a kernel declares it: some four tensors then. And the same where there is a way back through a maximum: only a
+    backward that is written by hand saves in the tensors' format, and it has none.
     """
     stored = numerics.format_of("probabilities", target)
     if stored is not None:
-        return 4 * stored.unit_roundoff
-    return target.unit_roundoff if target.bits < numerics.arithmetic(target).bits else 0.0
+        return 4 * stored.unit_roundoff, 4 * stored.unit_roundoff
+    return target.unit_roundoff if target.bits < numerics.arithmetic(target).bits else 0.0, 0.0
 
 
 def underflow(numerics: Numerics, target: Format) -> float:
@@ -133,8 +133,9 @@ def sum_error(terms: Array, unit_roundoff: float) -> Array:
     return np.asarray(np.minimum(lost, unit_roundoff * np.maximum(terms.shape[1] - 1, 0) * total))
 
 
-def allowed(facts: GradientFacts, error: Array, numerics: Numerics, target: Format) -> Allowed:
+def allowed(facts: GradientFacts, error: Array, of_arithmetic: Array, numerics: Numerics, target: Format) -> Allowed:
     """error [rows, n] with what every backward may add: what is left of the gradient through maxima, and a subnormal.
+    of_arithmetic: the error of a kernel that saves nothing in the tensors' own format.
 
     A maximum that is subtracted has an exact gradient of 0. Autograd computes it, where it is not detached, as a sum over the
     entries of its tile, none of which is larger than itself: so each entry may get the errors of all that are not larger, and
@@ -142,10 +143,11 @@ def allowed(facts: GradientFacts, error: Array, numerics: Numerics, target: Form
     """
     arithmetic = numerics.arithmetic(target)
     rows = facts.rows
-    own = np.where(rows.shown(rows.x) > -np.inf, error + arithmetic.unit_roundoff * np.abs(facts.exact), 0.0)
-    error = error + np.where(rows.shown(rows.x) > -np.inf, 2 * _not_larger(own, rows.shown(rows.x)), 0.0)
+    x = rows.shown(rows.x)
+    own = np.where(x > -np.inf, of_arithmetic + arithmetic.unit_roundoff * np.abs(facts.exact), 0.0)
+    error = error + np.where(x > -np.inf, 2 * _not_larger(own, x), 0.0)
     steps = (2 + error.shape[1]) ** 2  # a product may round to a subnormal: n rescales on the way, and n terms of a maximum
-    absolute = error * (1 + 2.0**-20) + steps * arithmetic.smallest_subnormal
+    absolute = error * (1 + 2.0**-20) + np.where((x > -np.inf) | (error > 0), steps * arithmetic.smallest_subnormal, 0.0)
     absolute = np.where(facts.ordinary[:, None], absolute, 0.0)
     flush_below = np.full(absolute.shape, arithmetic.smallest_normal)
     return Allowed(np.where(np.isnan(absolute), np.inf, absolute), flush_below)

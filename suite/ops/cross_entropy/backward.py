@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -23,7 +24,7 @@ from suite.ops.cross_entropy import definition
 from suite.ops.cross_entropy.definition import ClassRows
 from suite.ops.log_softmax.bound import bound as log_softmax_bound
 from suite.ops.logsumexp.backward import recomputing
-from suite.ops.row_backward import GradientFacts, RowBackward, allowed, saved_roundoff, stored_underflow, sum_error, underflow
+from suite.ops.row_backward import GradientFacts, RowBackward, allowed, saved_roundoffs, stored_underflow, sum_error, underflow
 from suite.ops.rows import ANYTHING, FINITE, Allowed
 from suite.ops.softmax.bound import relative_error
 
@@ -33,6 +34,10 @@ class ClassGradientRows(ClassRows):
     """Logits with their targets and the upstream gradient of their row's loss, [rows, 1]; divisor: by which it is divided."""
 
     upstream: Array
+
+    @cached_property
+    def ordinary(self) -> NDArray[np.bool_]:
+        return np.asarray(np.isfinite(self.x.max(axis=1, initial=-np.inf)) & self.kept & np.isfinite(self.upstream[:, 0]))
 
     def take(self, rows: NDArray[np.intp]) -> Self:
         return replace(super().take(rows), upstream=self.upstream[rows])
@@ -65,17 +70,18 @@ class CrossEntropyBackward(RowBackward):
         return ClassGradientRows(**given, upstream=np.broadcast_to(upstream, (len(rows.x), 1)))
 
     def special(self, problem: ClassGradientRows, semantics: Semantics) -> NDArray[np.int8]:
-        ordinary = definition.special(problem) == FINITE
+        ordinary = (definition.special(problem) == FINITE) & np.isfinite(problem.upstream)
         return np.broadcast_to(np.where(ordinary, FINITE, ANYTHING), problem.x.shape).astype(np.int8)
 
     def facts(self, problem: ClassGradientRows) -> ClassGradientFacts:
         ordinary = problem.ordinary & (self.special(problem, CONTRACT)[:, 0] == FINITE)
-        safe = replace(problem, x=np.where(ordinary[:, None], problem.x, 0.0))
+        upstream = np.where(np.isfinite(problem.upstream), problem.upstream, 0.0)
+        safe = replace(problem, x=np.where(ordinary[:, None], problem.x, 0.0), upstream=upstream)
         of_loss = definition.facts(problem)
-        weight = problem.upstream / (problem.divisor or 1)
+        weight = upstream / (problem.divisor or 1)
         return ClassGradientFacts(
             of_loss.rows,
-            problem.upstream,
+            upstream,
             self.define(Float64(), safe),
             ordinary,
             of_loss.share,
@@ -102,24 +108,24 @@ class CrossEntropyBackward(RowBackward):
         rounded.
         """
         rows, t, w = facts.rows, facts.share, np.abs(facts.weight)
-        u, saved, lost = (
-            numerics.arithmetic(target).unit_roundoff,
-            saved_roundoff(numerics, target),
-            underflow(numerics, target),
-        )
+        u, lost = numerics.arithmetic(target).unit_roundoff, underflow(numerics, target)
         of_result = log_softmax_bound(rows, numerics, numerics.arithmetic(target)).absolute
         from_result = np.expm1(of_result + u * (rows.finite_gap + rows.log_total + 2 * numerics.exp_ulp))
         tau = np.maximum(relative_error(rows, recomputing(numerics), target), from_result)
         total = t.sum(axis=1, keepdims=True)
         mean = facts.divisor not in (None, 1)
         inexact = mean and float(target.round(np.array([float(facts.divisor or 1)]))[0]) != facts.divisor
-        saved *= int(mean) + int(inexact) + 2 * int(facts.smoothed)
+        roundings = int(mean) + int(inexact) + 2 * int(facts.smoothed)
         p = rows.probability
-        error = p * (total * (tau + saved + 6 * u) + sum_error(t, u)) + t * (saved + 8 * u) + lost * total
-        error = error + stored_underflow(rows, numerics, target)
-        error = np.where(rows.x > -np.inf, np.where(tau < 0.5, error, np.inf), t * (saved + 8 * u))
-        rounded = np.where(total > 0, target.smallest_subnormal, 0.0) * (1 + w * 0)
-        return allowed(facts, w * error + rounded, numerics, target)
+        errors = []
+        for once in saved_roundoffs(numerics, target):
+            saved = roundings * once
+            error = p * (total * (tau + saved + 6 * u) + sum_error(t, u)) + t * (saved + 8 * u) + lost * total
+            error = error + stored_underflow(rows, numerics, target)
+            error = np.where(rows.x > -np.inf, np.where(tau < 0.5, error, np.inf), t * (saved + 8 * u))
+            errors.append(w * error)
+        rounded = np.where(total > 0, target.smallest_subnormal, 0.0)
+        return allowed(facts, errors[0] + rounded, errors[1], numerics, target)
 
 
 def backward(wrt: tuple[str, ...]) -> RowBackward:

@@ -30,9 +30,8 @@ class LogSoftmaxBackward(RowBackward):
         return GradientRows(LOG_SOFTMAX.problem(inputs, options).x, upstream=upstream_rows(LOG_SOFTMAX, inputs, options))
 
     def facts(self, problem: GradientRows) -> GradientFacts:
-        ordinary = problem.ordinary
-        safe = replace(problem, x=np.where(ordinary[:, None], problem.x, 0.0))
-        return GradientFacts(problem.facts(), problem.upstream, self.define(Float64(), safe), ordinary)
+        safe = problem.safe()
+        return GradientFacts(problem.facts(), safe.upstream, self.define(Float64(), safe), problem.ordinary)
 
     def define(self, arithmetic: Arithmetic, problem: GradientRows) -> Any:
         e = arithmetic.shifted_exp(problem.x)
@@ -55,7 +54,7 @@ class LogSoftmaxBackward(RowBackward):
         error = p * (tau * total + (1 + tau) * of_total) + lost * (total + of_total) + 4 * u * (np.abs(g) + p * total)
         error = error + stored_underflow(rows, numerics, target)
         error = np.where(rows.x > -np.inf, np.where(tau < 0.5, error, np.inf), 4 * u * np.abs(g))
-        found = allowed(facts, error, numerics, target)
+        found = allowed(facts, error, error, numerics, target)
         assert found.flush_below is not None
         return replace(found, flush_below=np.where(rows.x > -np.inf, found.flush_below, np.inf))
 

@@ -30,13 +30,12 @@ class LogSumExpBackward(RowBackward):
         return GradientRows(LOG_SUM_EXP.problem(inputs, options).x, upstream=upstream_rows(LOG_SUM_EXP, inputs, options))
 
     def special(self, problem: GradientRows, semantics: Semantics) -> NDArray[np.int8]:
-        empty = problem.x.max(axis=1, initial=-np.inf)[:, None] == -np.inf
-        return np.where(empty, FINITE, super().special(problem, semantics)).astype(np.int8)
+        empty = (problem.x.max(axis=1, initial=-np.inf) == -np.inf) & np.isfinite(problem.upstream[:, 0])
+        return np.where(empty[:, None], FINITE, super().special(problem, semantics)).astype(np.int8)
 
     def facts(self, problem: GradientRows) -> GradientFacts:
-        ordinary = problem.ordinary
-        safe = replace(problem, x=np.where(ordinary[:, None], problem.x, 0.0))
-        return GradientFacts(problem.facts(), problem.upstream, self.define(Float64(), safe), ordinary)
+        safe = problem.safe()
+        return GradientFacts(problem.facts(), safe.upstream, self.define(Float64(), safe), problem.ordinary)
 
     def define(self, arithmetic: Arithmetic, problem: GradientRows) -> Any:
         e = arithmetic.shifted_exp(problem.x)
@@ -53,7 +52,7 @@ class LogSumExpBackward(RowBackward):
         error = g * (rows.probability * tau + lost)
         error = error + stored_underflow(rows, numerics, target)
         error = np.where(rows.x > -np.inf, np.where(tau < 0.5, error, np.inf), 0.0)
-        return allowed(facts, error, numerics, target)
+        return allowed(facts, error, error, numerics, target)
 
 
 def recomputing(numerics: Numerics) -> Numerics:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -20,7 +21,7 @@ from suite.ops.row_backward import (
     GradientFacts,
     RowBackward,
     allowed,
-    saved_roundoff,
+    saved_roundoffs,
     stored_underflow,
     sum_error,
     underflow,
@@ -37,8 +38,17 @@ class GradientRows(Rows):
 
     upstream: Array
 
+    @cached_property
+    def ordinary(self) -> NDArray[np.bool_]:
+        return np.asarray(np.isfinite(self.x.max(axis=1, initial=-np.inf)) & np.isfinite(self.upstream).all(axis=1))
+
     def take(self, rows: NDArray[np.intp]) -> Self:
         return replace(self, x=self.x[rows], upstream=self.upstream[rows])
+
+    def safe(self) -> Self:
+        """With zeros in rows that have no gradient to compute."""
+        ordinary = self.ordinary[:, None]
+        return replace(self, x=np.where(ordinary, self.x, 0.0), upstream=np.where(ordinary, self.upstream, 0.0))
 
     def content(self) -> bytes:
         return super().content() + b"|" + np.ascontiguousarray(self.upstream).tobytes()
@@ -63,9 +73,8 @@ class SoftmaxBackward(RowBackward):
         )
 
     def facts(self, problem: GradientRows) -> GradientFacts:
-        ordinary = problem.ordinary
-        safe = replace(problem, x=np.where(ordinary[:, None], problem.x, 0.0))
-        return GradientFacts(problem.facts(), problem.upstream, self.define(Float64(), safe), ordinary)
+        safe = problem.safe()
+        return GradientFacts(problem.facts(), safe.upstream, self.define(Float64(), safe), problem.ordinary)
 
     def define(self, arithmetic: Arithmetic, problem: GradientRows) -> Any:
         e = arithmetic.shifted_exp(problem.x, problem.temperature)
@@ -76,28 +85,24 @@ class SoftmaxBackward(RowBackward):
 
     @np.errstate(over="ignore", invalid="ignore", under="ignore")
     def bound(self, facts: GradientFacts, numerics: Numerics, target: Format) -> Allowed:
-        """p_i (tau_i |g_i - S| + the error of S + (u_s + 4 u)(|g_i| + |S|)) / T, S = sum_j p_j g_j; tau_i is what softmax
-        allows p_i relatively, and u_s a rounding to the format that P is saved in.
+        """p_i (tau_i (|g_i| + |S|) + the error of S + (u_s + 4 u)(|g_i| + |S|)) / T, S = sum_j p_j g_j; tau_i is what
+        softmax allows p_i relatively, and u_s a rounding to the format that P is saved in. Not |g_i - S|: autograd of an online
+        form has g_i and S meet different exponentials of one logit.
         """
-        rows, g = facts.rows, facts.upstream
-        u, saved, lost = (
-            numerics.arithmetic(target).unit_roundoff,
-            saved_roundoff(numerics, target),
-            underflow(numerics, target),
-        )
-        tau = relative_error(rows, numerics, target) + saved + u
-        p, terms = rows.probability, rows.probability * np.abs(g)
-        mean = (rows.probability * g).sum(axis=1, keepdims=True)
-        of_mean = (
-            (terms * (tau + u)).sum(axis=1, keepdims=True) + sum_error(terms, u) + lost * np.abs(g).sum(axis=1, keepdims=True)
-        )
-        magnitude = np.abs(g) + np.abs(mean)
-        shared = numerics.shift in ("row_max", "folded")  # else g_i and S may meet different exponentials of the same logit
-        difference = np.abs(g - mean) if shared else magnitude
-        error = p * (tau * difference + (1 + tau) * (of_mean + (saved + 4 * u) * magnitude)) + lost * (difference + of_mean)
-        error = error + stored_underflow(rows, numerics, target)
-        error = np.where((rows.x > -np.inf) & (tau < 0.5), error, np.where(rows.x > -np.inf, np.inf, 0.0))
-        return allowed(facts, rows.shown(error / rows.temperature * (1 + 4 * u)), numerics, target)
+        rows, g, p = facts.rows, facts.upstream, facts.rows.probability
+        u, lost = numerics.arithmetic(target).unit_roundoff, underflow(numerics, target)
+        mean = (p * g).sum(axis=1, keepdims=True)
+        terms, magnitude = p * np.abs(g), np.abs(g) + np.abs(mean)
+        errors = []
+        for saved in saved_roundoffs(numerics, target):
+            tau = relative_error(rows, numerics, target) + saved + u
+            of_mean = (terms * (tau + u)).sum(axis=1, keepdims=True) + sum_error(terms, u)
+            of_mean = of_mean + lost * np.abs(g).sum(axis=1, keepdims=True)
+            error = p * ((tau + (1 + tau) * (saved + 4 * u)) * magnitude + (1 + tau) * of_mean) + lost * (magnitude + of_mean)
+            error = error + stored_underflow(rows, numerics, target)
+            error = np.where(rows.x > -np.inf, np.where(tau < 0.5, error, np.inf), 0.0)
+            errors.append(rows.shown(error / rows.temperature * (1 + 4 * u)))
+        return allowed(facts, errors[0], errors[1], numerics, target)
 
 
 def backward(wrt: tuple[str, ...]) -> RowBackward:
