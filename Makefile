@@ -16,7 +16,7 @@ report: .venv/installed
 	$(BIN)/softmax-suite run --profile smoke --direction both
 
 test: .venv/installed
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --direction both
 
 check: lint types test wheel
 
@@ -43,9 +43,11 @@ bench: .venv/installed
 
 score: .venv/installed
 	$(BIN)/python -m tests.planted_faults
+	$(BIN)/python -m tests.planted_faults --direction backward
 
 honest: .venv/installed
 	$(BIN)/python -m tests.honest_kernels
+	$(BIN)/python -m tests.honest_kernels --direction backward
 
 # The table of everyday checks in the README.
 everyday: .venv/installed
