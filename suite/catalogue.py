@@ -29,6 +29,7 @@ def kernels() -> Iterator[str]:
 def inputs() -> Iterator[str]:
     """The families of every op, and what else a case of attention may hold, by argument."""
     from suite.inputs import all_families, attention, attention_tensors, states
+    from suite.inputs.upstream import UPSTREAMS
     from suite.ops import NAMES
 
     yield "families of logits"
@@ -38,9 +39,16 @@ def inputs() -> Iterator[str]:
         "attention": attention.FAMILIES,
         "merge_states": states.FAMILIES,
         **attention_tensors.TENSORS,
+        "upstream": UPSTREAMS,
     }
     for what, named in others.items():
-        yield f"families of {what}" if what in NAMES else f"attention, {what}="
+        yield (
+            f"families of {what}"
+            if what in NAMES
+            else "the backward, upstream="
+            if named is UPSTREAMS
+            else f"attention, {what}="
+        )
         for name, function in named.items():
             summary = (getattr(function, "generate", function).__doc__ or "").strip().split("\n")[0]
             yield f"  {name:<26}{summary}"
@@ -50,7 +58,7 @@ def laws() -> Iterator[str]:
     from suite.laws import all_laws
 
     for name, statement in all_laws().items():
-        yield f"{name:<14}{statement}"
+        yield f"{name:<20}{statement}"
 
 
 def cases() -> Iterator[str]:
