@@ -23,7 +23,7 @@ import suite.execution
 import suite.run
 from suite import plugin
 from suite.cli import cli, main
-from suite.records import Record
+from suite.records import SCHEMA, Record
 from suite.store import Store, read_run
 
 ROOT = Path(__file__).parent.parent
@@ -377,7 +377,7 @@ def test_json_has_the_specified_shape(tmp_path, kernels):
 
     data = json.loads(file.read_text())
     assert list(data) == ["schema", "suite_version", "environment", "summary", "records"]
-    assert data["schema"] == 1
+    assert data["schema"] == SCHEMA
     assert data["suite_version"] == suite.__version__
     assert data["environment"]["env_id"] == data["records"][0]["env_id"]
     none = {"passed": 0, "failed": 0, "unsupported": 0, "unjudged": 0, "known_failure": 0}
