@@ -40,6 +40,7 @@ wheel: .venv/installed
 # Numbers that the README and the docs quote.
 bench: .venv/installed
 	$(BIN)/python -m pytest -q tests/benchmarks/bench_oracle.py tests/benchmarks/bench_attention.py --benchmark-enable --benchmark-only
+	$(BIN)/python -m tests.benchmarks.timers
 
 score: .venv/installed
 	$(BIN)/python -m tests.planted_faults

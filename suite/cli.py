@@ -26,7 +26,7 @@ from suite.ops import NAMES, ROW_OPS
 from suite.version import __version__
 
 if TYPE_CHECKING:
-    from suite.records import Record
+    from suite.records import Measurement, Record
     from suite.run import Result
 
 RUNS = Path("runs")
@@ -156,6 +156,121 @@ def run(
             _print_summary(result, verbose=False)
             _write_report(folder)
     _finish(result)
+
+
+@cli.command()
+@click.option(
+    "--op", "ops", multiple=True, type=click.Choice(NAMES), help="Only this op; repeatable. Default: all but merge_states."
+)
+@click.option("--kernel", "kernels", multiple=True, metavar="K", help="NAME, FILE.py:FUNC or pkg.mod:FUNC. Default: all own.")
+@click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Only this dtype; repeatable.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option("--direction", type=click.Choice(DIRECTIONS), default="forward", show_default=True)
+@click.option("--shape", "shapes", multiple=True, metavar="SHAPE", help="Such as 4096x4096, or 1x8x2048x64 of attention.")
+@click.option("--lengths", metavar="N,N,...", help="In place of the profile's.")
+@click.option("--profile", type=click.Choice(PROFILES[:3]), default="quick", show_default=True, help="How much to measure.")
+@click.option("--cache", type=click.Choice(["warm", "flushed"]), default="warm", show_default=True, help="Of the CPU.")
+@click.option("--threads", type=click.IntRange(1, MOST_THREADS), default=1, show_default=True, help="Of torch.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Run folder. Default: runs/bench-<time>."
+)
+def bench(
+    kernels: tuple[str, ...], shapes: tuple[str, ...], lengths: str | None, out: Path | None, threads: int, **asked: Any
+) -> None:
+    """Times kernels, beside their accuracy: each is judged first, and one that does not pass gets no times."""
+    if shapes and lengths:
+        misuse("--shape and --lengths both say how long rows are; give one")
+    sizes = [_sizes("--shape", shape, "x", "32x8192") for shape in shapes]
+    folder = out or RUNS / datetime.datetime.now().strftime("bench-%Y-%m-%d-%H%M%S")
+    if kernels:
+        from suite.isolation import start_server
+
+        start_server()
+    import torch
+
+    torch.set_num_threads(threads)
+    result, measurements = _bench(
+        kernels, sizes, _sizes("--lengths", lengths, ",", "256,4096") if lengths else (), folder, **asked
+    )
+    if result.records:
+        from suite.report.bench_terminal import print_bench
+
+        print_bench(measurements)
+        _write_report(folder)
+    if result.exit_code == 0 and any(one.data["status"] not in ("passed", "known_failure") for one in measurements):
+        sys.exit(1)
+    _finish(result)
+
+
+def _bench(
+    kernels: Sequence[str],
+    shapes: Sequence[tuple[int, ...]],
+    lengths: Sequence[int],
+    folder: Path,
+    *,
+    ops: Sequence[str],
+    dtypes: Sequence[str],
+    device: str,
+    direction: str,
+    profile: str,
+    cache: Literal["warm", "flushed"],
+) -> tuple[Result, list[Measurement]]:
+    """Measures into the run folder: what bench() says. Misuse ends the command."""
+    from suite import bench as benchmark
+    from suite.environment import probe
+    from suite.execution.hosts import Hosts
+    from suite.oracle import Oracle
+    from suite.oracle.cache import default_folder
+    from suite.plugin import default_known_failures
+    from suite.run import Result
+    from suite.store import Store, StoreError
+
+    plan, wanted = benchmark.PLANS[profile], list(ops) or list(benchmark.OPS)
+    records, measurements = list[Any](), list[Any]()
+    environment, stopped, interrupted = dict[str, Any](), "", False
+    try:
+        benchmark.check_device(device)
+        environment = probe(device)
+        with benchmark.device_lock(device), Hosts() as hosts, _holding(folder, resume=False):
+            chosen = (
+                benchmark.named_kernels(kernels, wanted, hosts, device=device)
+                if kernels
+                else benchmark.default_kernels(wanted, slow=plan.slow, device=device)
+            )
+            points = benchmark.points(chosen, plan, dtypes=dtypes, direction=direction, lengths=lengths, shapes=shapes)
+            with contextlib.closing(Store(folder)) as store:
+                store.write_environment(environment)
+                measuring = benchmark.Bench(
+                    device=device,
+                    hosts=hosts,
+                    oracle=Oracle(default_folder()),
+                    store=store,
+                    env_id=environment["env_id"],
+                    known=default_known_failures(),
+                    cache=cache,
+                    budget_seconds=plan.budget_seconds,
+                )
+                for record, measurement in benchmark.sweep(measuring, points, lambda line: click.echo(line, err=True)):
+                    records.append(record)
+                    measurements += [measurement] if measurement is not None else []
+    except ValueError as error:
+        misuse(str(error))
+    except MemoryError as error:  # of the inputs; what a kernel takes is recorded
+        misuse(f"the inputs do not fit into this machine's memory: {error}")
+    except KeyboardInterrupt:
+        interrupted = True
+    except StoreError as error:
+        stopped = str(error)
+    found = Result(records=tuple(records), environment=environment, interrupted=interrupted, stopped=stopped)
+    return found, measurements
+
+
+def _sizes(option: str, text: str, separator: str, example: str) -> tuple[int, ...]:
+    """The sizes in the text of an option; misuse where it has others."""
+    parts = text.split(separator)
+    if not all(part.isascii() and part.isdigit() and 0 < len(part) < 10 and int(part) > 0 for part in parts):
+        misuse(f"{option} {text!r} must be sizes joined by {separator!r}, as {example}")
+    return tuple(int(part) for part in parts)
 
 
 @cli.command()
@@ -292,6 +407,76 @@ def merge(folders: tuple[Path, ...], out: Path, unlike_environments: bool) -> No
     if not merged.whole or merged.contradictions:
         sys.exit(1)
     _finish(result)
+
+
+@cli.command()
+@click.argument("base", type=click.Path(path_type=Path), metavar="BASE")
+@click.argument("new", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="NEW...")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.html", help="Write the page here.")
+@click.option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE", help="Write all rows as CSV.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write all rows as JSON.")
+@click.option(
+    "--fail-on",
+    default="status,accuracy",
+    show_default=True,
+    metavar="GATES",
+    help="What ends with exit code 1: status (a new failure), accuracy (a meaningfully larger error), speed:10%; or none.",
+)
+@click.option("--threshold", default="5%", show_default=True, metavar="P%", help="Of FASTER and SLOWER.")
+@click.option("--baseline", type=click.Path(path_type=Path), metavar="FILE", help="Fail also on errors above this file's.")
+@click.option("--update-baseline", is_flag=True, help="Tighten --baseline by the errors of the new runs; it never loosens.")
+@click.option("--show-paths", is_flag=True, help="Leave home folders, user and host names as they are; else ~ and HOST.")
+def compare(
+    base: Path,
+    new: tuple[Path, ...],
+    out: Path | None,
+    csv_file: Path | None,
+    json_file: Path | None,
+    fail_on: str,
+    threshold: str,
+    baseline: Path | None,
+    update_baseline: bool,
+    show_paths: bool,
+) -> None:
+    """Compares runs: is NEW worse than BASE, and which kernel should be used on which machine?
+
+    Exit code 1 where a gate of --fail-on or the baseline fails, 0 otherwise.
+    """
+    from suite.report import baseline as ratchet
+    from suite.report.compare import compare as join
+    from suite.report.compare import gate, parse_gates, parse_share, read_runs
+    from suite.report.compare_files import to_csv, to_json
+    from suite.report.compare_page import render
+    from suite.report.compare_terminal import print_comparison
+
+    if update_baseline and baseline is None:
+        misuse("--update-baseline tightens the file that --baseline names; name it")
+    try:
+        gates, share = parse_gates(fail_on), parse_share(threshold)
+        best: ratchet.Baseline = {}
+        if baseline is not None and (baseline.exists() or not update_baseline):
+            best = ratchet.read_baseline(baseline)
+        first, *others = read_runs([base, *new])
+        comparisons = [join(first, other, threshold=share) for other in others]
+        records = [record for other in others for record in other.records]
+        if baseline is not None and not update_baseline and not ratchet.covers(best, records):
+            raise ValueError(f"baseline {str(baseline)!r} has no entry for any evaluation of these runs")
+        reasons = [reason for comparison in comparisons for reason in gate(comparison, gates)]
+        reasons += ratchet.broken_by(best, records)
+        if baseline is not None and update_baseline:
+            ratchet.write_baseline(baseline, ratchet.tightened(best, records))
+    except (ValueError, OSError) as error:
+        misuse(str(error))
+    print_comparison(comparisons, reasons=reasons, show_paths=show_paths)
+    if csv_file is not None:
+        _write(csv_file, to_csv(comparisons, show_paths=show_paths).removesuffix("\n"))
+    if json_file is not None:
+        _write(json_file, json.dumps(to_json(comparisons, reasons=reasons), allow_nan=False))
+    if out is not None:
+        asked = f"--fail-on {fail_on}" + (f" --baseline {baseline}" if baseline is not None else "")
+        _write(out, render(comparisons, gates=asked, reasons=reasons, show_paths=show_paths))
+        click.echo(f"page: {out}")
+    sys.exit(1 if reasons else 0)
 
 
 @cli.command()
@@ -677,8 +862,17 @@ def _finish(result: Result) -> NoReturn:
         click.echo(f"known failure that passed: {line}", err=True)
     if result.empty_shard:
         click.echo("nothing to judge in this shard: the cases that were selected are in others", err=True)
-    if result.exit_code == 3:
-        click.echo("nothing was judged: no case of this profile matches, or no kernel supports what was selected", err=True)
+    if result.exit_code == 3 and not result.records:
+        click.echo("nothing was judged: no case of this profile matches what was selected", err=True)
+    elif result.exit_code == 3:
+        from suite.report.visible import visible
+
+        reasons = Counter(record.message for record in result.records)
+        reason, _ = reasons.most_common(1)[0]
+        more = f", and {len(reasons) - 1} other reasons" if len(reasons) > 1 else ""
+        click.echo(
+            f"nothing was judged: no kernel supports what was selected ({visible(reason, lines=False)[:300]}{more})", err=True
+        )
     sys.exit(result.exit_code)
 
 

@@ -174,13 +174,17 @@ def judge(
         )
     for other in definition.arguments:
         own = format_of(tensors[other])
-        if own is None and other in (*definition.upstreams, SECOND):
-            raise ValueError(f"input {other} has dtype {dtype_name(tensors[other])}; expected {format.name}, as {name} has")
         if own is not None and own != definition.input_format(other, format):
             expected = definition.input_format(other, format).name
             raise ValueError(f"input {other} has dtype {own.name}; expected {expected}, as {name} has {format.name}")
     shapes = {name: tuple(int(n) for n in tensor.shape) for name, tensor in tensors.items()}
     resolved = definition.resolve_options(options, shapes)
+    parts = zip(get_op(op).upstreams, get_op(op).outputs(resolved), strict=False)
+    for other, expected_format in ({name: part.output_format(format) for name, part in parts} | {SECOND: format}).items():
+        if other in tensors and format_of(tensors[other]) != expected_format:
+            raise ValueError(f"input {other} has dtype {dtype_name(tensors[other])}; expected {expected_format.name}")
+    if UPSTREAM in tensors and isinstance(output, tuple | list) and len(output) == len(definition.outputs(resolved)) == 1:
+        [output] = output  # as torch.autograd.grad returns it
     wrong = check_output(definition, output, shapes, dtype_name(logits), device_name(logits), resolved)
     if wrong is not None:
         status, reason = wrong
@@ -616,6 +620,7 @@ def _named_inputs(op: Op, inputs: Any) -> dict[str, Any]:
         inputs = {"x": inputs}
     if not set(op.arguments) <= set(inputs) <= {*op.arguments, *op.optional, *op.upstreams, SECOND}:
         further = f" and, where there are any, {', '.join(op.optional)}" if op.optional else ""
+        further += f"; for its backward {', '.join(op.upstreams)}"
         raise ValueError(f"inputs has the keys {sorted(inputs)}; {op.name} takes {', '.join(op.arguments)}{further}")
     for name, tensor in inputs.items():
         if is_tensor(tensor) and dtype_name(tensor) == "bool" and name != "mask":

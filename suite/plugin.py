@@ -398,6 +398,37 @@ def _check_device(device: str) -> None:
         raise pytest.UsageError(f"--device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
 
 
+THROUGHPUT = "test_throughput.py"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Throughput is measured where pytest-benchmark is asked for it, never beside verdicts."""
+    if collection_path.name != THROUGHPUT or not collection_path.is_relative_to(cases_folder()):
+        return None
+    asked = any(config.getoption(name, default=False) for name in ("benchmark_enable", "benchmark_only"))
+    return None if asked else True
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """pytest-benchmark knows the CPU; it must know the device too. It asks before there is a session."""
+    device = config.option.device
+    machine_info["softmax_suite"] = {"device": device, "threads": config.option.threads}
+    if device.startswith("cuda"):
+        import torch
+
+        if torch.cuda.is_available():  # else the session says what is wrong
+            machine_info["softmax_suite"]["gpu"] = torch.cuda.get_device_name(device)
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_benchmark_compare_machine_info(machine_info: dict[str, Any], compared_benchmark: dict[str, Any]) -> None:
+    """Times of another device are not compared, where pytest-benchmark would warn alone."""
+    here, there = (info.get("softmax_suite") for info in (machine_info, compared_benchmark["machine_info"]))
+    if here is not None and there is not None and here != there:
+        raise pytest.UsageError(f"these times are of {here}, those to compare with of {there}")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
     """What was asked for is prepared before anything is collected, so that a wrong name is answered at once.

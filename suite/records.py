@@ -170,10 +170,12 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What was measured of one kernel apart from any case: a curve or a threshold, for a chapter of the report; no verdict.
+    """What was measured of one kernel, for a chapter of the report: a curve or a threshold apart from any case, or, of kind
+    "throughput", its speed on one.
 
-    kind: the chapter, "exponential" or "thresholds". kernel, op, dtype, device: what was measured. suite_version, env_id:
-    by what and where. data: JSON-ready numbers, as the module suite/measure/<kind>.py documents them.
+    kind: the chapter. kernel, op, dtype, device: what was measured. case: on which case, empty where on none. suite_version,
+    env_id: by what and where. data: JSON-ready numbers, as the module suite/measure/<kind>.py documents them, docs/bench.md
+    those of throughput.
     """
 
     schema: Version = SCHEMA
@@ -182,6 +184,7 @@ class Measurement:
     op: str
     dtype: str
     device: str = "cpu"
+    case: str = ""
     suite_version: str = ""
     env_id: str = ""
     data: dict[str, Any]

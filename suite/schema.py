@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -75,12 +75,17 @@ def read(cls: type[T], data: Any, *, noun: str, schema: Schema) -> T:
     """
     if not isinstance(data, dict):
         raise ValueError(f"a {noun} must be a JSON object, not a {type(data).__name__}")
-    for name in schema["properties"].keys() & data.keys():
+    values = {name: take(data[name]) for name, take in _takers(schema).items() if name in data}
+    unusual = [name for name, value in values.items() if value is UNUSUAL]
+    for name in unusual:
         check(data[name], schema["properties"][name], name)
     missing = [name for name in schema["required"] if name not in data]
     if missing:
         raise ValueError(f"incomplete {noun}: it has no {', '.join(map(repr, missing))}")
-    return cls(**{name: _value(hint, data[name]) for name, hint in _hints(cls).items() if name in data})
+    hints = _hints(cls)
+    for name in unusual:
+        values[name] = _value(hints[name], data[name]) if name in hints else None
+    return cls(**{name: value for name, value in values.items() if name in hints})
 
 
 def check(value: Any, schema: Schema, name: str) -> None:
@@ -133,6 +138,80 @@ def _is(value: Any, kind: str) -> bool:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= SHOWN else text[:SHOWN] + "…"
+
+
+UNUSUAL = object()
+Take = Callable[[Any], Any]
+_TAKERS: dict[int, tuple[Schema, dict[str, Take]]] = {}
+
+
+def _takers(schema: Schema) -> dict[str, Take]:
+    """A short cut for each property: what check() lets pass, as _value() makes it, where its type shows that at once."""
+    if id(schema) not in _TAKERS:
+        takers = {name: _taker(one) for name, one in schema["properties"].items()}
+        _TAKERS[id(schema)] = (schema, takers)  # with the schema, so that no other gets its id
+    return _TAKERS[id(schema)][1]
+
+
+def _taker(schema: Schema) -> Take:
+    """value -> what a field holds of it, or UNUSUAL where check() and _value() have to decide. It never takes what they do
+    not: exact types, ASCII, finite numbers only, and only the keywords named here.
+    """
+    if "anyOf" in schema:
+        return _either_taker([take for one in schema["anyOf"] if (take := _taker(one)) is not _never])
+    kind, others = schema.get("type"), schema.keys() - {"type"}
+    low, high = schema.get("minimum", -sys.float_info.max), schema.get("maximum", sys.float_info.max)
+    if kind == "null" and not others:
+        return lambda value: value if value is None else UNUSUAL
+    if kind == "boolean" and not others:
+        return lambda value: value if type(value) is bool else UNUSUAL
+    if kind in ("integer", "number") and others in (set(), {"minimum", "maximum"}):
+        exact = int if kind == "integer" else float
+        return lambda value: value if type(value) is exact and low <= value <= high else UNUSUAL
+    if kind == "string" and others == {"enum"}:
+        allowed = frozenset(text for text in schema["enum"] if text.isascii())
+        return lambda value: value if type(value) is str and value in allowed else UNUSUAL
+    if kind == "string" and not others:
+        return lambda value: value if type(value) is str and value.isascii() else UNUSUAL
+    if kind == "array" and others == {"items"}:
+        return _list_taker(_taker(schema["items"]))
+    if kind == "object" and not others:
+        return lambda value: dict(value) if type(value) is dict and "".join(value).isascii() else UNUSUAL
+    if kind == "object" and others == {"additionalProperties"}:
+        return _object_taker(_taker(schema["additionalProperties"]))
+    return _never
+
+
+def _never(value: Any) -> Any:
+    return UNUSUAL
+
+
+def _either_taker(takes: Sequence[Take]) -> Take:
+    def taken(value: Any) -> Any:
+        for take in takes:
+            if (found := take(value)) is not UNUSUAL:
+                return found
+        return UNUSUAL
+
+    return taken
+
+
+def _list_taker(take: Take) -> Take:
+    def taken(value: Any) -> Any:
+        items = tuple(map(take, value)) if type(value) is list else (UNUSUAL,)
+        return UNUSUAL if UNUSUAL in items else items
+
+    return taken
+
+
+def _object_taker(take: Take) -> Take:
+    def taken(value: Any) -> Any:
+        if type(value) is not dict or not "".join(value).isascii():
+            return UNUSUAL
+        items = {key: take(item) for key, item in value.items()}
+        return UNUSUAL if UNUSUAL in items.values() else items
+
+    return taken
 
 
 _HINTS: dict[type, dict[str, Any]] = {}

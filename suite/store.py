@@ -205,16 +205,17 @@ def latest(records: Iterable[Record]) -> list[Record]:
     """Of several records of one id the one that started last, in the order in which the ids came."""
     kept: dict[str, Record] = {}
     for record in records:
-        before = kept.get(record.id)
+        key = record.id
+        before = kept.get(key)
         if before is None or record.started >= before.started:
-            kept[record.id] = record
+            kept[key] = record
     return list(kept.values())
 
 
 def read_measurements(folder: Path, notices: list[str]) -> dict[tuple[str, ...], Measurement]:
-    """The measurements of a run folder, the last of each (kind, op, kernel, dtype, device)."""
+    """The measurements of a run folder, the last of each (kind, op, kernel, dtype, device), and case where there is one."""
     return {
-        (m.kind, m.op, m.kernel, m.dtype, m.device): m
+        (m.kind, m.op, m.kernel, m.dtype, m.device, *([m.case] if m.case else [])): m
         for path in sorted(folder.glob("measurements-*.jsonl"))
         for m in _read_lines(path, Measurement.from_dict, notices)
     }

@@ -38,8 +38,9 @@ def parse(text: str | bytes) -> Any:
         value = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_object, parse_constant=_refuse)
     except RecursionError:
         raise ValueError(f"nested deeper than {DEPTH} levels") from None
-    _check_depth(value)
-    if SURROGATE.search(text):
+    if text.count("[") + text.count("{") > DEPTH:
+        _check_depth(value)
+    if (not text.isascii() or "\\u" in text) and SURROGATE.search(text):
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:

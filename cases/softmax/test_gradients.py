@@ -4,7 +4,7 @@ from suite.case import case, fixed_shape
 
 ALL = ("softmax", "log_softmax", "logsumexp")
 LONGER = [(8, 7), (8, 1000), (4, 4096)]
-SMOKE = {"smoke": [(8, 65)], "quick": [(8, 257)], "standard": LONGER}
+SMOKE = {"smoke": [(8, 65)], "quick": [(8, 257), (2, 1300)], "standard": LONGER}
 ROWS = {"quick": [(8, 257)], "standard": LONGER}
 SOURCE = "docs/gradients.md, sections 2 to 4"
 

@@ -40,4 +40,5 @@ def double_backward(trial: Trial) -> Inquiry:
     if trial.supports(call) is not None:
         return Finding(held=True, note="the kernel takes no such call")
     [output] = yield [call]
-    return finding("the gradient of the gradient", trial.judge_call(call, output), None)
+    what = "the gradient of the gradient (a backward that cannot be differentiated is marked once_differentiable)"
+    return finding(what, trial.judge_call(call, output), None)

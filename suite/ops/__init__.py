@@ -72,6 +72,9 @@ class Op(ABC):
         where the gradient of that is. Raises NotImplementedError where an op has none.
         """
         if UPSTREAM not in tensors:
+            alone = [name for name in (*self.upstreams, SECOND) if name in tensors]
+            if alone:
+                raise ValueError(f"{alone[0]} is given without {UPSTREAM}, the gradient of the first output")
             return self
         if SECOND in tensors:
             first = self.of({name: tensor for name, tensor in tensors.items() if name != SECOND})

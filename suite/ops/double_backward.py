@@ -23,11 +23,11 @@ from suite.formats import Array, Format
 from suite.numerics import Numerics, Semantics
 from suite.ops import SECOND, Op, Options, Shapes, as_rows
 from suite.ops.arithmetic import Arithmetic, Float64
-from suite.ops.logsumexp.backward import recomputing
 from suite.ops.row_backward import (
     GradientFacts,
     RowBackward,
     allowed,
+    recomputing,
     saved_roundoffs,
     stored_underflow,
     sum_error,

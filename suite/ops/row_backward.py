@@ -8,7 +8,7 @@ tensors' own format where that costs a relative rounding.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from suite.formats import Array, Format
 from suite.numerics import Numerics, Semantics
 from suite.ops import UPSTREAM, Op, Options, Shapes, as_rows
+from suite.ops.arithmetic import Float64
 from suite.ops.rows import ANYTHING, FINITE, Allowed, RowFacts
 
 
@@ -89,6 +90,12 @@ class RowBackward(Op):
         return (*index[:dim], column, *index[dim:])
 
 
+def exact(op: Op, problem: Any) -> Array:
+    """The gradient in float64, of rows that may have no entry."""
+    found: Array = op.define(Float64(), problem) if problem.x.shape[1] else np.zeros(problem.shown.shape)
+    return found
+
+
 def upstream_rows(forward: Op, inputs: Mapping[str, Array], options: Options) -> Array:
     """The upstream gradient as the rows that the forward op's output has, [rows, n] or [rows, 1]."""
     return np.asarray(forward.output_rows(np.asarray(inputs[UPSTREAM]), None, options))
@@ -103,6 +110,11 @@ def saved_roundoffs(numerics: Numerics, target: Format) -> tuple[float, float]:
     if stored is not None:
         return 4 * stored.unit_roundoff, 4 * stored.unit_roundoff
     return target.unit_roundoff if target.bits < numerics.arithmetic(target).bits else 0.0, 0.0
+
+
+def recomputing(numerics: Numerics) -> Numerics:
+    """These numerics of a kernel that recomputes its weights as exp(x - lse), lse in the format of the arithmetic."""
+    return replace(numerics, shift="lse") if numerics.shift in ("row_max", "folded") else numerics
 
 
 def underflow(numerics: Numerics, target: Format) -> float:

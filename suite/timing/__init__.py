@@ -1,1 +1,1 @@
-"""Clocks. One wall-clock reading for now; benchmarks with statistics, CUDA events and memory come with `bench`."""
+"""Times of calls on the CPU and on CUDA with what they say, memory, and what this machine can do at best."""

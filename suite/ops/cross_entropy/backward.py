@@ -23,8 +23,16 @@ from suite.ops.cross_entropy import OP as CROSS_ENTROPY
 from suite.ops.cross_entropy import definition
 from suite.ops.cross_entropy.definition import ClassRows
 from suite.ops.log_softmax.bound import bound as log_softmax_bound
-from suite.ops.logsumexp.backward import recomputing
-from suite.ops.row_backward import GradientFacts, RowBackward, allowed, saved_roundoffs, stored_underflow, sum_error, underflow
+from suite.ops.row_backward import (
+    GradientFacts,
+    RowBackward,
+    allowed,
+    recomputing,
+    saved_roundoffs,
+    stored_underflow,
+    sum_error,
+    underflow,
+)
 from suite.ops.rows import ANYTHING, FINITE, Allowed
 from suite.ops.softmax.bound import relative_error
 
@@ -105,7 +113,7 @@ class CrossEntropyBackward(RowBackward):
     def bound(self, facts: ClassGradientFacts, numerics: Numerics, target: Format) -> Allowed:
         """|w| (p_i T (tau_i + sigma u + r u_s + 6 u) + t_i (r u_s + 8 u)), T = sum_c t_c. r: the gradient of the
         log-probabilities may pass through the tensors' own format, in which w, a count that it does not hold, and a share are
-        rounded.
+        rounded; and 2 u_s |dz_i|, as dz may be computed in the forward and stored until the upstream is there.
         """
         rows, t, w = facts.rows, facts.share, np.abs(facts.weight)
         u, lost = numerics.arithmetic(target).unit_roundoff, underflow(numerics, target)
@@ -123,7 +131,7 @@ class CrossEntropyBackward(RowBackward):
             error = p * (total * (tau + saved + 6 * u) + sum_error(t, u)) + t * (saved + 8 * u) + lost * total
             error = error + stored_underflow(rows, numerics, target)
             error = np.where(rows.x > -np.inf, np.where(tau < 0.5, error, np.inf), t * (saved + 8 * u))
-            errors.append(w * error)
+            errors.append(w * error + 2 * once * np.abs(facts.exact))
         rounded = np.where(total > 0, target.smallest_subnormal, 0.0)
         return allowed(facts, errors[0] + rounded, errors[1], numerics, target)
 

@@ -6,7 +6,6 @@ A row of -inf, whose value is -inf, gives exactly 0.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,19 @@ from numpy.typing import NDArray
 from suite.formats import Array, Format
 from suite.numerics import Numerics, Semantics
 from suite.ops import Options
-from suite.ops.arithmetic import Arithmetic, Float64
+from suite.ops.arithmetic import Arithmetic
 from suite.ops.logsumexp import OP as LOG_SUM_EXP
-from suite.ops.row_backward import GradientFacts, RowBackward, allowed, stored_underflow, underflow, upstream_rows
+from suite.ops.row_backward import (
+    GradientFacts,
+    RowBackward,
+    allowed,
+    exact,
+    recomputing,
+    saved_roundoffs,
+    stored_underflow,
+    underflow,
+    upstream_rows,
+)
 from suite.ops.rows import FINITE, Allowed
 from suite.ops.softmax.backward import GradientRows
 from suite.ops.softmax.bound import relative_error
@@ -35,7 +44,7 @@ class LogSumExpBackward(RowBackward):
 
     def facts(self, problem: GradientRows) -> GradientFacts:
         safe = problem.safe()
-        return GradientFacts(problem.facts(), safe.upstream, self.define(Float64(), safe), problem.ordinary)
+        return GradientFacts(problem.facts(), safe.upstream, exact(self, safe), problem.ordinary)
 
     def define(self, arithmetic: Arithmetic, problem: GradientRows) -> Any:
         e = arithmetic.shifted_exp(problem.x)
@@ -43,21 +52,18 @@ class LogSumExpBackward(RowBackward):
 
     @np.errstate(over="ignore", invalid="ignore", under="ignore")
     def bound(self, facts: GradientFacts, numerics: Numerics, target: Format) -> Allowed:
-        """|g| p_i (tau_i + 2 u): p_i from the exponentials, or as exp(x_i - lse) with lse in the format of the arithmetic,
-        which costs |lse| u; in 16 bits it costs |lse| roundings of those, and is refused.
+        """|g| p_i (tau_i + u_s + 2 u): p_i from the exponentials, saved in the tensors' own format or not, or as exp(x_i - lse)
+        with lse in the format of the arithmetic, which costs |lse| u; in 16 bits it costs |lse| roundings of those, and is
+        refused.
         """
         rows, g = facts.rows, np.abs(facts.upstream)
         u, lost = numerics.arithmetic(target).unit_roundoff, underflow(numerics, target)
-        tau = relative_error(rows, recomputing(numerics), target) + 2 * u
-        error = g * (rows.probability * tau + lost)
-        error = error + stored_underflow(rows, numerics, target)
-        error = np.where(rows.x > -np.inf, np.where(tau < 0.5, error, np.inf), 0.0)
-        return allowed(facts, error, error, numerics, target)
-
-
-def recomputing(numerics: Numerics) -> Numerics:
-    """These numerics of a kernel that recomputes its weights as exp(x - lse) in the backward."""
-    return replace(numerics, shift="lse") if numerics.shift in ("row_max", "folded") else numerics
+        errors = []
+        for saved in saved_roundoffs(numerics, target):
+            tau = relative_error(rows, recomputing(numerics), target) + 2 * u + saved
+            error = g * (rows.probability * tau + lost) + stored_underflow(rows, numerics, target)
+            errors.append(np.where(rows.x > -np.inf, np.where(tau < 0.5, error, np.inf), 0.0))
+        return allowed(facts, errors[0], errors[1], numerics, target)
 
 
 def backward(wrt: tuple[str, ...]) -> RowBackward:

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from suite.formats import Array, Format
 from suite.numerics import Numerics
 from suite.ops import Options
-from suite.ops.arithmetic import Arithmetic, Float64
+from suite.ops.arithmetic import Arithmetic
 from suite.ops.row_backward import (
     GradientFacts,
     RowBackward,
     allowed,
+    exact,
+    recomputing,
     saved_roundoffs,
     stored_underflow,
     sum_error,
@@ -74,7 +76,7 @@ class SoftmaxBackward(RowBackward):
 
     def facts(self, problem: GradientRows) -> GradientFacts:
         safe = problem.safe()
-        return GradientFacts(problem.facts(), safe.upstream, self.define(Float64(), safe), problem.ordinary)
+        return GradientFacts(problem.facts(), safe.upstream, exact(self, safe), problem.ordinary)
 
     def define(self, arithmetic: Arithmetic, problem: GradientRows) -> Any:
         e = arithmetic.shifted_exp(problem.x, problem.temperature)
@@ -86,8 +88,8 @@ class SoftmaxBackward(RowBackward):
     @np.errstate(over="ignore", invalid="ignore", under="ignore")
     def bound(self, facts: GradientFacts, numerics: Numerics, target: Format) -> Allowed:
         """p_i (tau_i (|g_i| + |S|) + the error of S + (u_s + 4 u)(|g_i| + |S|)) / T, S = sum_j p_j g_j; tau_i is what
-        softmax allows p_i relatively, and u_s a rounding to the format that P is saved in. Not |g_i - S|: autograd of an online
-        form has g_i and S meet different exponentials of one logit.
+        softmax allows p_i relatively, or exp(x_i - lse) costs, and u_s a rounding to the format that P is saved in. Not
+        |g_i - S|: autograd of an online form has g_i and S meet different exponentials of one logit.
         """
         rows, g, p = facts.rows, facts.upstream, facts.rows.probability
         u, lost = numerics.arithmetic(target).unit_roundoff, underflow(numerics, target)
@@ -95,7 +97,7 @@ class SoftmaxBackward(RowBackward):
         terms, magnitude = p * np.abs(g), np.abs(g) + np.abs(mean)
         errors = []
         for saved in saved_roundoffs(numerics, target):
-            tau = relative_error(rows, numerics, target) + saved + u
+            tau = relative_error(rows, recomputing(numerics), target) + saved + u
             of_mean = (terms * (tau + u)).sum(axis=1, keepdims=True) + sum_error(terms, u)
             of_mean = of_mean + lost * np.abs(g).sum(axis=1, keepdims=True)
             error = p * ((tau + (1 + tau) * (saved + 4 * u)) * magnitude + (1 + tau) * of_mean) + lost * (magnitude + of_mean)

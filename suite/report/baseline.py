@@ -1,0 +1,133 @@
+"""The ratchet of accuracy: a file with the smallest error that each evaluation ever had, in times of the bound.
+
+A JSON document with one entry a line, made to be committed: {"op", "kernel", "case", "dtype", "ratio"}. `case` is an id, or a
+pattern with * or ? that covers several: such a ceiling is a person's, and only a person changes it, since a run may have
+seen few of its cases.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from suite import strict_json
+from suite.records import PASSING, Record
+from suite.report.compare import worsened
+from suite.schema import check
+
+SCHEMA = 1
+Key = tuple[str, str, str, str]
+Baseline = dict[Key, float]
+"""(op, kernel, case, dtype) -> ratio."""
+
+TEXT = {"type": "string"}
+ENTRY = {
+    "type": "object",
+    "properties": {
+        **dict.fromkeys(("op", "kernel", "case", "dtype"), TEXT),
+        "ratio": {"type": "number", "minimum": 0, "maximum": 1e300},
+    },
+    "required": ["op", "kernel", "case", "dtype", "ratio"],
+}
+
+
+def read_baseline(path: Path) -> Baseline:
+    """The baseline in a file. Raises ValueError, naming it, where it is missing, unreadable, or has an entry twice."""
+    try:
+        data = strict_json.read(path)
+        if not isinstance(data, dict):
+            raise ValueError("it must be a JSON object")
+        if data.get("schema") != SCHEMA:
+            raise ValueError(f"schema={data.get('schema')!r:.80} is not one that this version reads ({SCHEMA})")
+        check(data.get("entries"), {"type": "array", "items": ENTRY}, "entries")
+        found: Baseline = {}
+        for entry in data["entries"]:
+            key = (entry["op"], entry["kernel"], entry["case"], entry["dtype"])
+            if key in found:
+                raise ValueError(f"{' '.join(key)!r:.200} has two entries")
+            found[key] = float(entry["ratio"])
+    except (ValueError, OSError) as error:
+        raise ValueError(f"baseline {str(path)!r} cannot be read: {str(error).splitlines()[0]}") from None
+    return found
+
+
+def broken_by(baseline: Mapping[Key, float], records: Iterable[Record]) -> list[str]:
+    """Each record that fails or is meaningfully worse than its entry, in words; an id's entry counts before patterns."""
+    patterns, found = _patterns(baseline), list[str]()
+    for record in records:
+        entry = _entry(baseline, patterns, record)
+        if entry is None or record.status in ("unsupported", "known_failure"):
+            continue
+        best = baseline[entry]
+        ratio = math.inf if record.ratio is None or math.isnan(record.ratio) else record.ratio
+        if worsened(best, ratio):
+            now = record.status if record.ratio is None else f"{ratio:.3g}"
+            found.append(
+                f"baseline: {record.kernel} {record.dtype} {record.case}: at most {best:.3g} times of bound, {now} now"
+            )
+        elif record.status not in PASSING:
+            found.append(f"baseline: {record.kernel} {record.dtype} {record.case}: {record.status} now")
+    return found
+
+
+def covers(baseline: Mapping[Key, float], records: Iterable[Record]) -> bool:
+    """Whether the baseline has an entry for any of the records."""
+    patterns = _patterns(baseline)
+    return any(_entry(baseline, patterns, record) is not None for record in records)
+
+
+def tightened(baseline: Mapping[Key, float], records: Iterable[Record]) -> Baseline:
+    """The baseline with the smaller ratios of those records that passed, and with those that nothing in it covers.
+
+    No entry's ratio grows, and none is dropped. Of several records of one entry, as of two devices, the worst counts.
+    """
+    patterns, worst = _patterns(baseline), dict[Key, float]()
+    for record in records:
+        entry = _entry(baseline, patterns, record) or (record.op, record.kernel, record.case, record.dtype)
+        if record.status == "passed" and record.ratio is not None and math.isfinite(record.ratio) and entry not in patterns:
+            worst[entry] = max(worst.get(entry, 0.0), record.ratio)
+    return {**baseline, **{entry: min(ratio, baseline.get(entry, math.inf)) for entry, ratio in worst.items()}}
+
+
+def write_baseline(path: Path, baseline: Mapping[Key, float]) -> None:
+    """Writes the file at once or not at all. Raises ValueError where it cannot be written."""
+    entries = [
+        json.dumps(dict(zip(("op", "kernel", "case", "dtype", "ratio"), (*key, ratio), strict=True)))
+        for key, ratio in sorted(baseline.items())
+    ]
+    text = f'{{"schema": {SCHEMA}, "entries": [\n' + ",\n".join(entries) + "\n]}\n"
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ValueError(f"baseline {str(path)!r} cannot be written: {error.strerror}") from None
+
+
+def _patterns(baseline: Mapping[Key, float]) -> list[Key]:
+    """The entries that are patterns, the tightest first."""
+    return sorted((key for key in baseline if "*" in key[2] or "?" in key[2]), key=lambda key: baseline[key])
+
+
+def _entry(baseline: Mapping[Key, Any], patterns: Iterable[Key], record: Record) -> Key | None:
+    key = (record.op, record.kernel, record.case, record.dtype)
+    if key in baseline:
+        return key
+    for op, kernel, case, dtype in patterns:
+        if (op, kernel, dtype) == (record.op, record.kernel, record.dtype) and fnmatchcase(record.case, case):
+            return op, kernel, case, dtype
+    return None

@@ -1,0 +1,146 @@
+"""Throughput in the terminal: one table of points, one of how each kernel's time grows with length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from suite.inputs.draws import Draw
+from suite.records import Measurement
+from suite.report.visible import NAME, visible
+from suite.timing.statistics import Scaling, scaling
+
+
+def print_bench(measurements: Sequence[Measurement]) -> None:
+    """Prints both tables, those of one op, format and direction together."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 1000  # no column is cut in a file
+    table = _table("op", "kernel", "dtype", "shape", numbers=COLUMNS)
+    for one in measurements:
+        table.add_row(
+            _label(one),
+            _shown(one.kernel),
+            one.dtype,
+            _case_text(one),
+            *(write(one.data) if one.data["samples_seconds"] else "" for write in COLUMNS.values()),
+            times(one.data["ratio"]),
+            _remark(one),
+            style=None if one.data["status"] == "passed" else "yellow" if one.data["status"] == "known_failure" else "red",
+        )
+    console.print(table)
+    console.print(
+        "latency: median of a call, with its 95 % interval; GB/s: the least traffic over it; of copy, of matmul: share of what "
+        "this machine copies and multiplies; peak: beside inputs and output; bound: worst error in times of the bound",
+        style="dim",
+    )
+    scalings = list(of_length(measurements))
+    if scalings:
+        console.print()
+        console.print(_scaling_table(scalings))
+        console.print(
+            "exponent: of length in the time of a row (attention: of a head), with its 95 % bootstrap interval", style="dim"
+        )
+
+
+def _table(*names: str, numbers: Iterable[str]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    if "shape" in names:
+        table.add_column("bound", justify="right", no_wrap=True)
+        table.add_column("remark", overflow="ellipsis", no_wrap=True, max_width=120)
+    return table
+
+
+def _microseconds(seconds: float) -> str:
+    return f"{seconds * 1e6:,.0f}" if seconds >= 1e-3 else f"{seconds * 1e6:.3g}"
+
+
+def _share(of: str, work: str) -> Callable[[dict[str, Any]], str]:
+    def write(data: dict[str, Any]) -> str:
+        best = data[of]
+        return f"{data[work] / data['median_seconds'] / best:.0%}" if best else ""
+
+    return write
+
+
+COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "latency_us": lambda d: _microseconds(d["median_seconds"]),
+    "95 %": lambda d: f"{_microseconds(d['low_seconds'])} … {_microseconds(d['high_seconds'])}",
+    "GB/s": lambda d: f"{d['bytes'] / d['median_seconds'] / 1e9:.3g}",
+    "of copy": _share("copy_bytes_per_second", "bytes"),
+    "TFLOP/s": lambda d: f"{d['operations'] / d['median_seconds'] / 1e12:.3g}",
+    "of matmul": _share("matmul_operations_per_second", "operations"),
+    "peak_MB": lambda d: "" if d["peak_bytes"] is None else f"{d['peak_bytes'] / 1e6:.3g}",
+}
+"""Name of a column with its unit -> what stands there for a point that has times."""
+
+
+def times(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2g}"
+
+
+def _label(one: Measurement) -> str:
+    return one.op + (" backward" if one.data["direction"] == "backward" else "")
+
+
+def _case_text(one: Measurement) -> str:
+    """The case less what other columns say: shape, and the options that it has."""
+    settings = one.case.split("/")[2:-1]
+    return _shown(" ".join(s for s in settings if not s.startswith(("upstream=", "reduction="))))
+
+
+def _remark(one: Measurement) -> str:
+    status, note = one.data["status"], str(one.data["note"])
+    text = note if status == "passed" else f"{status}: {note}"
+    return _shown(text.split("\n")[0])
+
+
+def _shown(text: str) -> str:
+    return escape(visible(text, limit=NAME, lines=False))
+
+
+def of_length(measurements: Iterable[Measurement]) -> Iterable[tuple[Measurement, Scaling]]:
+    """How the time of a row (attention: of a head) grows with length, for each kernel, format and setting that has three."""
+    series: dict[tuple[str, ...], dict[int, list[float]]] = {}
+    first: dict[tuple[str, ...], Measurement] = {}
+    for one in measurements:
+        data = one.data
+        if not data["samples_seconds"]:
+            continue
+        parts = 1 if len(data["shape"]) == 4 else data["shape"][0]
+        heads_and_size = str(data["shape"][:2] + data["shape"][3:]) if len(data["shape"]) == 4 else ""
+        others = one.case.split("/")[3:-1]
+        key = (one.op, one.kernel, one.dtype, data["direction"], heads_and_size, *others)
+        series.setdefault(key, {})[data["length"]] = [seconds / parts for seconds in data["samples_seconds"]]
+        first.setdefault(key, one)
+    for key, samples in series.items():
+        draw = Draw("scaling|" + "|".join(key))
+        found = scaling(samples, lambda limit, count, draw=draw: draw.integers(limit, count))  # type: ignore[misc]
+        if found is not None:
+            yield first[key], found
+
+
+def _scaling_table(scalings: Iterable[tuple[Measurement, Scaling]]) -> Table:
+    table = _table("op", "kernel", "dtype", "lengths", numbers=("exponent", "95 %", "last two"))
+    for one, found in scalings:
+        exponent = found.exponent
+        options = "".join(f" {s}" for s in one.case.split("/")[3:-1] if not s.startswith(("upstream=", "reduction=")))
+        size = f" E={one.data['shape'][3]}" if len(one.data["shape"]) == 4 else ""
+        table.add_row(
+            _label(one),
+            _shown(one.kernel),
+            one.dtype,
+            f"{found.lengths[0]} … {found.lengths[-1]}{size}{options}",
+            f"{exponent.value:.2f}",
+            f"{exponent.low:.2f} … {exponent.high:.2f}",
+            f"{found.last:.2f}",
+        )
+    return table

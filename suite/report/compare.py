@@ -1,0 +1,551 @@
+"""Two runs as one comparison: verdicts that changed, accuracy, bits and speed, joined evaluation by evaluation. Data only.
+
+What is joined has the same op, kernel, case, dtype and direction. Devices are joined too where both runs have them; where each
+run has one that the other has not ("cpu" here, "cuda" there), those two stand side by side: machines differ by design.
+docs/compare.md says why the rules are as they are.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from suite import strict_json
+from suite.configuration import FILE, read_configuration
+from suite.formats import Array
+from suite.records import PASSING, STATUSES, Measurement, Record
+from suite.schema import REAL, conforms
+from suite.store import Run, has_records, latest, read_environment, read_measurements, read_records
+
+T = TypeVar("T", bound=Record | Measurement)
+
+FACTOR, FLOOR = 2.0, 2.0**-4
+"""A change of accuracy is meaningful if the error doubles or halves, which is one bit, and by more than this share of the
+bound: four times what the reference may be off. Crossing the bound always is."""
+
+THRESHOLD = 0.05
+"""The share by which a median must differ for FASTER or SLOWER."""
+
+LEVEL, FEWEST, MOST = 0.95, 6, 1000
+"""Of intervals; samples below which no interval of a median has that level; samples that a measurement may have."""
+
+CHANGES = ("new failure", "no verdict now", "mended", "other verdict", "new", "gone")
+ACCURACY = ("equal", "better", "worse")
+BITS = ("same", "other", "not comparable")
+SPEEDS = ("SLOWER", "AMBIGUOUS", "FASTER", "SAME", "not comparable")
+GATES = ("status", "accuracy", "speed")
+
+TEXT, NULL = {"type": "string"}, {"type": "null"}
+SECONDS = {"type": "number", "minimum": 1e-12, "maximum": 1e9}
+REAL_OR_NULL = {"anyOf": [*REAL["anyOf"], NULL]}
+AMOUNT = {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1e30}, NULL]}
+THROUGHPUT = {
+    "type": "object",
+    "properties": {
+        "status": {"type": "string", "enum": [*STATUSES, "known_failure"]},
+        "direction": {"type": "string", "enum": ["forward", "backward"]},
+        "shape": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**53}},
+        "samples_seconds": {"type": "array", "items": SECONDS},
+        **dict.fromkeys(("ratio", "max_ulp"), REAL_OR_NULL),
+        **dict.fromkeys(("digest", "clock", "cache", "note"), TEXT),
+        "threads": {"type": "integer", "minimum": 0, "maximum": 2**31},
+        **dict.fromkeys(("bytes", "operations", "peak_bytes", "copy_bytes_per_second", "matmul_operations_per_second"), AMOUNT),
+    },
+    "required": ["status", "direction", "shape", "samples_seconds", "clock", "cache"],
+}
+"""What is read of the data of a measurement of kind "throughput"; it may hold more."""
+
+
+class Accuracy(NamedTuple):
+    """change: one of ACCURACY, exactly; "" where one side has no error. meaningful: the change is one that gates speak of."""
+
+    change: str = ""
+    meaningful: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """One evaluation in both runs, or in one of them. change: one of CHANGES, "" for the same status. bits: one of BITS, ""
+    where a side has no digest."""
+
+    base: Record | None
+    new: Record | None
+    change: str = ""
+    accuracy: Accuracy = field(default_factory=Accuracy)
+    bits: str = ""
+
+    @property
+    def record(self) -> Record:
+        found = self.new or self.base
+        assert found is not None
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """A throughput measurement in both runs, or in one of them.
+
+    ratio: median time of new over that of base, low and high its 95 % interval; None without samples on both sides.
+    verdict: one of SPEEDS; "" where a side is missing or neither has times. note: why it is not what one would expect.
+    """
+
+    base: Measurement | None
+    new: Measurement | None
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    verdict: str = ""
+    note: str = ""
+
+    @property
+    def measurement(self) -> Measurement:
+        found = self.new or self.base
+        assert found is not None
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The run `new` beside the run `base`. same_environment: whether bits can be compared."""
+
+    base: Run
+    new: Run
+    pairs: tuple[Pair, ...]
+    speeds: tuple[Speed, ...]
+    same_environment: bool
+    threshold: float = THRESHOLD
+
+    def changes(self) -> dict[str, list[Pair]]:
+        """Of each of CHANGES the pairs that have it."""
+        found: dict[str, list[Pair]] = {change: [] for change in CHANGES}
+        for pair in self.pairs:
+            if pair.change:
+                found[pair.change].append(pair)
+        return found
+
+    def worse(self) -> list[Pair]:
+        """The pairs with a meaningfully larger error, the largest increase first."""
+        found = [pair for pair in self.pairs if pair.accuracy == Accuracy("worse", True)]
+        return sorted(found, key=lambda pair: -_increase(pair))
+
+    def count(self) -> dict[str, Counter[str]]:
+        """How many pairs have each change, accuracy and bits, and how many measurements each verdict of speed."""
+        return {
+            "change": Counter(pair.change for pair in self.pairs if pair.change),
+            "accuracy": Counter(pair.accuracy.change for pair in self.pairs if pair.accuracy.change),
+            "bits": Counter(pair.bits for pair in self.pairs if pair.bits),
+            "speed": Counter(speed.verdict for speed in self.speeds if speed.verdict),
+        }
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """The runs to be compared, the base first.
+
+    Raises ValueError, naming the folder, for one that is no run or has no env.json, is named twice, or holds what cannot be
+    read: lines of another schema or changed ones. Only a torn last line is skipped, with a notice.
+    """
+    resolved = [folder.resolve() for folder in folders]
+    for folder in folders:
+        if resolved.count(folder.resolve()) > 1:
+            raise ValueError(f"{str(folder)!r} is named twice; a run has nothing to be compared with but another")
+    with _no_collection():
+        return [read(folder) for folder in folders]
+
+
+def read(folder: Path) -> Run:
+    """A run to be compared; raises ValueError as read_runs() says."""
+    if not folder.is_dir():
+        raise ValueError(f"{str(folder)!r} is not a folder; expected a run folder")
+    if not has_records(folder):
+        raise ValueError(f"{str(folder)!r} is no run folder: it has neither records-*.jsonl nor measurements-*.jsonl")
+    notices = list[str]()
+    environment = read_environment(folder, notices)
+    if notices:
+        raise ValueError(f"{str(folder)!r}: {notices[0]}; without it nothing says what machine its numbers are of")
+    if (folder / FILE).exists():
+        planned = read_configuration(folder).planned
+    else:
+        planned = 0
+    records = latest(read_records(folder, notices))
+    measurements = read_measurements(folder, notices)
+    torn = _torn_lines(folder)
+    for notice in notices:
+        if not any(notice.startswith(f"{line} skipped:") for line in torn):
+            raise ValueError(f"{str(folder)!r}: {notice.replace(' skipped:', ' cannot be read:', 1)}")
+    if len(records) < planned:
+        notices.append(f"incomplete: {len(records):,} of {planned:,} planned evaluations are recorded")
+    sound = [m for m in measurements.values() if m.kind != "throughput" or _is_sound(m)]
+    if len(sound) < len(measurements):
+        notices.append(f"{len(measurements) - len(sound):,} measurements of throughput are of no known shape and left out")
+    return Run(folder, environment, tuple(records), tuple(notices), tuple(sound))
+
+
+def compare(base: Run, new: Run, *, threshold: float = THRESHOLD) -> Comparison:
+    """Joins two runs. threshold: the share by which a time must differ to be called FASTER or SLOWER.
+
+    Raises ValueError where they have no evaluation and no throughput measurement in common, saying what each has.
+    """
+    times = [[m for m in run.measurements if m.kind == "throughput"] for run in (base, new)]
+    used = [{r.device for r in run.records} | {m.device for m in some} for run, some in zip((base, new), times, strict=True)]
+    devices = _paired_devices(*used)
+    alike = same_environment(base.environment, new.environment)
+    pairs = tuple(_pair(one, other, alike) for one, other in _joined(base.records, new.records, devices, _record_key))
+    speeds = tuple(
+        judge_speed(one, other, threshold=threshold) for one, other in _joined(times[0], times[1], devices, _time_key)
+    )
+    if not any(p.base and p.new for p in pairs) and not any(s.base and s.new for s in speeds):
+        raise ValueError(f"nothing in common: {_holds(base)}; {_holds(new)}")
+    return Comparison(base=base, new=new, pairs=pairs, speeds=speeds, same_environment=alike, threshold=threshold)
+
+
+def same_environment(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two env.json are of one environment, in which equal calls give equal bits."""
+    facts = ("env_id", "threads", "cpu_capability", "gpu", "gpu_capability")
+    return bool(one.get("env_id")) and all(one.get(fact) == other.get(fact) for fact in facts)
+
+
+def change_of(base: Record | None, new: Record | None) -> str:
+    """One of CHANGES, "" for the same status. A failure is new where the base passed, was declared, unsupported or absent,
+    and where the base failed in a way that comes later in the precedence of statuses."""
+    if new is None:
+        return "gone"
+    if base is not None and base.status == new.status:
+        return ""
+    if new.status not in PASSING:
+        before = None if base is None or base.status in PASSING else STATUSES.index(base.status)
+        return "new failure" if before is None or STATUSES.index(new.status) < before else "other verdict"
+    if base is None:
+        return "new"
+    if new.status == "unsupported":
+        return "no verdict now"
+    return "mended" if new.status == "passed" and base.status not in PASSING else "other verdict"
+
+
+def accuracy_of(base: Record, new: Record) -> Accuracy:
+    """How the error changed: exactly by ratio and then by max_ulp; NaN counts as infinite. Of a known failure, whose error
+    nobody promised, no change is meaningful."""
+    if base.ratio is None or new.ratio is None:
+        return Accuracy()
+    before, after = _errors(base), _errors(new)
+    change = "equal" if before == after else "worse" if after > before else "better"
+    declared = "known_failure" in (base.status, new.status)
+    return Accuracy(change, not declared and (worsened(before[0], after[0]) or worsened(after[0], before[0])))
+
+
+def worsened(before: float, after: float) -> bool:
+    """Whether an error of `after` times of the bound is meaningfully worse than one of `before`."""
+    crossed = before <= 1 < after
+    return crossed or (after > FACTOR * before and after - before > FLOOR)
+
+
+def judge_speed(base: Measurement | None, new: Measurement | None, *, threshold: float = THRESHOLD) -> Speed:
+    """The ratio of two median times with its interval, and the verdict.
+
+    FASTER where the interval lies below 1 / (1 + threshold), SLOWER where it lies above 1 + threshold, SAME where it lies
+    between; else AMBIGUOUS. The two limits are each other's inverse, so that swapping the runs swaps FASTER and SLOWER.
+    """
+    if base is None or new is None:
+        return Speed(base=base, new=new)
+    unlike = [
+        f"{name} {base.data[name]} against {new.data[name]}"
+        for name in (("cache", "clock") if base.device == new.device else ("cache",))
+        if base.data[name] != new.data[name]
+    ]
+    counts = [len(m.data["samples_seconds"]) for m in (base, new)]
+    if counts == [0, 0]:
+        return Speed(base=base, new=new)
+    if 0 in counts:
+        why = [f"{side} has no times: {m.data['status']}" for side, m in (("base", base), ("new", new)) if not times_of(m)]
+        return Speed(base=base, new=new, verdict="not comparable", note="; ".join(why))
+    if unlike:
+        return Speed(base=base, new=new, verdict="not comparable", note="; ".join(unlike))
+    ratio = median(times_of(new)) / median(times_of(base))
+    if min(counts) < FEWEST:
+        note = f"{min(counts)} samples; an interval needs {FEWEST}"
+        return Speed(base=base, new=new, ratio=ratio, verdict="AMBIGUOUS", note=note)
+    low, high = ratio_interval(times_of(base), times_of(new))
+    return Speed(
+        base=base, new=new, ratio=ratio, low=math.exp(low), high=math.exp(high), verdict=verdict_of(low, high, threshold)
+    )
+
+
+def verdict_of(low: float, high: float, threshold: float) -> str:
+    """The verdict of an interval of the logarithm of the ratio."""
+    limit = math.log1p(threshold)
+    if high < -limit:
+        return "FASTER"
+    if low > limit:
+        return "SLOWER"
+    return "SAME" if -limit <= low and high <= limit else "AMBIGUOUS"
+
+
+def ratio_interval(base: Sequence[float], new: Sequence[float]) -> tuple[float, float]:
+    """The 95 % percentile interval of log(median of new / median of base) over all bootstrap resamples of both.
+
+    A resample's median is one of the n samples, and how likely each is has a closed form (resampled_median()). So the
+    bootstrap distribution is known exactly, and none is drawn: no seed, no noise, and [-high, -low] where the runs are
+    swapped. Efron, "Bootstrap methods: another look at the jackknife", Ann. Statist. 7 (1979), has the same for
+    one median.
+    """
+    (before, before_chance), (after, after_chance) = _likely_medians(base), _likely_medians(new)
+    difference = np.subtract.outer(after, before).ravel()
+    chance = np.multiply.outer(after_chance, before_chance).ravel()
+    order = np.argsort(difference)
+    difference, chance = difference[order], chance[order]
+    tail = (1 - LEVEL) / 2
+    return float(difference[_quantile(chance, tail)]), float(difference[::-1][_quantile(chance[::-1], tail)])
+
+
+@functools.cache
+def resampled_median(n: int) -> Array:
+    """How likely each of n ordered samples is the median of a resample of n of them; of an even n, either middle one with
+    one half, which are each other's mirror images. The m-th smallest of n draws is at most the k-th sample with probability
+    P(B >= m), B binomial(n, k / n)."""
+    k = np.arange(n + 1)
+    p = np.clip(k / n, 1e-300, 1 - 2.0**-53)
+    factorial = np.cumsum(np.concatenate([[0.0], np.log(np.arange(1, n + 1))]))
+    log_choose = factorial[n] - factorial - factorial[::-1]
+    drawn = np.exp(log_choose + k * np.log(p)[:, None] + (n - k) * np.log1p(-p)[:, None])
+    chance: Array = np.diff(drawn[:, (n + 1) // 2 :].sum(axis=1))
+    return (chance + chance[::-1]) / 2
+
+
+def median(samples: Sequence[float]) -> float:
+    return float(np.median(samples))
+
+
+def times_of(m: Measurement) -> list[float]:
+    """The samples of a throughput measurement, in seconds per call; [] where its kernel did not pass."""
+    found: list[float] = m.data["samples_seconds"]
+    return found
+
+
+def fastest(run: Run) -> list[dict[str, Any]]:
+    """Which kernel to use: for each op, direction, dtype, device and case of the throughput measurements, those that pass,
+    fastest first.
+
+    A kernel passes where the timed output did, none of its records of that op, dtype, device and direction failed, declared
+    or not, and it subtracts something from its logits: without that it overflows, on inputs that nobody may have run.
+    "use": the fastest, or None. "declares": its numerics, where they are weaker than best practice. "as_fast": those whose
+    times are SAME or AMBIGUOUS beside it. "faster_but": measurements that are faster and do not pass, with the reason.
+    """
+    failing: Counter[tuple[str, ...]] = Counter()
+    declared: dict[tuple[str, ...], str] = {}
+    for r in run.records:
+        key = (r.op, r.kernel, r.dtype, r.device, r.direction)
+        failing[key] += r.status not in ("passed", "unsupported")
+        if r.numerics != "best practice":
+            declared[key] = r.numerics
+    groups: dict[tuple[str, ...], list[Measurement]] = {}
+    for m in run.measurements:
+        if m.kind == "throughput":
+            groups.setdefault((m.op, m.data["direction"], m.dtype, m.device, m.case), []).append(m)
+    rows = []
+    for (op, direction, dtype, device, case), group in groups.items():
+        timed = sorted((m for m in group if times_of(m)), key=lambda m: (median(times_of(m)), m.kernel))
+        keys = {m.kernel: (op, m.kernel, dtype, device, direction) for m in group}
+        reasons = {m.kernel: _why_not(m, failing[keys[m.kernel]], declared.get(keys[m.kernel], "")) for m in group}
+        passing = [m for m in timed if not reasons[m.kernel]]
+        use = passing[0] if passing else None
+        as_fast = [m for m in passing[1:] if judge_speed(use, m).verdict in ("SAME", "AMBIGUOUS")]
+        ahead = timed if use is None else timed[: timed.index(use)]
+        rows.append(
+            {
+                "op": op,
+                "direction": direction,
+                "dtype": dtype,
+                "device": device,
+                "case": case,
+                "shape": tuple(group[0].data["shape"]),
+                "use": use,
+                "declares": "" if use is None else declared.get(keys[use.kernel], ""),
+                "as_fast": as_fast,
+                "faster_but": [(m, reasons[m.kernel]) for m in ahead],
+                "passing": len(passing),
+            }
+        )
+    return sorted(rows, key=lambda row: (row["op"], row["direction"], row["device"], row["dtype"], row["shape"], row["case"]))
+
+
+def gate(comparison: Comparison, wanted: Mapping[str, float | None]) -> list[str]:
+    """Why the gates refuse the new run, one line each; [] where they let it pass.
+
+    wanted: gate -> limit, of GATES; that of speed is the share of time by which a kernel may be slower, None for the
+    comparison's threshold.
+    """
+    reasons = []
+    if "status" in wanted:
+        for pair in comparison.changes()["new failure"]:
+            before = pair.base.status if pair.base is not None else "absent"
+            reasons.append(f"status: {_named(pair.record)}: {before} before, {pair.record.status} now")
+    if "accuracy" in wanted:
+        for pair in comparison.worse():
+            assert pair.base is not None
+            assert pair.new is not None
+            reasons.append(
+                f"accuracy: {_named(pair.new)}: {pair.base.ratio:.3g} times of bound before, {pair.new.ratio:.3g} now"
+            )
+    if "speed" in wanted:
+        limit = comparison.threshold if wanted["speed"] is None else wanted["speed"]
+        for speed in comparison.speeds:
+            if speed.low is not None and speed.low > 1 + limit:
+                times = f"{speed.ratio:.3g} times the time, 95 % interval {speed.low:.3g} to {speed.high:.3g}"
+                reasons.append(f"speed: {_named(speed.measurement)}: {times}")
+    return reasons
+
+
+def parse_gates(text: str) -> dict[str, float | None]:
+    """The gates of --fail-on: "status,accuracy,speed:10%", or "none". Raises ValueError naming what is none."""
+    found: dict[str, float | None] = {}
+    if text.strip() == "none":
+        return found
+    for part in text.split(","):
+        name, colon, amount = part.strip().partition(":")
+        if name not in GATES or (colon and name != "speed"):
+            raise ValueError(
+                f"{part.strip()!r:.80} is no gate; expected none, or some of status, accuracy, speed, speed:10%, with commas"
+            )
+        found[name] = parse_share(amount) if colon else None
+    return found
+
+
+def parse_share(text: str) -> float:
+    """The share that a percentage such as "10%" names. Raises ValueError for anything else."""
+    try:
+        share = float(text.strip().removesuffix("%")) / 100
+    except ValueError:
+        share = math.nan
+    if not (text.strip().endswith("%") and 0 < share <= 100):
+        raise ValueError(f"{text!r:.80} names no percentage; expected such as 10%")
+    return share
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Reading makes many objects and no cycle; looking for cycles meanwhile takes a quarter of the time."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+def _torn_lines(folder: Path) -> set[str]:
+    """FILE:NUMBER of each last line that does not end and is no JSON document, as a killed process leaves it."""
+    found = set()
+    for path in (*folder.glob("records-*.jsonl"), *folder.glob("measurements-*.jsonl")):
+        content = path.read_bytes() if path.is_file() else b""
+        if content and not content.endswith(b"\n") and not _is_json(content.rpartition(b"\n")[2]):
+            found.add(f"{path.name}:{content.count(10) + 1}")
+    return found
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        strict_json.parse(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_sound(m: Measurement) -> bool:
+    return conforms(m.data, THROUGHPUT) and len(m.data["samples_seconds"]) <= MOST
+
+
+def _paired_devices(base: set[str], new: set[str]) -> dict[str, str]:
+    """device of new -> that of base beside which it stands."""
+    pairs = {device: device for device in base & new}
+    if len(base - new) == len(new - base) == 1:
+        pairs[next(iter(new - base))] = next(iter(base - new))
+    return pairs
+
+
+def _record_key(r: Record) -> tuple[str, ...]:
+    return (r.op, r.kernel, r.case, r.dtype, r.direction)
+
+
+def _time_key(m: Measurement) -> tuple[str, ...]:
+    return (m.op, m.kernel, m.case, m.dtype, m.data["direction"])
+
+
+def _joined(
+    base: Iterable[T], new: Iterable[T], devices: Mapping[str, str], key: Callable[[T], tuple[str, ...]]
+) -> Iterator[tuple[T | None, T | None]]:
+    """(of base, of new) of each key, those of the new run first, in its order."""
+    before: dict[tuple[str, ...], T] = {}
+    for one in base:
+        before[*key(one), one.device] = one
+    for other in new:
+        yield before.pop((*key(other), devices.get(other.device, "")), None), other
+    for left in before.values():
+        yield left, None
+
+
+def _pair(base: Record | None, new: Record | None, alike: bool) -> Pair:
+    if base is None or new is None:
+        return Pair(base=base, new=new, change=change_of(base, new))
+    bits = ""
+    if base.digest and new.digest:
+        comparable = alike and base.env_id == new.env_id and base.device == new.device
+        bits = "not comparable" if not comparable else "same" if base.digest == new.digest else "other"
+    return Pair(base=base, new=new, change=change_of(base, new), accuracy=accuracy_of(base, new), bits=bits)
+
+
+def _errors(record: Record) -> tuple[float, float]:
+    return _known(record.ratio), _known(record.max_ulp)
+
+
+def _known(error: float | None) -> float:
+    return math.inf if error is None or math.isnan(error) else error
+
+
+def _increase(pair: Pair) -> float:
+    assert pair.base is not None
+    assert pair.new is not None
+    before, after = _errors(pair.base)[0], _errors(pair.new)[0]
+    return math.inf if math.isinf(after) else after - before
+
+
+def _likely_medians(samples: Sequence[float]) -> tuple[Array, Array]:
+    """(logarithms of the samples that a resample's median may be, how likely each is); those never seen are left out."""
+    chance = resampled_median(len(samples))
+    seen = chance > 1e-9
+    return np.log(np.sort(np.asarray(samples, dtype=np.float64)))[seen], chance[seen]
+
+
+def _quantile(chance: Array, tail: float) -> int:
+    """The first position up to which the chances add up to the tail."""
+    return min(int(np.searchsorted(np.cumsum(chance), tail)), len(chance) - 1)
+
+
+def _why_not(m: Measurement, failing: int, declared: str) -> str:
+    if m.data["status"] != "passed":
+        return str(m.data["status"]).replace("_", " ")
+    if failing:
+        return f"fails {failing:,} evaluation{'s' if failing != 1 else ''}"
+    return f"declares {declared}" if "shift=none" in declared else ""
+
+
+def _named(row: Record | Measurement) -> str:
+    return f"{row.kernel} {row.dtype} {row.device} {row.case}"
+
+
+def _holds(run: Run) -> str:
+    """What a run has, in some words."""
+    kernels = sorted({f"{r.op} {r.kernel}" for r in run.records} | {f"{m.op} {m.kernel}" for m in run.measurements})
+    some = ", ".join(kernels[:4]) + (f" and {len(kernels) - 4:,} more" if len(kernels) > 4 else "")
+    dtypes = ", ".join(sorted({r.dtype for r in run.records} | {m.dtype for m in run.measurements})[:8])
+    times = sum(m.kind == "throughput" for m in run.measurements)
+    counted = f"{len(run.records):,} evaluations and {times:,} throughput measurements"
+    return f"{str(run.folder)!r} has {counted}{f' of {some} in {dtypes}' if kernels else ''}"

@@ -1,0 +1,116 @@
+"""The comparison as files: one row for each evaluation and each measurement of time, as CSV and as JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from suite.records import plain
+from suite.report.compare import Comparison, Pair, Speed, median, times_of
+from suite.report.compare_page import run_names
+from suite.report.csv import FORMULA
+from suite.report.privacy import private
+
+SCHEMA = 1
+
+
+def rows(comparisons: Sequence[Comparison]) -> Iterator[dict[str, Any]]:
+    """The rows: what was run, in which new run, and what of COLUMNS is known of both sides. Numbers stay numbers."""
+    names = run_names([comparisons[0].base, *(one.new for one in comparisons)])
+    for name, comparison in zip(names[1:], comparisons, strict=True):
+        for pair in comparison.pairs:
+            yield dict.fromkeys(COLUMNS) | {"new_run": name, "what": "evaluation"} | _of_pair(pair)
+        for speed in comparison.speeds:
+            yield dict.fromkeys(COLUMNS) | {"new_run": name, "what": "throughput"} | _of_speed(speed)
+
+
+COLUMNS = (
+    "new_run", "what", "op", "kernel", "case", "dtype", "direction", "base_device", "new_device",
+    "base_status", "new_status", "change", "base_ratio", "new_ratio", "base_max_ulp", "new_max_ulp", "accuracy", "meaningful",
+    "bits", "base_median_seconds", "new_median_seconds", "time_ratio", "time_ratio_low", "time_ratio_high", "speed", "note",
+)  # fmt: skip
+
+
+def to_csv(comparisons: Sequence[Comparison], *, show_paths: bool = False) -> str:
+    """The rows as RFC 4180 says; text as records.csv has it: private, and no cell that a spreadsheet would run."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\r\n")
+    writer.writerow(COLUMNS)
+    known: dict[str, str] = {}
+
+    def cell(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value not in known:
+            text = (value if show_paths else private(value)).replace("\0", "\\0")
+            known[value] = f"'{text}" if text.startswith(FORMULA) else text
+        return known[value]
+
+    for row in rows(comparisons):
+        writer.writerow([cell(row[name]) for name in COLUMNS])
+    return stream.getvalue()
+
+
+def to_json(comparisons: Sequence[Comparison], *, reasons: Sequence[str] = ()) -> dict[str, Any]:
+    """JSON-ready: {"schema", "base", "reasons", "comparisons": [{"new", "threshold", "same_environment", "counts"}], "rows"}.
+
+    Texts are as the records have them.
+    """
+    return {
+        "schema": SCHEMA,
+        "base": str(comparisons[0].base.folder),
+        "reasons": list(reasons),
+        "comparisons": [
+            {
+                "new": str(one.new.folder),
+                "threshold": one.threshold,
+                "same_environment": one.same_environment,
+                "counts": {name: dict(count) for name, count in one.count().items()},
+            }
+            for one in comparisons
+        ],
+        "rows": [plain(row) for row in rows(comparisons)],
+    }
+
+
+def _of_pair(pair: Pair) -> dict[str, Any]:
+    r = pair.record
+    found: dict[str, Any] = {"op": r.op, "kernel": r.kernel, "case": r.case, "dtype": r.dtype, "direction": r.direction}
+    for side, record in (("base", pair.base), ("new", pair.new)):
+        if record is not None:
+            found |= {
+                f"{side}_device": record.device,
+                f"{side}_status": record.status,
+                f"{side}_ratio": record.ratio,
+                f"{side}_max_ulp": record.max_ulp,
+            }
+    meaningful = pair.accuracy.meaningful if pair.accuracy.change else None
+    return found | {"change": pair.change, "accuracy": pair.accuracy.change, "meaningful": meaningful, "bits": pair.bits}
+
+
+def _of_speed(speed: Speed) -> dict[str, Any]:
+    m = speed.measurement
+    found: dict[str, Any] = {
+        "op": m.op,
+        "kernel": m.kernel,
+        "case": m.case,
+        "dtype": m.dtype,
+        "direction": m.data["direction"],
+        "time_ratio": speed.ratio,
+        "time_ratio_low": speed.low,
+        "time_ratio_high": speed.high,
+        "speed": speed.verdict,
+        "note": speed.note,
+    }
+    for side, one in (("base", speed.base), ("new", speed.new)):
+        if one is not None:
+            found |= {
+                f"{side}_device": one.device,
+                f"{side}_status": one.data["status"],
+                f"{side}_ratio": one.data.get("ratio"),
+                f"{side}_max_ulp": one.data.get("max_ulp"),
+                f"{side}_median_seconds": median(times_of(one)) if times_of(one) else None,
+            }
+    return found

@@ -1,0 +1,408 @@
+"""The page of `compare`: one self-contained file without scripts or outside requests, light and dark.
+
+It answers two questions: is the new version worse, and which kernel should be used here? Every text of strangers passes
+shown() once, when the page's context is whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from suite.records import Measurement, Record
+from suite.report.compare import CHANGES, SPEEDS, Comparison, Pair, Speed, fastest, median, times_of
+from suite.report.privacy import private
+from suite.report.summaries import first_line, times
+from suite.report.visible import NAME, visible
+from suite.store import Run
+
+ROWS = 200
+"""Rows of a table that are shown; the file of --csv has them all."""
+FACTS, NOTICES, REASONS = 64, 20, 12
+PREFIXES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+WIDTH, OCTAVE = 180, 85
+"""Of the drawing of an interval: pixels in all, and for a factor of 2."""
+
+
+def render(comparisons: Sequence[Comparison], *, gates: str = "", reasons: Sequence[str] = (), show_paths: bool = False) -> str:
+    """The page of these comparisons, which share their base, as text.
+
+    gates: what --fail-on and --baseline asked, in words, and reasons: why they fail. show_paths: leave home directories,
+    user and host names as they are.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("suite.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    runs = [comparisons[0].base, *(one.new for one in comparisons)]
+    names = run_names(runs)
+    context = {
+        "names": names,
+        "answers": [
+            {"name": name, "verdict": answer(one)[0], "rest": answer(one)[1]}
+            for name, one in zip(names[1:], comparisons, strict=True)
+        ],
+        "gates": gates,
+        "reasons": list(reasons[:REASONS]),
+        "more_reasons": max(len(reasons) - REASONS, 0),
+        "environments": environments(runs),
+        "best": best_kernels(runs),
+        "comparisons": [_chapter(name, one) for name, one in zip(names[1:], comparisons, strict=True)],
+        "notices": [f"{name}: {notice}" for name, run in zip(names, runs, strict=True) for notice in first_notices(run)],
+    }
+    return environment.get_template("compare.html").render(shown(context, show_paths=show_paths))
+
+
+def shown(value: Any, *, show_paths: bool = False) -> Any:
+    """The value with each text in it private and visible; the keys of dictionaries are ours and stay."""
+    known: dict[str, str] = {}
+
+    def text(raw: str) -> str:
+        if raw not in known:
+            known[raw] = visible(raw if show_paths else private(raw), limit=2 * NAME, lines=False)
+        return known[raw]
+
+    def change(item: Any) -> Any:
+        if isinstance(item, Markup) or not isinstance(item, str | dict | list | tuple):
+            return item
+        if isinstance(item, str):
+            return text(item)
+        if isinstance(item, dict):
+            return {key: change(inner) for key, inner in item.items()}
+        return [change(inner) for inner in item]
+
+    return change(value)
+
+
+def run_names(runs: Sequence[Run]) -> list[str]:
+    """A name for each run: its folder's, with as many of the folders above as make them differ."""
+    parts = [run.folder.resolve().parts for run in runs]
+    for depth in range(1, max(map(len, parts)) + 1):
+        found = ["/".join(part[-depth:]) for part in parts]
+        if len(set(found)) == len(found):
+            return found
+    return [str(run.folder) for run in runs]
+
+
+def answer(comparison: Comparison) -> tuple[str, str]:
+    """(whether the new run is worse than the base, what else there is to say of the two)."""
+    changes, worse = comparison.changes(), len(comparison.worse())
+    failures = len(changes["new failure"])
+    joined = sum(pair.base is not None and pair.new is not None for pair in comparison.pairs)
+    bad = [_count(n, noun) for n, noun in ((failures, "new failure"), (worse, "meaningfully larger error")) if n]
+    verdict = f"Worse: {' and '.join(bad)}." if bad else "Not worse: no new failure, no meaningfully larger error."
+    rest = [f"{_count(joined, 'evaluation')} in both runs"]
+    rest += [f"{len(changes[name]):,} {words}" for name, words in ONE_SIDED.items() if changes[name]]
+    speed = comparison.count()["speed"]
+    found = [f"{speed[name]:,} {name}" for name in SPEEDS if speed[name]]
+    text = ", ".join(rest) + "." + (f" Times: {', '.join(found)}." if found else "")
+    return verdict, text
+
+
+ONE_SIDED = {"new": "only in the new one", "gone": "gone", "no verdict now": "unsupported now"}
+
+
+def environments(runs: Sequence[Run]) -> dict[str, Any]:
+    """{"unlike": rows of facts that differ, "alike": rows of those that do not}; a row is the fact and its value by run."""
+    flat = [_flat(run.environment) | _measured(run) for run in runs]
+    names = list(dict.fromkeys(name for facts in flat for name in facts))
+    rows = [{"fact": name, "values": [facts.get(name, "–") for facts in flat]} for name in names]
+    unlike = [row for row in rows if len(set(row["values"])) > 1]
+    alike = [row for row in rows if len(set(row["values"])) == 1]
+    return {"unlike": unlike[:FACTS], "alike": alike[:FACTS], "left_out": sum(max(len(r) - FACTS, 0) for r in (unlike, alike))}
+
+
+def best_kernels(runs: Sequence[Run]) -> dict[str, Any]:
+    """The rows of "which kernel": what was timed, and by run the fastest kernel that passes, its time and its error."""
+    found: dict[tuple[str, ...], dict[int, list[dict[str, Any]]]] = {}
+    for number, run in enumerate(runs):
+        for row in fastest(run):
+            key = (row["op"], row["direction"], row["dtype"], row["case"])
+            found.setdefault(key, {}).setdefault(number, []).append(row)
+    rows = [
+        {
+            "op": op,
+            "direction": direction,
+            "dtype": dtype,
+            "input": input_of(case),
+            "cells": [[_best_cell(row) for row in by_run.get(number, ())] for number in range(len(runs))],
+        }
+        for (op, direction, dtype, case), by_run in sorted(found.items(), key=lambda item: _order(item[0], item[1]))
+    ]
+    return {"rows": rows[:ROWS], "left_out": max(len(rows) - ROWS, 0)}
+
+
+def _order(key: tuple[str, ...], by_run: Mapping[int, list[dict[str, Any]]]) -> tuple[Any, ...]:
+    shape = next(iter(by_run.values()))[0]["shape"]
+    return (*key[:3], shape, key[3])
+
+
+def _best_cell(row: dict[str, Any]) -> dict[str, Any]:
+    use: Measurement | None = row["use"]
+    faster = [f"{m.kernel} ({reason}, {seconds(median(times_of(m)))})" for m, reason in row["faster_but"][:2]]
+    if use is None:
+        return {
+            "kernel": "",
+            "device": row["device"],
+            "faster": faster,
+            "notes": [],
+            "declares": "",
+            "error": "",
+            "time": "",
+            "rate": "",
+        }
+    return {
+        "kernel": use.kernel,
+        "device": row["device"],
+        "time": seconds(median(times_of(use))),
+        "rate": rate(use),
+        "error": error(use),
+        "declares": row["declares"],
+        "notes": [m.kernel for m in row["as_fast"][:3]],
+        "faster": faster,
+    }
+
+
+def seconds(value: float) -> str:
+    """A time with three digits, in the unit that suits it."""
+    scale, unit = next(((scale, unit) for scale, unit in PREFIXES if value >= scale), PREFIXES[-1])
+    return f"{_digits(value / scale)} {unit}"
+
+
+def rate(m: Measurement) -> str:
+    """GB/s of the least traffic, and TFLOP/s where the operations take longer on this machine than the traffic; with the
+    share of what this machine reaches, where that was measured."""
+    second = median(times_of(m))
+    found = []
+    for amount, peak, scale, unit in (
+        ("bytes", "copy_bytes_per_second", 1e9, "GB/s"),
+        ("operations", "matmul_operations_per_second", 1e12, "TFLOP/s"),
+    ):
+        done, most = m.data.get(amount), m.data.get(peak)
+        if done:
+            share = done / second / most if most else 0.0
+            found.append((share, f"{_digits(done / second / scale)} {unit}" + (f", {share:.0%}" if most else "")))
+    return max(found)[1] if found and max(found)[0] else (found[0][1] if found else "")
+
+
+def error(m: Measurement | Record) -> str:
+    """The error of a judged output: times of the bound, and ulps."""
+    ratio, ulp = (m.ratio, m.max_ulp) if isinstance(m, Record) else (m.data.get("ratio"), m.data.get("max_ulp"))
+    return f"{times(_number(ratio))} × bound" + (f", {_digits(_number(ulp))} ulp" if ulp is not None else "")
+
+
+def input_of(case: str) -> str:
+    """A case id without its op and a seed of 0."""
+    return case.partition("/")[2].removesuffix("/s0") or case
+
+
+def _chapter(name: str, comparison: Comparison) -> dict[str, Any]:
+    changes = comparison.changes()
+    speeds, worse = speed_rows(comparison), error_rows(comparison.worse())
+    better = error_rows([pair for pair in comparison.pairs if pair.accuracy == ("better", True)])
+    return {
+        "name": name,
+        "titles": [(change, len(changes[change])) for change in CHANGES if changes[change]],
+        "verdicts": [(verdict, count) for verdict in SPEEDS if (count := comparison.count()["speed"][verdict])],
+        "same_environment": comparison.same_environment,
+        "threshold": f"{100 * comparison.threshold:g} %",
+        "changes": [
+            {"title": title, "rows": status_rows(comparison, title)[:ROWS], "count": len(changes[title])}
+            for title in ("new failure", "no verdict now", "mended", "other verdict")
+            if changes[title]
+        ],
+        "one_sided": [{"title": title, "kernels": _by_kernel(changes[title])} for title in ("new", "gone") if changes[title]],
+        "speeds": speeds[:ROWS],
+        "more_speeds": max(len(speeds) - ROWS, 0),
+        "accuracy": _accuracy_rows(comparison.pairs),
+        "worse": worse[:ROWS],
+        "more_worse": max(len(worse) - ROWS, 0),
+        "better": better[:ROWS],
+        "more_better": max(len(better) - ROWS, 0),
+    }
+
+
+def status_rows(comparison: Comparison, change: str) -> list[dict[str, Any]]:
+    """Of the evaluations with this change what was run, the verdict before and now, and why."""
+    return [_status_row(pair) for pair in comparison.changes()[change]]
+
+
+def speed_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """The measurements that both runs have, SLOWER first, the furthest from 1 first."""
+    both = [speed for speed in comparison.speeds if speed.verdict]
+    return [_speed_row(speed) for speed in sorted(both, key=lambda s: (SPEEDS.index(s.verdict), -_far(s)))]
+
+
+def error_rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+    """Of each of these evaluations what was run, and its error before and now."""
+    return [_error_row(pair) for pair in pairs]
+
+
+def _status_row(pair: Pair) -> dict[str, Any]:
+    r = pair.record
+    return {
+        "op": r.op,
+        "kernel": r.kernel,
+        "dtype": r.dtype,
+        "case": r.case,
+        "before": "–" if pair.base is None else pair.base.status.replace("_", " "),
+        "now": r.status.replace("_", " "),
+        "message": first_line(r.message),
+        "reproduce": r.reproduce if pair.change == "new failure" else "",
+    }
+
+
+def _by_kernel(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+    found: dict[tuple[str, str], int] = {}
+    for pair in pairs:
+        key = (pair.record.op, pair.record.kernel)
+        found[key] = found.get(key, 0) + 1
+    rows = [{"op": op, "kernel": kernel, "count": count} for (op, kernel), count in sorted(found.items())]
+    return rows[:ROWS]
+
+
+def _speed_row(speed: Speed) -> dict[str, Any]:
+    assert speed.base is not None
+    assert speed.new is not None
+    m = speed.new
+    before, after = ([times_of(one)] if times_of(one) else [] for one in (speed.base, speed.new))
+    return {
+        "verdict": speed.verdict,
+        "kind": speed.verdict.lower().replace(" ", "-"),
+        "op": m.op,
+        "kernel": m.kernel,
+        "dtype": m.dtype,
+        "direction": m.data["direction"],
+        "input": input_of(m.case),
+        "before": seconds(median(before[0])) if before else "",
+        "after": seconds(median(after[0])) if after else "",
+        "ratio": "" if speed.ratio is None else _factor(speed.ratio),
+        "interval": "" if speed.low is None or speed.high is None else f"{_factor(speed.low)} to {_factor(speed.high)}",
+        "drawn": _drawn(speed),
+        "note": speed.note,
+    }
+
+
+def _drawn(speed: Speed) -> Markup:
+    """The interval on an axis of factors, 1 in the middle, the threshold as a band."""
+    if speed.low is None or speed.high is None or speed.ratio is None:
+        return Markup("")
+
+    def at(ratio: float) -> float:
+        return round(min(max(WIDTH / 2 + OCTAVE * math.log2(ratio), 3), WIDTH - 3), 1)
+
+    low, high, middle = at(speed.low), at(speed.high), at(speed.ratio)
+    return Markup(
+        f'<svg viewBox="0 0 {WIDTH} 16" width="{WIDTH}" height="16" aria-hidden="true">'
+        f'<line class="axis" x1="{WIDTH / 2}" x2="{WIDTH / 2}" y1="0" y2="16"/>'
+        f'<line class="range" x1="{low}" x2="{max(high, low + 1.5)}" y1="8" y2="8"/>'
+        f'<circle class="middle" cx="{middle}" cy="8" r="3.2"/></svg>'
+    )
+
+
+def _accuracy_rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+    """A row for each op, kernel and format: the worst passing errors, how the errors changed, and the bits."""
+    groups: dict[tuple[str, str, str, str], list[Pair]] = {}
+    for pair in pairs:
+        if pair.accuracy.change:
+            r = pair.record
+            groups.setdefault((r.op, r.kernel, r.direction, r.dtype), []).append(pair)
+    rows: list[dict[str, Any]] = []
+    for (op, kernel, direction, dtype), group in sorted(groups.items()):
+        passing = [
+            max(
+                (_number(r.ratio) for r in side if r is not None and r.status == "passed" and r.ratio is not None), default=None
+            )
+            for side in ([p.base for p in group], [p.new for p in group])
+        ]
+        rows.append(
+            {
+                "op": op if direction == "forward" else f"{op} backward",
+                "kernel": kernel,
+                "dtype": dtype,
+                "versions": " → ".join(dict.fromkeys(r.kernel_version for r in (group[0].base, group[0].new) if r is not None)),
+                "before": "" if passing[0] is None else times(passing[0]),
+                "after": "" if passing[1] is None else times(passing[1]),
+                **{name: sum(p.accuracy.change == name for p in group) for name in ("equal", "better", "worse")},
+                "much_worse": sum(p.accuracy == ("worse", True) for p in group),
+                "much_better": sum(p.accuracy == ("better", True) for p in group),
+                **{f"bits_{name.partition(' ')[0]}": sum(p.bits == name for p in group) for name in ("same", "other")},
+                "bits_not": sum(p.bits == "not comparable" for p in group),
+            }
+        )
+    return sorted(rows, key=lambda row: -row["much_worse"])[:ROWS]
+
+
+def _error_row(pair: Pair) -> dict[str, Any]:
+    assert pair.base is not None
+    assert pair.new is not None
+    r = pair.new
+    return {
+        "op": r.op,
+        "kernel": r.kernel,
+        "dtype": r.dtype,
+        "case": r.case,
+        "before": error(pair.base),
+        "after": error(r),
+        "now": "" if r.status == "passed" else r.status.replace("_", " "),
+    }
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "", depth: int = 0) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in facts.items():
+        if isinstance(value, dict) and depth < 3:
+            found |= _flat(value, f"{prefix}{key} ", depth + 1)
+        else:
+            found[f"{prefix}{key}".replace("_", " ")] = str(value)
+    return found
+
+
+def _measured(run: Run) -> dict[str, str]:
+    """What a run measured of its machine, and how much it holds."""
+    timed = [m for m in run.measurements if m.kind == "throughput"]
+    found = {"evaluations": f"{len(run.records):,}", "throughput measurements": f"{len(timed):,}"}
+    for name, words, scale, unit in (
+        ("copy_bytes_per_second", "copies, measured", 1e9, "GB/s"),
+        ("matmul_operations_per_second", "matrix products, measured (fastest format)", 1e12, "TFLOP/s"),
+    ):
+        rates = [m.data[name] for m in timed if m.data.get(name)]
+        if rates:
+            found[words] = f"{_digits(max(rates) / scale)} {unit}"
+    return found
+
+
+def first_notices(run: Run) -> list[str]:
+    more = len(run.notices) - NOTICES
+    return [*run.notices[:NOTICES], *([f"{more:,} more notices"] if more > 0 else [])]
+
+
+def _far(speed: Speed) -> float:
+    """How far from 1 the ratio is, as a factor; 0 without one."""
+    return 0.0 if speed.ratio is None else abs(math.log(speed.ratio))
+
+
+def _digits(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
+
+
+def _factor(value: float) -> str:
+    return f"{value:.3f}" if 0.1 <= value < 10 else f"{value:.3g}"
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _count(number: int, noun: str) -> str:
+    first, space, rest = noun.partition(" of ")
+    return f"{number:,} {first}{'' if number == 1 else 's'}{space}{rest}"

@@ -1,0 +1,323 @@
+"""The page, the terminal and the command of `compare`: what they answer, how they end, and that they trust nobody."""
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from suite.cli import cli
+from suite.records import Measurement, Record
+from suite.report.compare import compare
+from suite.report.compare_page import answer, environments, rate, render, run_names, seconds
+from suite.report.compare_terminal import print_comparison
+from suite.store import Run, Store
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = {"env_id": "e1", "threads": 1, "cpu_capability": "AVX2", "cpu": "EPYC", "packages": {"torch": "2.13.0"}}
+VOID = {"meta", "br", "circle", "line"}
+HOSTILE = "<b>&\"'<script>alert(1)</script><img src=x onerror=alert(1)>{{ 7*7 }}{% x %}[red]\x1b[31m\u202e"
+FAST, SLOW = [1e-3 + 1e-6 * i for i in range(20)], [2e-3 + 1e-6 * i for i in range(20)]
+
+
+def record(**changes):
+    given = {
+        "suite_version": "1", "kernel": "online", "op": "softmax", "case": "softmax/normal/4x64/s0", "family": "normal",
+        "shape": (4, 64), "dtype": "float32", "status": "passed", "message": "made up", "ratio": 0.25, "max_ulp": 1.0,
+        "digest": "d1", "env_id": "e1", "kernel_version": "v1", "reproduce": "softmax-suite check",
+    }  # fmt: skip
+    return Record(**{**given, **changes})
+
+
+def timed(samples, *, kernel="online", case="softmax/normal/4x64/s0", device="cpu", **data):
+    given = {
+        "status": "passed", "ratio": 0.25, "max_ulp": 1.0, "direction": "forward", "shape": [4, 64], "bytes": 2_000_000,
+        "operations": 1280, "clock": "perf_counter", "cache": "warm", "threads": 1, "samples_seconds": samples,
+        "copy_bytes_per_second": 1e10, "matmul_operations_per_second": 1e11, "note": "",
+    }  # fmt: skip
+    return Measurement(
+        kind="throughput", kernel=kernel, op="softmax", dtype="float32", device=device, case=case, data={**given, **data}
+    )
+
+
+def run(*held, name="A", environment=ENVIRONMENT, notices=()):
+    records = tuple(one for one in held if isinstance(one, Record))
+    return Run(Path(name), environment, records, notices, tuple(one for one in held if isinstance(one, Measurement)))
+
+
+def stored(folder, *held, environment=ENVIRONMENT):
+    store = Store(folder)
+    store.write_environment(environment)
+    for one in held:
+        store.append(one) if isinstance(one, Record) else store.append_measurement(one)
+    store.close()
+    return folder
+
+
+class Page(HTMLParser):
+    """Tags with attributes, the text, and whether every tag is closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.text, self.broken = [], [], "", []
+        self.feed(text)
+        self.close()
+        self.broken += self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.broken.append(tag)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def everything(text="x", *, name="B"):
+    """Two comparisons with every kind of row, and `text` wherever a stranger's text can stand."""
+    words = {"kernel": text, "message": text, "reproduce": text, "kernel_version": text}
+    base = run(
+        record(**words), record(kernel="gone"), record(kernel="mended", status="inaccurate"),
+        record(kernel="better", ratio=0.9), record(kernel="lost"), timed(FAST, kernel=text), timed(FAST, kernel="same"),
+        timed(FAST, kernel="dead"), environment={**ENVIRONMENT, "cpu": text},
+    )  # fmt: skip
+    new = run(
+        record(**{**words, "status": "inaccurate", "ratio": 9.0}), record(kernel="new"), record(kernel="mended"),
+        record(kernel="better", ratio=0.1), record(kernel="lost", status="unsupported", ratio=None),
+        timed(SLOW, kernel=text), timed(FAST, kernel="same"), timed([], kernel="dead", status="inaccurate", note=text),
+        timed(FAST[:6], kernel="quick", status="known_failure"), timed(FAST, kernel="mended", case=f"softmax/{text}/4x64/s0"),
+        name=name, environment={**ENVIRONMENT, "threads": 2, text: {text: [text]}}, notices=(text,),
+    )  # fmt: skip
+    other = run(record(device="cuda", **words), timed(FAST, kernel=text, device="cuda"), name="C")
+    return [compare(base, new), compare(base, other)]
+
+
+def test_the_page_runs_nothing_and_asks_nobody():
+    text = render(everything(HOSTILE), gates="--fail-on status", reasons=[HOSTILE])
+    parsed = Page(text)
+    attributes = [(tag, name) for tag, given in parsed.tags for name in given]
+
+    assert not {tag for tag, _ in parsed.tags} & {"script", "iframe", "object", "embed", "link", "base", "form", "img"}
+    assert [a for a in attributes if a[1].startswith("on") or a[1] in ("src", "href", "srcset", "action", "style")] == []
+    assert not re.search(r"url\(|@import|http-equiv=\"refresh\"", text)
+    policy = [given["content"] for tag, given in parsed.tags if given.get("http-equiv") == "Content-Security-Policy"]
+    assert [p.split(";")[0] for p in policy] == ["default-src 'none'"]
+    assert parsed.broken == []
+
+
+def test_text_of_strangers_makes_no_tag_and_stays_visible():
+    hostile, harmless = (Page(render(everything(text), reasons=[text])) for text in (HOSTILE, "plain"))
+
+    assert Counter(tag for tag, _ in hostile.tags) == Counter(tag for tag, _ in harmless.tags)
+    assert "\x1b" not in hostile.text
+    assert "\u202e" not in hostile.text
+    assert "<script>alert(1)</script>" in hostile.text
+    assert "{{ 7*7 }}" in hostile.text
+
+
+def test_home_folders_stand_in_the_page_only_where_asked():
+    comparisons = everything("/home/somebody/kernels.py:mine")
+
+    assert "somebody" not in render(comparisons)
+    assert "~/kernels.py:mine" in render(comparisons)
+    assert "/home/somebody/kernels.py:mine" in render(comparisons, show_paths=True)
+
+
+def test_the_page_answers_first_and_shows_what_differs_before_the_rest():
+    text = Page(render(everything("mine"))).text
+    places = [
+        text.index(words)
+        for words in ("Worse: 1 new failure and 1 meaningfully larger error.", "Environments", "Verdicts", "Speed", "Accuracy")
+    ]
+
+    assert places == sorted(places)
+    assert "Not worse" in text
+    for words in ("Mended", "Unsupported now", "Only in B", "Gone: only in A", "SLOWER", "faster, but: quick (known failure"):
+        assert words in text, words
+
+
+def test_the_answer_counts_what_was_compared_and_what_was_not():
+    worse, fine = (answer(one) for one in everything())
+
+    assert worse[0] == "Worse: 1 new failure and 1 meaningfully larger error."
+    assert worse[1].startswith("4 evaluations in both runs, 1 only in the new one, 1 gone, 1 unsupported now. Times:")
+    assert worse[1].endswith("Times: 1 SLOWER, 1 SAME, 1 not comparable.")
+    assert fine[0] == "Not worse: no new failure, no meaningfully larger error."
+
+
+def test_facts_that_differ_stand_apart_from_those_that_do_not():
+    found = environments(
+        [run(timed(FAST)), run(timed(FAST), environment={**ENVIRONMENT, "threads": 2, "packages": {"torch": "2.14"}})]
+    )
+
+    assert [(row["fact"], row["values"]) for row in found["unlike"]] == [
+        ("threads", ["1", "2"]),
+        ("packages torch", ["2.13.0", "2.14"]),
+    ]
+    assert {row["fact"] for row in found["alike"]} >= {"cpu", "env id", "copies, measured"}
+
+
+def test_runs_have_short_names_that_differ():
+    names = run_names([run(name=path) for path in ("/r/cpu/new", "/r/cuda/new", "/r/cuda/old")])
+
+    assert names == ["cpu/new", "cuda/new", "cuda/old"]
+    assert run_names([run(name="/r/a"), run(name="/s/b")]) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(2.5, "2.5 s"), (1.5e-3, "1.5 ms"), (9.996e-4, "1,000 µs"), (3e-7, "300 ns"), (4e-12, "0.004 ns"), (1e4, "10,000 s")],
+)
+def test_a_time_stands_in_its_unit(value, text):
+    assert seconds(value) == text
+
+
+def test_a_rate_is_of_what_limits_the_kernel():
+    assert rate(timed([1e-3])) == "2 GB/s, 20%"
+    assert rate(timed([1e-3], operations=9e7)) == "0.09 TFLOP/s, 90%"
+    assert rate(timed([1e-3], copy_bytes_per_second=None, matmul_operations_per_second=None)) == "2 GB/s"
+    assert rate(timed([1e-3], bytes=None, operations=None)) == ""
+
+
+def test_the_terminal_says_the_same(capsys):
+    print_comparison(everything(HOSTILE), reasons=["status: because"])
+
+    out = capsys.readouterr().out
+
+    assert "\x1b" not in out
+    assert "\u202e" not in out
+    for words in (
+        "Worse: 1 new failure",
+        "Not worse",
+        "SLOWER",
+        "what differs",
+        "fastest kernel that passes",
+        "status: because",
+    ):
+        assert words in out
+    assert "[red]" in out
+
+
+# the command
+
+
+def invoke(*arguments):
+    result = CliRunner().invoke(cli, ["compare", *map(str, arguments)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture
+def folders(tmp_path):
+    base = stored(tmp_path / "A", record(), record(kernel="fused"), timed(FAST))
+    worse = stored(tmp_path / "B", record(ratio=0.9), record(kernel="fused"), timed(SLOW))
+    return base, worse
+
+
+@pytest.mark.parametrize(
+    ("gates", "code"),
+    [("status", 0), ("accuracy", 1), ("none", 0), ("speed:10%", 1), ("speed:150%", 0), ("status,speed", 1)],
+)
+def test_gates_decide_the_exit_code(folders, gates, code):
+    assert invoke(*folders, "--fail-on", gates).exit_code == code
+
+
+def test_accuracy_blocks_and_speed_informs_by_default(folders, tmp_path):
+    slower = stored(tmp_path / "slower", record(), timed(SLOW))
+
+    assert invoke(*folders).exit_code == 1
+    assert invoke(folders[0], slower).exit_code == 0
+    assert "SLOWER" in invoke(folders[0], slower).output
+
+
+def test_a_run_is_no_worse_than_its_own_copy(folders, tmp_path):
+    copy = stored(tmp_path / "copy", record(), record(kernel="fused"), timed(FAST))
+
+    result = invoke(folders[0], copy, "--fail-on", "status,accuracy,speed:1%")
+
+    assert result.exit_code == 0
+    assert "Not worse" in result.output
+    assert "1 SAME" in result.output
+
+
+def test_the_command_writes_its_files(folders, tmp_path):
+    page, table, data = (tmp_path / name for name in ("c.html", "c.csv", "c.json"))
+
+    result = invoke(*folders, "--out", page, "--csv", table, "--json", data)
+
+    assert f"page: {page}" in result.output
+    assert Page(page.read_text()).broken == []
+    assert len(table.read_text().splitlines()) == 4
+    assert '"reasons": ["accuracy: online' in data.read_text()
+
+
+def test_a_baseline_is_made_then_kept_then_tightened(folders, tmp_path):
+    base, worse = folders
+    better = stored(tmp_path / "better", record(ratio=0.1))
+    baseline = tmp_path / "baseline.json"
+    fail = ("--fail-on", "none", "--baseline", baseline)
+
+    assert invoke(worse, base, *fail, "--update-baseline").exit_code == 0
+    made = baseline.read_text()
+    assert invoke(base, worse, *fail, "--update-baseline").exit_code == 1
+    assert baseline.read_text() == made
+    assert invoke(base, better, *fail, "--update-baseline").exit_code == 0
+    assert '"ratio": 0.1' in baseline.read_text()
+    assert invoke(better, base, *fail).exit_code == 1
+
+
+def test_misuse_ends_with_2_and_says_why(folders, tmp_path):
+    base, worse = folders
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.json").write_text("{")
+    foreign = stored(tmp_path / "foreign", record(op="log_softmax"))
+    bare = stored(tmp_path / "bare", record())
+    (bare / "env.json").unlink()
+    for arguments, words in (
+        ((base, base), "named twice"),
+        ((base, tmp_path / "none"), "is not a folder"),
+        ((base, tmp_path / "empty"), "is no run folder"),
+        ((base, bare), "env.json cannot be read"),
+        ((base, foreign), "nothing in common"),
+        ((base,), "Missing argument"),
+        ((base, worse, "--fail-on", "speedy"), "is no gate"),
+        ((base, worse, "--threshold", "5"), "names no percentage"),
+        ((base, worse, "--baseline", tmp_path / "bad.json"), "cannot be read"),
+        ((base, worse, "--baseline", tmp_path / "missing.json"), "does not exist"),
+        ((base, worse, "--update-baseline"), "--baseline names"),
+        ((base, worse, "--out", tmp_path / "no" / "page.html"), "cannot be written"),
+    ):
+        result = invoke(*arguments)
+        assert result.exit_code == 2, (arguments, result.output)
+        assert words in " ".join(result.output.split()), arguments
+        assert "Traceback" not in result.output
+
+
+WITHOUT_TORCH = """
+import sys
+from click.testing import CliRunner
+from suite.cli import cli
+result = CliRunner().invoke(cli, ["compare", *sys.argv[1:]])
+assert result.exit_code == 0, (result.output, result.exception)
+print(*[name for name in ("torch", "matplotlib", "pandas") if name in sys.modules], "asleep")
+"""
+
+
+def test_comparing_wakes_no_heavy_library(folders, tmp_path):
+    command = [sys.executable, "-c", WITHOUT_TORCH, *map(str, folders), f"--out={tmp_path / 'c.html'}", "--fail-on=none"]
+
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (finished.stdout, finished.stderr) == ("asleep\n", "")
