@@ -58,7 +58,7 @@ EXPECTED = {
     "attention/probe/2x4x33x16/enable_gqa=True/keys=70/s0": ("more_keys",),
     "attention/probe/2x2x17x16/value_size=40/s0": ("value_size",),
     "attention/probe/2x2x17x16/keys=66/value_size=40/s0": ("value_size", "more_keys"),
-    "attention/normal/2x3x17x16/layout=strided/keys=33/s0": ("layout",),
+    "attention/normal/2x4x17x16/layout=strided/keys=33/s0": ("layout",),
     "attention/probe/2x2x1x16/keys=70/s0": ("one_query",),
     "attention/probe/2x2x17x16/keys=18/s0": ("more_keys",),
     "attention/normal/2x2x40x16/keys=7/s0": ("fewer_keys",),

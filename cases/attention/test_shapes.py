@@ -106,8 +106,8 @@ def layouts(layout):
     @case(
         "attention",
         family="normal",
-        shapes={"quick": [(2, 3, 17, 16)]},
-        tensors=({"keys": 33}, {"keys": 33, "key_heads": 1}),
+        shapes={"quick": [(2, 4, 17, 16)]},
+        tensors=({"keys": 33}, {"keys": 33, "key_heads": 2}),
         layout=layout,
         dtypes=("float32", "bfloat16"),
         laws=("canaries",),
