@@ -13,7 +13,7 @@ from typing import Any
 from suite import schema
 from suite.formats import DTYPES
 from suite.records import Measurement
-from suite.report import depth, vanishing
+from suite.report import depth, throughput, vanishing
 from suite.report.thresholds import LABELS, LARGEST_DRAWN
 
 TEXT = {"type": "string"}
@@ -86,6 +86,7 @@ def sound(measurements: Sequence[Measurement]) -> tuple[list[Measurement], list[
         "thresholds": lambda m: _is_sound(m, THRESHOLDS),
         "vanishing": vanishing.is_sound,
         "depth": depth.is_sound,
+        "throughput": throughput.is_sound,
     }
     kept, left_out = [], dict.fromkeys(checks, 0)
     for m in measurements:

@@ -26,6 +26,7 @@ from suite.report.summaries import (
     worst_cases,
 )
 from suite.report.thresholds import threshold_context
+from suite.report.throughput import throughput_context
 from suite.report.vanishing import vanishing_context
 from suite.schema import conforms
 from suite.store import Run
@@ -84,6 +85,7 @@ def render(runs: Sequence[Run], *, show_paths: bool = False, incomplete: Sequenc
         **threshold_context(measurements),
         **vanishing_context(measurements),
         **depth_context(measurements),
+        **throughput_context(measurements),
     )
 
 

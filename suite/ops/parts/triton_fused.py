@@ -37,14 +37,12 @@ def fused_kernel(
     d = tl.reduce(e, 1, add, keep_dims=True)
     if OP == "softmax":
         tl.store(y_ptr + row * n + column, e / d, mask=inside)
-    elif OP == "log_softmax":
-        tl.store(y_ptr + row * n + column, z - tl.log(d), mask=inside)
     else:
         tl.store(y_ptr + row, m + tl.log(d), mask=row < rows)
 
 
 def fused(op: str, x: torch.Tensor, dim: int) -> torch.Tensor:
-    """softmax, log_softmax or logsumexp of x along dim. Raises NotImplementedError for rows longer than LONGEST_ROW."""
+    """softmax or logsumexp of x along dim. Raises NotImplementedError for rows longer than LONGEST_ROW."""
     if x.shape[dim] > LONGEST_ROW:
         raise NotImplementedError(f"rows of at most {LONGEST_ROW} entries, not {x.shape[dim]}")
     return over_rows(_compute, op, x, dim)

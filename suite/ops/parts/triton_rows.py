@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import triton.language as tl  # noqa: TID253  (this module is imported inside kernels only)
+import triton  # noqa: TID253  (this module is imported inside kernels only)
+import triton.language as tl  # noqa: TID253
 from triton.runtime.interpreter import InterpretedFunction  # noqa: TID253
 from triton.runtime.jit import KernelInterface  # noqa: TID253
 
@@ -76,3 +77,26 @@ def _interpret(kernel: KernelInterface[Any], grid: tuple[int, ...], *arguments: 
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         interpreted[grid](*arguments, **constants)
+
+
+def as_rows(x: torch.Tensor, dim: int) -> torch.Tensor:
+    """x [rows, n] with dim last, a view where one exists. bfloat16 becomes float32 for the interpreter, as in over_rows()."""
+    rows = x.movedim(dim, -1).reshape(-1, x.shape[dim])
+    return rows.float() if x.dtype == torch.bfloat16 and x.device.type == "cpu" else rows
+
+
+def as_tensor(rows: torch.Tensor, x: torch.Tensor, dim: int) -> torch.Tensor:
+    """Rows in the layout of x again, rounded to its dtype."""
+    return rows.to(x.dtype).reshape(x.movedim(dim, -1).shape).movedim(-1, dim)
+
+
+def wide(x: torch.Tensor) -> torch.dtype:
+    """The dtype of what is kept for each row: that of the arithmetic."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def tiling(rows: torch.Tensor) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """(grid, constants) of a launch whose programs hold a block of at most ENTRIES entries at a time."""
+    block = min(ENTRIES, triton.next_power_of_2(rows.shape[1]))
+    ROWS = rows_per_program(block)
+    return (triton.cdiv(len(rows), ROWS),), {"FORMAT": arithmetic(rows), "ROWS": ROWS, "BLOCK": block, "num_warps": 8}

@@ -7,13 +7,13 @@ from suite.kernels import kernel
 
 @kernel("softmax", devices=("cuda",), requires=("triton",))
 def triton_fused(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
-    from suite.ops.parts.triton_fused import fused
+    from suite.ops.parts.triton_softmax_backward import softmax
 
-    return fused("softmax", x, dim)
+    return softmax(x, dim)
 
 
 @kernel("softmax", devices=("cpu",), requires=("triton",), slow=True)
 def triton_fused_interpreter(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
-    from suite.ops.parts.triton_fused import fused
+    from suite.ops.parts.triton_softmax_backward import softmax
 
-    return fused("softmax", x, dim)
+    return softmax(x, dim)
