@@ -44,6 +44,8 @@ def flex(
     check(q, k, v, **options, **further, sink=sink, scale=scale, enable_gqa=enable_gqa)
     if sink is not None and q.dtype in (torch.float16, torch.bfloat16):
         raise NotImplementedError(f"a sink in {q.dtype}: it scales an output that flex_attention has already rounded")
+    if q.device.type == "cpu" and torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
+        raise NotImplementedError("flex_attention has no backward on the CPU")
     given: dict[str, Any] = {
         "score_mod": _score_mod(q, k, **options, **further),
         "block_mask": _block_mask(q, k, **options, **further),
