@@ -41,8 +41,7 @@ class Case:
     family: input family. shape: of the first tensor. options: of the op, as given. layout: of the op's tensors in memory.
     target: what cross_entropy's targets are, "indices" or "probabilities". tensors: of attention, the sizes that the queries
     do not tell (keys, key_heads, value_size) and the kinds of its further tensors, by name. upstream: the kind of gradient of
-    the output that is given, of a case of the backward. laws: relations to check besides
-    accuracy.
+    the output that is given, of a case of the backward. laws: relations to check besides accuracy.
     profile: the smallest profile that runs it. why: the law, one sentence. source: where it comes from.
     """
 

@@ -206,7 +206,7 @@ def kernel(
 
     names: by which other name it takes an argument of the op, as {"scale": "softmax_scale"}. backward: whether it has one, by
     autograd; where it does not say, an output without a gradient is unsupported, not a failure. Raises ValueError for an
-    unknown     op, dtype or adapter, TypeError for an argument of another type.
+    unknown op, dtype or adapter, TypeError for an argument of another type.
     """
     get_op(op)
     for argument, value in (("dtypes", dtypes or ()), ("devices", devices or ()), ("requires", requires)):

@@ -447,8 +447,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     assert isinstance(specification, CaseSpecification)
     session = session_of(metafunc.config)
     session.specifications.append(specification)
-    cases = [case for case in specification.cases(session.profile) if case.op in session.ops]
-    cases = [case for case in cases if case.direction in session.directions]
+    cases = [c for c in specification.cases(session.profile) if c.op in session.ops and c.direction in session.directions]
     if session.patterns:
         # An id names its case whatever the profile and direction; a pattern narrows them.
         everything = specification.cases("full") if specification.may_have(session.patterns) else []

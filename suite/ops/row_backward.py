@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from suite.formats import Array, Format
 from suite.numerics import Numerics, Semantics
 from suite.ops import UPSTREAM, Op, Options, Shapes, as_rows
 from suite.ops.arithmetic import Float64
-from suite.ops.rows import ANYTHING, FINITE, Allowed, RowFacts
+from suite.ops.rows import ANYTHING, FINITE, Allowed, RowFacts, Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,32 @@ class GradientFacts:
     @property
     def x(self) -> Array:
         return self.rows.x
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GradientRows(Rows):
+    """Logits with the upstream gradient of their row, [rows, n] (0 at hidden logits) or [rows, 1]."""
+
+    upstream: Array
+
+    @cached_property
+    def ordinary(self) -> NDArray[np.bool_]:
+        return np.asarray(np.isfinite(self.x.max(axis=1, initial=-np.inf)) & np.isfinite(self.upstream).all(axis=1))
+
+    def take(self, rows: NDArray[np.intp]) -> Self:
+        return replace(self, x=self.x[rows], upstream=self.upstream[rows])
+
+    def safe(self) -> Self:
+        """With zeros in rows that have no gradient to compute."""
+        ordinary = self.ordinary[:, None]
+        return replace(self, x=np.where(ordinary, self.x, 0.0), upstream=np.where(ordinary, self.upstream, 0.0))
+
+    def content(self) -> bytes:
+        return super().content() + b"|" + np.ascontiguousarray(self.upstream).tobytes()
+
+    def describe(self, row: int, column: int | None) -> str:
+        own = self.upstream[row, column if column is not None and self.upstream.shape[1] > 1 else 0]
+        return f"{super().describe(row, column)}, upstream {float(own)!r} there"
 
 
 class RowBackward(Op):
@@ -65,6 +92,11 @@ class RowBackward(Op):
         codes = np.where(problem.ordinary[:, None], FINITE, ANYTHING)
         return np.broadcast_to(codes, problem.shown.shape).astype(np.int8)
 
+    def facts(self, problem: Any) -> GradientFacts:
+        safe = problem.safe()
+        exact = self.define(Float64(), safe) if safe.x.shape[1] else np.zeros(safe.shown.shape)
+        return GradientFacts(problem.facts(), safe.upstream, exact, problem.ordinary)
+
     def exponents(self, facts: Any) -> RowFacts:
         """Of twice the logits and the logarithm of the upstream: the way back has products of it with exponentials over the
         square of their sum.
@@ -88,12 +120,6 @@ class RowBackward(Op):
         others = shape[:dim] + shape[dim + 1 :]
         index = tuple(int(i) for i in np.unravel_index(row, others)) if others else ()
         return (*index[:dim], column, *index[dim:])
-
-
-def exact(op: Op, problem: Any) -> Array:
-    """The gradient in float64, of rows that may have no entry."""
-    found: Array = op.define(Float64(), problem) if problem.x.shape[1] else np.zeros(problem.shown.shape)
-    return found
 
 
 def upstream_rows(forward: Op, inputs: Mapping[str, Array], options: Options) -> Array:

@@ -19,9 +19,9 @@ from suite.ops.log_softmax import OP as LOG_SOFTMAX
 from suite.ops.log_softmax.bound import bound as log_softmax_bound
 from suite.ops.row_backward import (
     GradientFacts,
+    GradientRows,
     RowBackward,
     allowed,
-    exact,
     recomputing,
     saved_roundoffs,
     stored_underflow,
@@ -30,7 +30,6 @@ from suite.ops.row_backward import (
     upstream_rows,
 )
 from suite.ops.rows import Allowed
-from suite.ops.softmax.backward import GradientRows
 from suite.ops.softmax.bound import relative_error
 
 
@@ -39,10 +38,6 @@ class LogSoftmaxBackward(RowBackward):
 
     def problem(self, inputs: Mapping[str, Array], options: Options) -> GradientRows:
         return GradientRows(LOG_SOFTMAX.problem(inputs, options).x, upstream=upstream_rows(LOG_SOFTMAX, inputs, options))
-
-    def facts(self, problem: GradientRows) -> GradientFacts:
-        safe = problem.safe()
-        return GradientFacts(problem.facts(), safe.upstream, exact(self, safe), problem.ordinary)
 
     def define(self, arithmetic: Arithmetic, problem: GradientRows) -> Any:
         e = arithmetic.shifted_exp(problem.x)

@@ -18,9 +18,9 @@ from suite.ops.arithmetic import Arithmetic
 from suite.ops.logsumexp import OP as LOG_SUM_EXP
 from suite.ops.row_backward import (
     GradientFacts,
+    GradientRows,
     RowBackward,
     allowed,
-    exact,
     recomputing,
     saved_roundoffs,
     stored_underflow,
@@ -28,7 +28,6 @@ from suite.ops.row_backward import (
     upstream_rows,
 )
 from suite.ops.rows import FINITE, Allowed
-from suite.ops.softmax.backward import GradientRows
 from suite.ops.softmax.bound import relative_error
 
 
@@ -41,10 +40,6 @@ class LogSumExpBackward(RowBackward):
     def special(self, problem: GradientRows, semantics: Semantics) -> NDArray[np.int8]:
         empty = (problem.x.max(axis=1, initial=-np.inf) == -np.inf) & np.isfinite(problem.upstream[:, 0])
         return np.where(empty[:, None], FINITE, super().special(problem, semantics)).astype(np.int8)
-
-    def facts(self, problem: GradientRows) -> GradientFacts:
-        safe = problem.safe()
-        return GradientFacts(problem.facts(), safe.upstream, exact(self, safe), problem.ordinary)
 
     def define(self, arithmetic: Arithmetic, problem: GradientRows) -> Any:
         e = arithmetic.shifted_exp(problem.x)

@@ -6,12 +6,9 @@ The hidden logit of off_by_one has a weight and no upstream gradient. -inf gives
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from suite.formats import Array, Format
 from suite.numerics import Numerics
@@ -19,9 +16,9 @@ from suite.ops import Options
 from suite.ops.arithmetic import Arithmetic
 from suite.ops.row_backward import (
     GradientFacts,
+    GradientRows,
     RowBackward,
     allowed,
-    exact,
     recomputing,
     saved_roundoffs,
     stored_underflow,
@@ -29,35 +26,9 @@ from suite.ops.row_backward import (
     underflow,
     upstream_rows,
 )
-from suite.ops.rows import Allowed, Rows
+from suite.ops.rows import Allowed
 from suite.ops.softmax import OP as SOFTMAX
 from suite.ops.softmax.bound import relative_error
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class GradientRows(Rows):
-    """Logits with the upstream gradient of their row, [rows, n] (0 at hidden logits) or [rows, 1]."""
-
-    upstream: Array
-
-    @cached_property
-    def ordinary(self) -> NDArray[np.bool_]:
-        return np.asarray(np.isfinite(self.x.max(axis=1, initial=-np.inf)) & np.isfinite(self.upstream).all(axis=1))
-
-    def take(self, rows: NDArray[np.intp]) -> Self:
-        return replace(self, x=self.x[rows], upstream=self.upstream[rows])
-
-    def safe(self) -> Self:
-        """With zeros in rows that have no gradient to compute."""
-        ordinary = self.ordinary[:, None]
-        return replace(self, x=np.where(ordinary, self.x, 0.0), upstream=np.where(ordinary, self.upstream, 0.0))
-
-    def content(self) -> bytes:
-        return super().content() + b"|" + np.ascontiguousarray(self.upstream).tobytes()
-
-    def describe(self, row: int, column: int | None) -> str:
-        own = self.upstream[row, column if column is not None and self.upstream.shape[1] > 1 else 0]
-        return f"{super().describe(row, column)}, upstream {float(own)!r} there"
 
 
 class SoftmaxBackward(RowBackward):
@@ -73,10 +44,6 @@ class SoftmaxBackward(RowBackward):
             hidden=rows.hidden,
             upstream=np.concatenate([upstream, hidden], axis=1),
         )
-
-    def facts(self, problem: GradientRows) -> GradientFacts:
-        safe = problem.safe()
-        return GradientFacts(problem.facts(), safe.upstream, exact(self, safe), problem.ordinary)
 
     def define(self, arithmetic: Arithmetic, problem: GradientRows) -> Any:
         e = arithmetic.shifted_exp(problem.x, problem.temperature)
