@@ -2,8 +2,8 @@
 
     for each op, format, length, ...: for each kernel:
         evaluate() on the case's inputs    a kernel that does not pass gets no times
-        time it on the inputs of the seeds behind the case's, put into the same memory in turn
-        judge JUDGED_ROWS rows of the last timed output
+        time it where it runs, on the inputs of the seeds behind the case's, in turn (suite/execution/timed.py)
+        judge JUDGED_ROWS rows of the last timed output, and fewer of some single calls on further inputs
         Measurement(kind="throughput") -> the run folder
 
 docs/bench.md says what a number means.
@@ -14,7 +14,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import secrets
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,14 +27,15 @@ import torch
 from numpy.typing import NDArray
 
 from suite.case import Case
-from suite.execution import evaluate, state
-from suite.execution.host import exception_text
-from suite.execution.hosts import Hosts
+from suite.execution import evaluate
+from suite.execution.hosts import LOADING, Hosts
+from suite.execution.timed import Kept, Task, Timed, rolled
 from suite.formats import Array, Format, get_format
-from suite.judge import Judgement, as_tuple, check_output, judge_outputs
-from suite.kernels import Kernel, load_kernels, own_kernels
+from suite.isolation import TIMEOUT_SECONDS
+from suite.judge import Judgement, judge_outputs
+from suite.kernels import Kernel, own_kernels
 from suite.known_failures import KnownFailure
-from suite.ops import UPSTREAM, Op, get_op
+from suite.ops import Op, get_op
 from suite.ops.attention import Attention
 from suite.ops.attention.definition import Queries
 from suite.oracle import Oracle
@@ -40,16 +43,15 @@ from suite.oracle.cache import default_folder
 from suite.records import Measurement, Record
 from suite.store import Store
 from suite.tensors import to_float64, to_torch
-from suite.timing import cpu, cuda, machine, memory
-from suite.timing.statistics import Timing
+from suite.timing import cpu, machine
 from suite.version import __version__
 
 KIND = "throughput"
 OPS = ("softmax", "log_softmax", "logsumexp", "cross_entropy", "attention")
 """What is measured where nobody names an op."""
 
-JUDGED_ROWS = 64
-"""Rows of the last timed output that are judged again."""
+JUDGED_ROWS, FURTHER_ROWS = 64, 16
+"""Rows that are judged of the last timed output, and of each single call after it."""
 
 WHOLE = 2**21
 """Entries of logits up to which evaluate() judges all rows; beyond, JUDGED_ROWS of them."""
@@ -210,7 +212,11 @@ def check_device(device: str) -> None:
 
 
 class Bench:
-    """Measures points on one device, one after the other. The number of threads is torch's present one."""
+    """Measures points on one device, one after the other. The number of threads is torch's present one.
+
+    limit_seconds: what the timing of a point may take, where its host can end it. seed: of the rows that are judged; by default
+    one that nobody foresees. It is recorded.
+    """
 
     def __init__(
         self,
@@ -224,41 +230,32 @@ class Bench:
         cache: cpu.Cache = "warm",
         target: float = 0.01,
         budget_seconds: float = 0.1,
+        limit_seconds: float = LOADING * TIMEOUT_SECONDS,
+        seed: int | None = None,
     ) -> None:
         self._device, self._hosts, self._oracle, self._store, self._env_id = device, hosts, oracle, store, env_id
         self._known, self._cache, self._target, self._budget_seconds = known, cache, target, budget_seconds
+        self._limit_seconds = limit_seconds
+        self.seed = secrets.randbits(32) if seed is None else seed
         self._on_cuda = device.startswith("cuda")
         self._copy_bytes_per_second: float | None = None
         self._matmul_operations_per_second: dict[str, float] = {}
 
-    def measure(self, point: Point) -> tuple[Record, Measurement | None]:
-        """The verdict on a point and its measurement, both stored; no measurement of what is unsupported.
+    def measure(self, point: Point) -> tuple[Record | None, Measurement | None]:
+        """The verdict on a point and its measurement, both stored; no measurement of what is unsupported, no record where not
+        even the inputs fit into memory.
 
-        Never raises for the kernel's fault: what it raises while it is timed is the measurement's status.
+        Never raises for the kernel's fault: what it does wrong while it is timed is the measurement's status.
         """
         kernel, case, dtype = point
-        format = get_format(dtype)
-        judged = _inputs(case.id, dtype)
-        few = rows_of(case) if len(case.shape) == 2 and int(np.prod(case.shape)) > WHOLE else None
-        record = evaluate(
-            case,
-            kernel,
-            dtype=dtype,
-            oracle=self._oracle,
-            device=self._device,
-            host=self._hosts.of(kernel),
-            store=self._store,
-            known=self._known,
-            env_id=self._env_id,
-            inputs=judged if few is None else _rows_taken(judged, few),
-        )
-        if record.status == "unsupported":
+        try:
+            record, data = self._judged_and_timed(point)
+        except MemoryError as error:
+            record, data = None, self._about(point, None) | {
+                "status": "out_of_memory", "note": f"the inputs and their references do not fit into memory: {error}"
+            }  # fmt: skip
+        if data is None:
             return record, None
-        data = self._about(point, record, {name: tuple(x.shape) for name, x in judged.items()})
-        if record.status == "passed":
-            data |= self._timed(point, format, first_seconds=record.seconds or 0.0)
-            if few is not None:
-                data["note"] = "; ".join(filter(None, (data["note"], f"judged on {len(few)} of {case.shape[0]} rows")))
         measurement = Measurement(
             kind=KIND,
             kernel=kernel.id,
@@ -274,19 +271,52 @@ class Bench:
             self._store.append_measurement(measurement)
         return record, measurement
 
-    def _about(self, point: Point, record: Record, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    def _judged_and_timed(self, point: Point) -> tuple[Record, dict[str, Any] | None]:
+        """The verdict, and the data of the measurement, if any."""
+        kernel, case, dtype = point
+        judged = _inputs(case.id, dtype)
+        few = self._rows(case) if len(case.shape) == 2 and int(np.prod(case.shape)) > WHOLE else None
+        record = evaluate(
+            case,
+            kernel,
+            dtype=dtype,
+            oracle=self._oracle,
+            device=self._device,
+            host=self._hosts.of(kernel),
+            store=self._store,
+            known=self._known,
+            env_id=self._env_id,
+            inputs=judged if few is None else _rows_taken(judged, few),
+        )
+        if record.status == "unsupported":
+            return record, None
+        data = self._about(point, record)
+        if record.status == "passed":
+            data |= self._timed(point, get_format(dtype), first_seconds=record.seconds or 0.0)
+            if few is not None:
+                data["note"] = "; ".join(filter(None, (data["note"], f"judged on {len(few)} of {case.shape[0]} rows")))
+        return record, data
+
+    def _rows(self, case: Case) -> NDArray[np.intp]:
+        """The rows of a case, or the queries of all its heads, that are judged where not all are: the first, the last, and
+        others that no kernel can foresee. All kernels of a case are judged on the same.
+        """
+        count = case.shape[0] if len(case.shape) == 2 else int(np.prod(case.shape[:3]))
+        return drawn_rows(count, np.random.default_rng([self.seed, zlib.crc32(case.id.encode())]))
+
+    def _about(self, point: Point, record: Record | None) -> dict[str, Any]:
         """What a measurement holds without times."""
         case = point.case
         copy, matmul = self._best(point.dtype)
         return {
-            "status": record.status,
-            "ratio": record.ratio,
-            "max_ulp": record.max_ulp,
-            "digest": record.digest,
+            "status": record.status if record else "",
+            "ratio": record.ratio if record else None,
+            "max_ulp": record.max_ulp if record else None,
+            "digest": record.digest if record else "",
             "direction": case.direction,
             "shape": list(case.shape),
             "length": case.shape[2] if len(case.shape) == 4 else case.shape[-1],
-            "bytes": least_bytes(case, get_format(point.dtype), shapes),
+            "bytes": least_bytes(case, get_format(point.dtype), case.shapes()),
             "operations": operations(case),
             "clock": "cuda_event" if self._on_cuda else "perf_counter",
             "cache": "flushed" if self._on_cuda else self._cache,
@@ -300,7 +330,8 @@ class Bench:
             "compile_seconds": None,
             "copy_bytes_per_second": copy,
             "matmul_operations_per_second": matmul,
-            "note": "" if record.status == "passed" else record.message,
+            "judged_rows_seed": self.seed,
+            "note": record.message if record and record.status != "passed" else "",
         }
 
     def _best(self, dtype: str) -> tuple[float, float]:
@@ -317,168 +348,76 @@ class Bench:
         first_seconds: of the judged call, in which it was compiled.
         """
         kernel, case, dtype = point
-        fresh = [replace(case, seed=case.seed + 1 + i) for i in range(FRESH)]
-        sets = [_inputs(one.id, dtype) for one in fresh]
-        try:
-            with _strict_state():
-                running = Running(timed_kernel(kernel), case, sets, format, self._device)
-                peak = memory.peak_bytes(running, device=self._device) if kernel.adapter == "torch" else None
-                timing = self._time(running)
-                output = as_tuple(running.output)
-            judgement = judge_rows(kernel, case, sets[-1], output, format, self._oracle)
-        except UntimedError as error:
-            return {"note": f"not timed: {error}"}
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            self._release()
-            return {"status": "out_of_memory", "note": exception_text(error)}
-        except (Exception, SystemExit) as error:
-            return {"status": "raised", "note": f"while it was timed: {exception_text(error)}"}
-        if not judgement.passed:
-            return {"status": judgement.status, "note": f"the last timed output: {judgement.message}"}
-        return {
-            "clock": timing.clock,
-            "calls_per_sample": timing.calls_per_sample,
-            "samples_seconds": list(timing.samples_seconds),
-            "median_seconds": timing.median.value,
-            "low_seconds": timing.median.low,
-            "high_seconds": timing.median.high,
-            "peak_bytes": peak,
-            "compile_seconds": max(max(first_seconds, timing.first_seconds) - timing.median.value, 0.0),
-            "overhead_seconds": timing.overhead_seconds,
-            "note": timing.note,
-            **(timing.details or {}),
-        }
-
-    def _time(self, running: Running) -> Timing:
-        if self._on_cuda:
-            return cuda.measure(
-                running,
-                device=self._device,
-                prepare=running.load,
-                sets=FRESH,
-                target=self._target,
-                budget_seconds=self._budget_seconds,
-            )
-        return cpu.measure(
-            running,
-            prepare=running.load,
-            sets=FRESH,
+        sets = [_inputs(replace(case, seed=case.seed + 1 + i).id, dtype) for i in range(FRESH)]
+        op, rows = get_op(case.op).of(sets[0]), self._rows(case)
+        task = Task(
+            sets=tuple({name: to_torch(values, op.input_format(name, format)) for name, values in one.items()} for one in sets),
+            device=self._device,
+            options=case.resolved_options(),
+            rows=tuple(rows.tolist()) if len(case.shape) == 2 else None,
             cache=self._cache,
             target=self._target,
             budget_seconds=self._budget_seconds,
-            threads=torch.get_num_threads(),
         )
-
-    def _release(self) -> None:
-        """What a kernel that ran out of memory held is free for the next one."""
-        if self._on_cuda:
-            torch.cuda.empty_cache()
-
-
-class UntimedError(Exception):
-    """A kernel that can be judged and not timed; the text says why."""
-
-
-class Running:
-    """A call of a kernel with its tensors in place: load(i) puts the values of set i into them, output is the last one's.
-
-    Of a case of the backward a call is the forward and the way back, as training has them.
-    Raises UntimedError for a kernel whose arrays cannot be written to.
-    """
-
-    def __init__(
-        self, kernel: Kernel, case: Case, sets: Sequence[Mapping[str, NDArray[Any]]], format: Format, device: str
-    ) -> None:
-        if kernel.adapter == "jax":
-            raise UntimedError("arrays of JAX cannot be written to, so fresh inputs cannot take the place of others")
-        op = get_op(case.op)
-        op = op.of(sets[0])
-        self._sets = [
-            {name: to_torch(values, op.input_format(name, format), device) for name, values in one.items()} for one in sets
-        ]
-        self._tensors = {name: tensor.clone() for name, tensor in self._sets[0].items()}
-        self._call = self._forward(kernel, case)
-        if UPSTREAM in self._tensors:
-            self._call = self._backward(self._call, case)
-        self.output: Any = None
-
-    def __call__(self) -> Any:
-        self.output = None  # first, so that a call may take the memory of the last one's output
-        self.output = self._call()
-        return self.output
-
-    def load(self, index: int) -> None:
-        """Puts the values of a set into the memory that the kernel reads: what it has stored by address is stale."""
-        with torch.no_grad():
-            for name, tensor in self._tensors.items():
-                tensor.copy_(self._sets[index][name])
-
-    def _forward(self, kernel: Kernel, case: Case) -> Callable[[], Any]:
-        """The function with its arguments: what stands between a kernel and its call is decided once, outside the clock."""
-        given = {name: tensor for name, tensor in self._tensors.items() if name not in get_op(case.op).upstreams}
-        if UPSTREAM in self._tensors:
-            for name in get_op(case.op).wanted(given):
-                given[name].requires_grad_()
-        arrays = given if kernel.adapter == "torch" else {name: tensor.numpy() for name, tensor in given.items()}
-        positional, named = replace(kernel, call=_arguments)(arrays, options=case.resolved_options())
-        return functools.partial(kernel.call, *positional, **named)
-
-    def _backward(self, forward: Callable[[], Any], case: Case) -> Callable[[], Any]:
-        op = get_op(case.op)
-        leaves = [self._tensors[name] for name in op.wanted(self._tensors)]
-        upstreams = [self._tensors[name] for name in op.upstreams if name in self._tensors]
-
-        def both() -> Any:
-            with torch.enable_grad():
-                outputs = as_tuple(forward())
-            return torch.autograd.grad(outputs, leaves, upstreams)
-
-        return both
+        outcome = self._hosts.of(kernel).time(kernel, task, limit_seconds=self._limit_seconds)
+        if outcome.status is not None:
+            status = "raised" if outcome.status == "unsupported" else outcome.status  # it has passed: it does not decline
+            return {"status": status, "note": f"while it was timed: {outcome.message}"}
+        for kept in outcome.timed.kept:
+            judgement = judge_kept(kernel, case, kept, sets[kept.set], rows, format, self._oracle)
+            if not judgement.passed:
+                which = "a call after the timed ones" if kept.shift else "the last timed output"
+                return {"status": judgement.status, "note": f"{which}: {judgement.message}"}
+        return _speed(outcome.timed, first_seconds)
 
 
-def _arguments(*positional: Any, **named: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """In place of a kernel's function: what it would have been called with."""
-    return positional, named
+def _speed(timed: Timed, first_seconds: float) -> dict[str, Any]:
+    """The times among the data of a measurement."""
+    timing = timed.timing
+    if timing is None:
+        return {"note": f"not timed: {timed.untimed}"}
+    return {
+        "clock": timing.clock,
+        "calls_per_sample": timing.calls_per_sample,
+        "samples_seconds": list(timing.samples_seconds),
+        "median_seconds": timing.median.value,
+        "low_seconds": timing.median.low,
+        "high_seconds": timing.median.high,
+        "peak_bytes": timed.peak_bytes,
+        "compile_seconds": max(max(first_seconds, timing.first_seconds) - timing.median.value, 0.0),
+        "overhead_seconds": timing.overhead_seconds,
+        "note": timing.note,
+        **(timing.details or {}),
+    }
 
 
-def timed_kernel(kernel: Kernel) -> Kernel:
-    """The kernel in this process: one from outside was judged in a process of its own, where calls cannot be timed."""
-    if not kernel.outside:
-        return kernel
-    return next(one for one in load_kernels(kernel.id, kernel.op) if one.id == kernel.id)
-
-
-def judge_rows(
+def judge_kept(
     kernel: Kernel,
     case: Case,
+    kept: Kept,
     inputs: Mapping[str, NDArray[Any]],
-    output: tuple[Any, ...],
+    rows: NDArray[np.intp],
     format: Format,
     oracle: Oracle,
 ) -> Judgement:
-    """Judges JUDGED_ROWS rows of an output, or all where there are fewer: of attention that many queries, against all keys; of
-    its gradients those that the reference samples.
+    """Judges an output of a timed call: of a case of rows these rows, which are all that was kept; of attention these queries,
+    against all keys; of its gradients those that the reference samples. Of a call on further inputs FURTHER_ROWS of them.
+
+    inputs: of the set that `kept` names.
     """
     op, options = get_op(case.op).of(inputs), case.resolved_options()
-    shapes = {name: tuple(values.shape) for name, values in inputs.items()}
-    value = output if len(op.outputs(options)) > 1 or len(output) > 1 else output[0]
-    if any(not isinstance(one, torch.Tensor) for one in output):
-        output = tuple(torch.from_numpy(np.asarray(one)) for one in output)
-        value = output[0]
-    wrong = check_output(op, value, shapes, format.name, str(output[0].device), options)
-    if wrong is not None:
-        status, reason = wrong
-        return Judgement(op=op.name, dtype=format.name, shape=case.shape, status=status, message=f"{status}: {reason}")
+    outputs = tuple(to_float64(one) for one in kept.outputs)
+    some = np.arange(len(rows)) if kept.shift == 0 else drawn_rows(len(rows), np.random.default_rng(kept.shift), FURTHER_ROWS)
     if len(case.shape) == 2:
-        rows = rows_of(case)
-        inputs = _rows_taken(inputs, rows)
-        output = tuple(one.detach()[torch.from_numpy(rows).to(one.device)] for one in output)
-        shapes = {name: tuple(values.shape) for name, values in inputs.items()}
-    elif type(op) is Attention:
-        op = _SomeQueries(evenly(int(np.prod(case.shape[:3]))))
+        inputs = _rolled_rows(inputs, rows[some], kept.shift)
+        outputs = tuple(one[some] for one in outputs)
+    else:
+        inputs = {name: rolled(values, kept.shift, np.roll) for name, values in inputs.items()}
+        if type(op) is Attention:
+            op = _SomeQueries(rows[some])
+    shapes = {name: tuple(values.shape) for name, values in inputs.items()}
     references = oracle.references(op, inputs, options, format, semantics=kernel.semantics)
-    values = [to_float64(one) for one in output]
-    return judge_outputs(op, references, values, shapes, options, format, kernel.numerics, statistics=False)
+    return judge_outputs(op, references, outputs, shapes, options, format, kernel.numerics, statistics=False)
 
 
 class _SomeQueries(Attention):
@@ -491,18 +430,22 @@ class _SomeQueries(Attention):
         return self.queries(inputs, options, self._rows)
 
 
-def rows_of(case: Case) -> NDArray[np.intp]:
-    """The rows of a case of two dims that are judged where not all are."""
-    return evenly(case.shape[0])
-
-
-def evenly(count: int) -> NDArray[np.intp]:
-    """JUDGED_ROWS numbers from 0 to count - 1, the first and the last among them, or all."""
-    return np.unique(np.linspace(0, count - 1, min(count, JUDGED_ROWS)).round().astype(np.intp))
+def drawn_rows(count: int, generator: np.random.Generator, most: int = JUDGED_ROWS) -> NDArray[np.intp]:
+    """`most` numbers from 0 to count - 1 in order, the first and the last among them, or all."""
+    if count <= most:
+        return np.arange(count)
+    within = 1 + generator.choice(count - 2, most - 2, replace=False)
+    return np.sort(np.concatenate([[0, count - 1], within]))
 
 
 def _rows_taken(inputs: Mapping[str, NDArray[Any]], rows: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
     return {name: np.ascontiguousarray(values[rows]) for name, values in inputs.items()}
+
+
+def _rolled_rows(inputs: Mapping[str, NDArray[Any]], rows: NDArray[np.intp], shift: int) -> dict[str, NDArray[Any]]:
+    """The rows of rolled() inputs, without rolling the others."""
+    taken = _rows_taken(inputs, (rows - shift) % len(next(iter(inputs.values()))))
+    return {name: np.roll(values, shift, 1) if values.ndim == 2 else values for name, values in taken.items()}
 
 
 def least_bytes(case: Case, format: Format, shapes: Mapping[str, tuple[int, ...]]) -> int:
@@ -556,17 +499,6 @@ def _inputs(case_id: str, dtype: str) -> Mapping[str, NDArray[Any]]:
 
 
 @contextlib.contextmanager
-def _strict_state() -> Iterator[None]:
-    """Kernels are timed in the state in which they are judged: full precision, no gradients, subnormals kept."""
-    outside = state.read()
-    state.write(state.strict(outside), outside)
-    try:
-        yield
-    finally:
-        state.write(outside, state.read())
-
-
-@contextlib.contextmanager
 def device_lock(device: str, *, folder: Path | None = None) -> Iterator[None]:
     """One bench of a device at a time: two would time each other. The end of the process, however it comes, frees the device.
 
@@ -577,7 +509,7 @@ def device_lock(device: str, *, folder: Path | None = None) -> Iterator[None]:
     if "PYTEST_XDIST_WORKER" in os.environ:
         raise ValueError("times of workers side by side are times of each other: run it without pytest-xdist (-n)")
     folder = folder or default_folder()
-    path = folder / f"bench-{device.replace(':', '-')}.lock"
+    path = folder / f"bench-{_whole_name(device).replace(':', '-')}.lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -596,10 +528,18 @@ def device_lock(device: str, *, folder: Path | None = None) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _whole_name(device: str) -> str:
+    """The name that a device has alone: there is one CPU, and "cuda" is the present one."""
+    kind, _, index = device.partition(":")
+    return f"{kind}:{index or torch.cuda.current_device()}" if kind == "cuda" and torch.cuda.is_available() else kind
+
+
 LINE_SECONDS = 5.0
 
 
-def sweep(bench: Bench, wanted: Sequence[Point], say: Callable[[str], None]) -> Iterator[tuple[Record, Measurement | None]]:
+def sweep(
+    bench: Bench, wanted: Sequence[Point], say: Callable[[str], None]
+) -> Iterator[tuple[Record | None, Measurement | None]]:
     """The points one after the other, with a line on what is being done every LINE_SECONDS."""
     shown = time.monotonic()
     for number, point in enumerate(wanted):

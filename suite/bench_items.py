@@ -52,6 +52,7 @@ def throughput(request: pytest.FixtureRequest, benchmark: Any) -> Callable[[Poin
         benchmark.has_error = True  # until there are samples: it is not to complain of having none
         record, measurement = _bench_of(request.config).measure(point)
         if measurement is None:
+            assert record is not None
             pytest.skip(f"unsupported: {record.message}")
         data = measurement.data
         if data["status"] == "known_failure":

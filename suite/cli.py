@@ -172,6 +172,14 @@ def run(
 @click.option("--cache", type=click.Choice(["warm", "flushed"]), default="warm", show_default=True, help="Of the CPU.")
 @click.option("--threads", type=click.IntRange(1, MOST_THREADS), default=1, show_default=True, help="Of torch.")
 @click.option(
+    "--timeout",
+    type=POSITIVE,
+    default=TIMEOUT_SECONDS,
+    show_default=True,
+    metavar="S",
+    help="Per case, of a kernel in a process of its own; its timing may take ten times as long.",
+)
+@click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Run folder. Default: runs/bench-<time>."
 )
 def bench(
@@ -180,7 +188,7 @@ def bench(
     """Times kernels, beside their accuracy: each is judged first, and one that does not pass gets no times."""
     if shapes and lengths:
         misuse("--shape and --lengths both say how long rows are; give one")
-    sizes = [_sizes("--shape", shape, "x", "32x8192") for shape in shapes]
+    sizes = [_sizes("--shape", shape, "x", "32x8192") for shape in dict.fromkeys(shapes)]
     folder = out or RUNS / datetime.datetime.now().strftime("bench-%Y-%m-%d-%H%M%S")
     if kernels:
         from suite.isolation import start_server
@@ -190,14 +198,15 @@ def bench(
 
     torch.set_num_threads(threads)
     result, measurements = _bench(
-        kernels, sizes, _sizes("--lengths", lengths, ",", "256,4096") if lengths else (), folder, **asked
+        kernels, sizes, tuple(dict.fromkeys(_sizes("--lengths", lengths, ",", "256,4096"))) if lengths else (), folder, **asked
     )
-    if result.records:
+    if measurements:
         from suite.report.bench_terminal import print_bench
 
         print_bench(measurements)
+    if result.records:
         _write_report(folder)
-    if result.exit_code == 0 and any(one.data["status"] not in ("passed", "known_failure") for one in measurements):
+    if result.exit_code in (0, 3) and any(one.data["status"] not in ("passed", "known_failure") for one in measurements):
         sys.exit(1)
     _finish(result)
 
@@ -214,30 +223,33 @@ def _bench(
     direction: str,
     profile: str,
     cache: Literal["warm", "flushed"],
+    timeout: float,
 ) -> tuple[Result, list[Measurement]]:
     """Measures into the run folder: what bench() says. Misuse ends the command."""
     from suite import bench as benchmark
     from suite.environment import probe
-    from suite.execution.hosts import Hosts
+    from suite.execution.hosts import LOADING, Hosts
     from suite.oracle import Oracle
     from suite.oracle.cache import default_folder
     from suite.plugin import default_known_failures
     from suite.run import Result
     from suite.store import Store, StoreError
 
-    plan, wanted = benchmark.PLANS[profile], list(ops) or list(benchmark.OPS)
+    plan, wanted = benchmark.PLANS[profile], list(dict.fromkeys(ops)) or list(benchmark.OPS)
     records, measurements = list[Any](), list[Any]()
     environment, stopped, interrupted = dict[str, Any](), "", False
     try:
         benchmark.check_device(device)
         environment = probe(device)
-        with benchmark.device_lock(device), Hosts() as hosts, _holding(folder, resume=False):
+        with benchmark.device_lock(device), Hosts(timeout=timeout) as hosts, _holding(folder, resume=False, resumable=False):
             chosen = (
                 benchmark.named_kernels(kernels, wanted, hosts, device=device)
                 if kernels
                 else benchmark.default_kernels(wanted, slow=plan.slow, device=device)
             )
-            points = benchmark.points(chosen, plan, dtypes=dtypes, direction=direction, lengths=lengths, shapes=shapes)
+            points = benchmark.points(
+                chosen, plan, dtypes=tuple(dict.fromkeys(dtypes)), direction=direction, lengths=lengths, shapes=shapes
+            )
             with contextlib.closing(Store(folder)) as store:
                 store.write_environment(environment)
                 measuring = benchmark.Bench(
@@ -249,14 +261,13 @@ def _bench(
                     known=default_known_failures(),
                     cache=cache,
                     budget_seconds=plan.budget_seconds,
+                    limit_seconds=LOADING * timeout,
                 )
                 for record, measurement in benchmark.sweep(measuring, points, lambda line: click.echo(line, err=True)):
-                    records.append(record)
+                    records += [record] if record is not None else []
                     measurements += [measurement] if measurement is not None else []
     except ValueError as error:
         misuse(str(error))
-    except MemoryError as error:  # of the inputs; what a kernel takes is recorded
-        misuse(f"the inputs do not fit into this machine's memory: {error}")
     except KeyboardInterrupt:
         interrupted = True
     except StoreError as error:
@@ -385,7 +396,7 @@ def merge(folders: tuple[Path, ...], out: Path, unlike_environments: bool) -> No
         merged = join(folders, unlike_environments=unlike_environments)
     except (ValueError, OSError) as error:
         misuse(str(error))
-    with _holding(out, resume=False):
+    with _holding(out, resume=False, resumable=False):
         try:
             result = Result(
                 records=merged.records,
@@ -825,8 +836,11 @@ def _parse_options(op: str, settings: Sequence[str]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _holding(folder: Path | None, *, resume: bool) -> Iterator[None]:
-    """Keeps other processes out of the run folder until its report is written; misuse where one is in it, or was."""
+def _holding(folder: Path | None, *, resume: bool, resumable: bool = True) -> Iterator[None]:
+    """Keeps other processes out of the run folder until its report is written; misuse where one is in it, or was.
+
+    resumable: the command can go on with a run.
+    """
     from suite.store import held, refuse_records
 
     with contextlib.ExitStack() as stack:
@@ -835,7 +849,7 @@ def _holding(folder: Path | None, *, resume: bool) -> Iterator[None]:
                 if folder.is_dir() or not resume:
                     stack.enter_context(held(folder))
                 if not resume:
-                    refuse_records(folder)
+                    refuse_records(folder, resumable=resumable)
             except ValueError as error:
                 misuse(str(error))
             except OSError as error:

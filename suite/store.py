@@ -175,12 +175,14 @@ def has_records(folder: Path) -> bool:
     return any(folder.glob("records-*.jsonl")) or any(folder.glob("measurements-*.jsonl"))
 
 
-def refuse_records(folder: Path) -> None:
-    """Raises ValueError where the folder holds the records of another run: no run adds to another's unasked."""
+def refuse_records(folder: Path, *, resumable: bool = True) -> None:
+    """Raises ValueError where the folder holds the records of another run: no run adds to another's unasked.
+
+    resumable: the command can go on with a run, which the message says.
+    """
     if has_records(folder):
-        raise ValueError(
-            f"--out {str(folder)!r} holds the records of another run; name a new folder, or go on with that run by --resume"
-        )
+        advice = ", or go on with that run by --resume" if resumable else ""
+        raise ValueError(f"--out {str(folder)!r} holds the records of another run; name a new folder{advice}")
 
 
 def read_run(folder: Path) -> Run:

@@ -7,39 +7,67 @@ jax     f(jax.Array) -> jax.Array on the CPU; JAX's 64-bit mode is on during a f
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from suite.execution.gradients import gradients
+from suite.judge import as_tuple, check_output
 from suite.kernels import Kernel
-from suite.ops import UPSTREAM
+from suite.ops import UPSTREAM, Op
 from suite.timing.clock import timed
 
+Tensors = Mapping[str, torch.Tensor]
 
-def adapted_call(kernel: Kernel, tensors: Mapping[str, torch.Tensor], options: Mapping[str, Any]) -> tuple[Any, float]:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """How a library's kernels are called.
+
+    arrays: the tensors as arrays of the library. tensors: a result's arrays as tensors of torch, with their bits; anything
+    else stays what it is, for the judge to refuse. finished: waits for a result of a library that answers before it is there,
+    and returns it; None where there is nothing to wait for. scope: what must hold during both.
+    """
+
+    arrays: Callable[[Tensors], Mapping[str, Any]] = lambda tensors: tensors
+    tensors: Callable[[Any], Any] = lambda value: value
+    finished: Callable[[Any], Any] | None = None
+    scope: Callable[[Tensors], contextlib.AbstractContextManager[Any]] = lambda tensors: contextlib.nullcontext()
+
+
+def adapter_of(kernel: Kernel) -> Adapter:
+    """The adapter that the kernel names."""
+    return {"torch": _TORCH, "numpy": _NUMPY}.get(kernel.adapter) or _jax()
+
+
+def adapted_call(kernel: Kernel, tensors: Tensors, options: Mapping[str, Any]) -> tuple[Any, float]:
     """(result, seconds) of kernel(tensors, options=options) by way of the kernel's adapter; of its backward where the gradient
     of an output is among the tensors.
 
-    A result that is an array of the adapter's library becomes a torch tensor with its bits; anything else is handed on for
-    the judge to refuse. seconds: of the kernel alone, until its result is there.
+    seconds: of the kernel alone, until its result is there.
     Raises NotImplementedError where the adapter does not go, and whatever the kernel raises.
     """
     if UPSTREAM in tensors:
         return timed(lambda: gradients(kernel, tensors, options))
-    if kernel.adapter == "numpy":
-        return _numpy_call(kernel, tensors, options)
-    if kernel.adapter == "jax":
-        return _jax_call(kernel, tensors, options)
-    return timed(lambda: kernel(tensors, options=options))
+    adapter = adapter_of(kernel)
+    finished = adapter.finished or (lambda value: value)
+    with adapter.scope(tensors):
+        given = adapter.arrays(tensors)
+        value, seconds = timed(lambda: finished(kernel(given, options=options)))
+        return adapter.tensors(value), seconds
 
 
-def _numpy_call(kernel: Kernel, tensors: Mapping[str, torch.Tensor], options: Mapping[str, Any]) -> tuple[Any, float]:
-    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    value, seconds = timed(lambda: kernel(arrays, options=options))
-    return _converted(value, lambda one: torch.from_numpy(np.array(one)), (np.ndarray, np.generic)), seconds
+def wrong_kind(
+    op: Op, output: Any, shapes: Mapping[str, tuple[int, ...]], dtype: str, device: str, options: Mapping[str, Any]
+) -> tuple[str, str] | None:
+    """(status, reason) where what an adapted call returned is nothing that can be judged."""
+    if any(isinstance(one, np.ndarray | np.generic) for one in as_tuple(output)):
+        return "wrong_type", "returned a numpy array; expected one tensor of torch (numpy kernels declare adapter='numpy')"
+    return check_output(op, output, shapes, dtype, device, options)
 
 
 def _converted(value: Any, convert: Callable[[Any], torch.Tensor], kinds: Any) -> Any:
@@ -49,20 +77,28 @@ def _converted(value: Any, convert: Callable[[Any], torch.Tensor], kinds: Any) -
     return convert(value) if isinstance(value, kinds) else value
 
 
-def _jax_call(kernel: Kernel, tensors: Mapping[str, torch.Tensor], options: Mapping[str, Any]) -> tuple[Any, float]:
+_TORCH = Adapter()
+_NUMPY = Adapter(
+    arrays=lambda tensors: {name: tensor.numpy() for name, tensor in tensors.items()},
+    tensors=lambda value: _converted(value, lambda one: torch.from_numpy(np.array(one)), (np.ndarray, np.generic)),
+)
+
+
+def _jax() -> Adapter:
     """Arrays pass as numpy's. numpy has no bfloat16 of its own, so those go as their 16 bits."""
     import jax
     import ml_dtypes
 
-    first = next(iter(tensors.values()))
-    if first.device.type != "cpu":
-        raise NotImplementedError(f"the jax adapter runs on the CPU only, not on {first.device}")
-    finished: Callable[[Any], Any] = jax.block_until_ready
     bfloat16 = np.dtype(ml_dtypes.bfloat16)
-    arrays = {
-        name: x.view(torch.int16).numpy().view(bfloat16) if x.dtype == torch.bfloat16 else x.numpy()
-        for name, x in tensors.items()
-    }
+    finished: Callable[[Any], Any] = jax.block_until_ready
+
+    def arrays(tensors: Tensors) -> Mapping[str, Any]:
+        passed = {
+            name: x.view(torch.int16).numpy().view(bfloat16) if x.dtype == torch.bfloat16 else x.numpy()
+            for name, x in tensors.items()
+        }
+        given: Mapping[str, Any] = finished({name: jax.numpy.asarray(array) for name, array in passed.items()})
+        return given
 
     def to_torch(array: Any) -> torch.Tensor:
         result = np.array(array)
@@ -70,7 +106,12 @@ def _jax_call(kernel: Kernel, tensors: Mapping[str, torch.Tensor], options: Mapp
             return torch.from_numpy(result.view(np.int16)).view(torch.bfloat16)
         return torch.from_numpy(result)
 
-    with jax.enable_x64(first.dtype == torch.float64), jax.default_device(jax.devices("cpu")[0]):
-        given = finished({name: jax.numpy.asarray(array) for name, array in arrays.items()})
-        value, seconds = timed(lambda: finished(kernel(given, options=options)))
-        return _converted(value, to_torch, jax.Array), seconds
+    @contextlib.contextmanager
+    def scope(tensors: Tensors) -> Any:
+        first = next(iter(tensors.values()))
+        if first.device.type != "cpu":
+            raise NotImplementedError(f"the jax adapter runs on the CPU only, not on {first.device}")
+        with jax.enable_x64(first.dtype == torch.float64), jax.default_device(jax.devices("cpu")[0]):
+            yield
+
+    return Adapter(arrays=arrays, tensors=lambda value: _converted(value, to_torch, jax.Array), finished=finished, scope=scope)

@@ -16,7 +16,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from suite.execution import state
+from suite.execution import state, timed
 from suite.execution.host import KEPT_CHARACTERS, Call, InProcess, Outcome, exception_text, shortened, some
 from suite.execution.limits import die_with_parent, restrict
 from suite.execution.printed import MARK
@@ -178,6 +178,30 @@ class _Server:
         for outcome in self._host.submit(kernel, calls):
             answer, end = self._answer_to_call(outcome, end)
             yield answer
+
+    def _time(self, request: Mapping[str, Any]) -> Iterator[Answer]:
+        """Times the kernel on the task's sets of inputs in the shared memory; the outputs that are kept go behind "end"."""
+        kernel, asked = self._kernels[request["kernel"], request["op"]], request["task"]
+        torch.set_num_threads(request["threads"])
+        sets = tuple(self._read(one | {"options": asked["options"], "memory": "plain"}, "cpu") for one in asked["sets"])
+        rows = None if asked["rows"] is None else tuple(asked["rows"])
+        task = timed.Task(**asked | {"sets": tuple(one.tensors for one in sets), "options": sets[0].options, "rows": rows})
+        outcome = self._host.time(kernel, task)
+        self._end_if_forked()
+        found, end = outcome.timed, request["end"]
+        kept = []
+        for one in found.kept:
+            described, end = self._memory.write((output.cpu().contiguous() for output in one.outputs), start=end)
+            kept.append({"set": one.set, "shift": one.shift, "outputs": described})
+        yield {
+            "status": outcome.status,
+            "message": outcome.message,
+            "lost": outcome.lost,
+            "timing": None if found.timing is None else asdict(found.timing),
+            "untimed": found.untimed,
+            "peak_bytes": found.peak_bytes,
+            "kept": kept,
+        }
 
     def _end_if_forked(self) -> None:
         """Ends a copy of this process that the kernel forked and let return, and leaves word of it."""

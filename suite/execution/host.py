@@ -13,20 +13,19 @@ import time
 import traceback
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
 
-from suite.execution import state
-from suite.execution.adapters import adapted_call
+from suite.execution import state, timed
+from suite.execution.adapters import adapted_call, wrong_kind
 from suite.execution.gradients import WrongTypeError
 from suite.execution.memory import Guards, Memory, filled, guarding
-from suite.judge import as_tuple, check_output
 from suite.kernels import Kernel
-from suite.ops import Op, get_op
+from suite.ops import get_op
 from suite.records import Record
 from suite.tensors import bits, dtype_name
 
@@ -70,6 +69,19 @@ class Outcome:
     output: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedOutcome:
+    """What came of timing a kernel: times, or why there are none; or a status, as of an Outcome, with the reason in message.
+
+    lost: the process or the device is of no use any more.
+    """
+
+    status: str | None = None
+    message: str = ""
+    timed: timed.Timed = field(default_factory=timed.Timed)
+    lost: bool = False
+
+
 LOST = ("crashed", "timed_out", "out_of_memory", "not_run")
 """The statuses after which nothing more is asked of a kernel about the same case."""
 
@@ -94,6 +106,12 @@ class Host(ABC):
         A host of another process is at work while its caller does something else; the caller takes every outcome.
         Never raises for the kernel's fault; KeyboardInterrupt passes. limit_seconds: after which the call at hand is
         timed_out, where the host can end it.
+        """
+
+    @abstractmethod
+    def time(self, kernel: Kernel, task: timed.Task, *, limit_seconds: float | None = None) -> TimedOutcome:
+        """Times a kernel that has passed, where it runs: nothing else calls it meanwhile. Never raises for the kernel's fault;
+        KeyboardInterrupt passes. limit_seconds: after which it is timed_out, where the host can end it.
         """
 
     def note(self, record: Record) -> None:  # noqa: B027 - most need not know
@@ -122,6 +140,19 @@ class InProcess(Host):
         for call in calls:
             yield self._outcome(kernel, call.tensors, call.options, call.memory)
 
+    def time(self, kernel: Kernel, task: timed.Task, *, limit_seconds: float | None = None) -> TimedOutcome:
+        device = torch.device(task.device)
+        if self._lost and device.type == "cuda":
+            return TimedOutcome(status="not_run", message=f"this process lost the device before: {self._lost}")
+        ran = self._ran(lambda: timed.run(kernel, task), device)
+        status, message = ran.status, ran.message
+        if status is None and ran.state_changes:
+            status = "law_broken"
+            message = f"global state untouched: the kernel changed {'; '.join(ran.state_changes)} (put back) in a timed call"
+        if status is not None:
+            return TimedOutcome(status=status, message=message, lost=bool(self._lost))
+        return TimedOutcome(timed=ran.value)
+
     def _outcome(
         self, kernel: Kernel, tensors: Mapping[str, torch.Tensor], options: Mapping[str, Any], memory: Memory
     ) -> Outcome:
@@ -136,6 +167,28 @@ class InProcess(Host):
         if guards is not None:
             tensors = {name: guards.around(tensor, "the input") for name, tensor in tensors.items()}
         before = {name: bits(tensor) for name, tensor in tensors.items()}
+        ran = self._ran(lambda: _watched_call(kernel, tensors, options, memory, guards), device)
+        status, message = ran.status, ran.message
+        value, seconds = ran.value or (None, None)
+        if status is None:
+            op = get_op(kernel.op).of(tensors)
+            status, message = wrong_kind(op, value, shapes, dtype, str(device), options) or (None, "")
+        return Outcome(
+            status=status,
+            message=shortened(message, KEPT_CHARACTERS),
+            value=(tuple(value) if isinstance(value, list) else value) if status is None else None,
+            seconds=seconds,
+            elapsed_seconds=time.perf_counter() - start,
+            lost=bool(self._lost),
+            overrun=guards.broken() if guards is not None else "",
+            modified=not self._lost and not all(np.array_equal(before[name], bits(tensor)) for name, tensor in tensors.items()),
+            state_changes=ran.state_changes,
+            warnings=ran.warnings,
+            output=ran.output,
+        )
+
+    def _ran(self, work: Callable[[], Any], device: torch.device) -> _Ran:
+        """What came of work() in the strict state, which calls a kernel; the state is put back."""
         modules = len(sys.modules)
         outside = state.read()
         strict = state.strict(outside)
@@ -143,10 +196,10 @@ class InProcess(Host):
         printed = _Tail()
         caught: list[warnings.WarningMessage] = []
         status: str | None = None
-        message, value, seconds = "", None, None
+        message, value = "", None
         try:
             with _recorded(printed, disposable=self._disposable) as caught:
-                value, seconds = _watched_call(kernel, tensors, options, memory, guards)
+                value = work()
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)  # where an error of the kernel shows
         except _ExitedError as error:
@@ -155,6 +208,10 @@ class InProcess(Host):
             status, message = "unsupported", exception_text(error)
         except WrongTypeError as error:
             status, message = "wrong_type", str(error)
+        except timed.WrongOutputError as error:
+            status, message = error.status, str(error)
+        except timed.ChangedInputError as error:
+            status, message = "law_broken", f"input untouched: {error}"
         except (MemoryError, torch.OutOfMemoryError) as error:
             status, message = "out_of_memory", exception_text(error)
         except BaseException as error:
@@ -167,27 +224,30 @@ class InProcess(Host):
             changes = state.changes(strict, after)
             drawn = [c for c in changes if c.endswith("_seed")] if len(sys.modules) > modules else []  # import jax does
             state.write(outside, after)
-        if status is None:
-            op = get_op(kernel.op).of(tensors)
-            status, message = _wrong_kind(op, value, shapes, dtype, str(device), options) or (None, "")
-        elif device.type == "cuda" and (lost := _device_error(device)):
+        if status is not None and device.type == "cuda" and (lost := _device_error(device)):
             self._lost = lost
             status, message = "crashed", f"{message}; after it the device answers nothing but: {lost}"
-        return Outcome(
+        return _Ran(
             status=status,
-            message=shortened(message, KEPT_CHARACTERS),
-            value=(tuple(value) if isinstance(value, list) else value) if status is None else None,
-            seconds=seconds,
-            elapsed_seconds=time.perf_counter() - start,
-            lost=bool(self._lost),
-            overrun=guards.broken() if guards is not None else "",
-            modified=not self._lost and not all(np.array_equal(before[name], bits(tensor)) for name, tensor in tensors.items()),
+            message=message,
+            value=value,
             state_changes=some(change for change in changes if change not in drawn),
             warnings=some(
                 (*map(_warning_text, caught), *(f"what it imported in its call changed {change}" for change in drawn))
             ),
             output=printed.text(),
         )
+
+
+class _Ran(NamedTuple):
+    """What came of something that calls a kernel. status, message, ...: as of an Outcome. value: what it returned."""
+
+    status: str | None
+    message: str
+    value: Any
+    state_changes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    output: str
 
 
 _UNWATCHABLE = ("fail_on_recompile", "no rule registered for HigherOrderOperator")
@@ -209,15 +269,6 @@ def _watched_call(
             if not any(sign in str(error) for sign in _UNWATCHABLE):
                 raise
     return adapted_call(kernel, tensors, options)
-
-
-def _wrong_kind(
-    op: Op, output: Any, shapes: Mapping[str, tuple[int, ...]], dtype: str, device: str, options: Mapping[str, Any]
-) -> tuple[str, str] | None:
-    """(status, reason) where the output is nothing that can be judged."""
-    if any(isinstance(one, np.ndarray | np.generic) for one in as_tuple(output)):
-        return "wrong_type", "returned a numpy array; expected one tensor of torch (numpy kernels declare adapter='numpy')"
-    return check_output(op, output, shapes, dtype, device, options)
 
 
 def _device_error(device: torch.device) -> str:

@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
+from suite.execution import timed
 from suite.execution.child import FLOATING_POINT
-from suite.execution.host import KEPT_CHARACTERS, Call, DiedError, Host, Outcome
+from suite.execution.host import KEPT_CHARACTERS, Call, DiedError, Host, Outcome, TimedOutcome
 from suite.execution.process import RAN_OUT, KernelProcess
 from suite.execution.wire import START, NoResourceError
 from suite.formats import Format
@@ -19,6 +20,7 @@ from suite.isolation import TIMEOUT_SECONDS
 from suite.kernels import Domain, Kernel, UnloadableError, from_description
 from suite.ops.rows import RowFacts
 from suite.records import Record
+from suite.timing.statistics import Timing
 
 ATTEMPTS = 3
 """How many processes in a row a kernel may kill before it is set aside."""
@@ -118,19 +120,55 @@ class Isolated(Host):
                 server.set_aside = f"set aside: it ended {server.calls_lost} processes where it was measured; the last: {last}"
         return outcome
 
+    def time(self, kernel: Kernel, task: timed.Task, *, limit_seconds: float | None = None) -> TimedOutcome:
+        server = self._servers.setdefault((kernel.id, kernel.op), _Server())
+        if server.set_aside:
+            return TimedOutcome(status="not_run", message=server.set_aside)
+        if server.unanswered:  # somebody was interrupted
+            self._drop(server)
+        try:
+            process = self._running(server, kernel, task.device)
+            end, sets = START, []
+            for one in task.sets:
+                described, end = process.memory.write(one.values(), start=end)
+                sets.append({"names": list(one), "tensors": described})
+            asked = {f.name: getattr(task, f.name) for f in fields(task)} | {"sets": sets, "options": dict(task.options)}
+            process.send(_request("time", kernel, task.device) | {"task": asked, "end": end})
+            answer = process.receive("being timed", limit_seconds=limit_seconds)
+            process.printed()
+            if answer["status"] is not None:
+                outcome = TimedOutcome(status=answer["status"], message=answer["message"], lost=answer["lost"])
+            else:
+                outcome = TimedOutcome(timed=_timed(answer, process))
+        except DiedError as error:
+            self._drop(server)
+            server.calls_lost += 1
+            if server.calls_lost >= ATTEMPTS:
+                last = f"{error.status}, {error}"
+                server.set_aside = f"set aside: it ended {server.calls_lost} processes where it was timed; the last: {last}"
+            return TimedOutcome(status=error.status, message=f"{error}{_last_words(error.output)}", lost=True)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            self._drop(server)
+            return TimedOutcome(
+                status="crashed", message=f"its process answers nonsense ({type(error).__name__}: {error})", lost=True
+            )
+        if outcome.lost:
+            self._drop(server)
+        return outcome
+
     def _send(self, server: _Server, kernel: Kernel, calls: Iterator[Call]) -> int:
         """Sends as many of the calls as one request may hold; returns how many. Raises DiedError."""
-        process, described, end, device = None, [], START, "cpu"
+        process, described, end = None, [], START
         for tensors, options, memory in calls:
-            device = str(next(iter(tensors.values())).device)
-            process = process or self._running(server, kernel, device)
+            if process is None:
+                request = _request("call", kernel, str(next(iter(tensors.values())).device))
+                process = self._running(server, kernel, request["device"])
             descriptions, end = process.memory.write((tensor.cpu() for tensor in tensors.values()), start=end)
             described.append({"names": list(tensors), "tensors": descriptions, "options": dict(options), "memory": memory})
             if end > REQUEST_BYTES:
                 break
         if process is not None:
-            request = {"do": "call", "kernel": kernel.id, "op": kernel.op, "device": device}
-            process.send(request | {"threads": torch.get_num_threads(), "calls": described, "end": end})
+            process.send(request | {"calls": described, "end": end})
         server.unanswered = len(described)
         return len(described)
 
@@ -269,6 +307,25 @@ class Isolated(Host):
             server.process.close()
             server.process = None
         server.unanswered = 0
+
+
+def _request(do: str, kernel: Kernel, device: str) -> dict[str, Any]:
+    """What every request that calls the kernel says."""
+    return {"do": do, "kernel": kernel.id, "op": kernel.op, "device": device, "threads": torch.get_num_threads()}
+
+
+def _timed(answer: Mapping[str, Any], process: KernelProcess) -> timed.Timed:
+    """What the kernel's process found, and the tensors that it kept."""
+    found = answer["timing"]
+    return timed.Timed(
+        timing=None if found is None else Timing(**found | {"samples_seconds": tuple(found["samples_seconds"])}),
+        untimed=answer["untimed"],
+        peak_bytes=answer["peak_bytes"],
+        kept=tuple(
+            timed.Kept(set=one["set"], shift=one["shift"], outputs=tuple(process.memory.read(one["outputs"])))
+            for one in answer["kept"]
+        ),
+    )
 
 
 def _outcome(answer: Mapping[str, Any], process: KernelProcess, server: _Server) -> Outcome:

@@ -53,5 +53,7 @@ def _cuda(call: Callable[[], Any], device: str) -> tuple[int, Any]:
 
 def _bytes(output: Any) -> int:
     """Of the tensors of an output, one or several."""
-    tensors = output if isinstance(output, tuple | list) else (output,)
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    import torch
+
+    given = output if isinstance(output, tuple | list) else (output,)
+    return sum(one.numel() * one.element_size() for one in given if isinstance(one, torch.Tensor))

@@ -1,0 +1,290 @@
+"""A kernel's call with its tensors in place: timed on fresh inputs, and some of its outputs kept for the judge.
+
+    the inputs of two seeds, in turn, in the same memory -> samples; the last output is kept
+    then single calls: on inputs never seen before (their outputs are kept), and on those of the call before
+
+A kernel whose calls are quick on inputs that it has seen, and slow on others, answers from memory: it gets no times.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+
+from suite.execution.adapters import adapter_of, wrong_kind
+from suite.judge import as_tuple
+from suite.kernels import Kernel
+from suite.ops import UPSTREAM, get_op
+from suite.tensors import dtype_name
+from suite.timing import cpu, cuda, memory
+from suite.timing.statistics import Timing
+
+ORDER = ("fresh", "seen", "fresh", "fresh", "seen", "seen")
+"""Of the single calls. Fresh ones come at even and odd places: a kernel that skips every second call shows."""
+
+ROUNDS = 3
+"""How many times in a row fresh inputs must take longer than seen ones: the machine may have been busy."""
+
+REMEMBERED, SLACK_SECONDS = 1.5, 3e-6
+"""How many times as long, and how much longer, the shortest call on fresh inputs takes than the shortest on seen ones."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What is timed, and how.
+
+    sets: inputs by name, on the CPU, taken in turn. device: where the kernel gets them. options: of the op. rows: the rows,
+    along the first dim, of the outputs that are kept; None for all of them. cache, target, budget_seconds: as in
+    suite.timing.cpu.measure.
+    """
+
+    sets: tuple[Mapping[str, torch.Tensor], ...]
+    device: str
+    options: Mapping[str, Any]
+    rows: tuple[int, ...] | None = None
+    cache: cpu.Cache = "warm"
+    target: float = 0.01
+    budget_seconds: float = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """An output, or its rows that the task asks for, of a call on the inputs of a set, rolled by `shift`: see rolled()."""
+
+    set: int
+    shift: int
+    outputs: tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """timing: None where there are no times, for the reason in `untimed`. peak_bytes: None where it could not be measured.
+    kept: the last timed output, and those of the calls on inputs never seen before.
+    """
+
+    timing: Timing | None = None
+    untimed: str = ""
+    peak_bytes: int | None = None
+    kept: tuple[Kept, ...] = ()
+
+
+class WrongOutputError(Exception):
+    """A timed call returned nothing that can be judged. status: wrong_type, wrong_shape or wrong_dtype."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class ChangedInputError(Exception):
+    """A timed call changed its inputs."""
+
+
+def run(kernel: Kernel, task: Task) -> Timed:
+    """Times the kernel's calls of a task, on this thread, in the process's present state.
+
+    Raises WrongOutputError, ChangedInputError, and whatever the kernel raises.
+    """
+    running = Running(kernel, task)
+    with running.scope():
+        peak = memory.peak_bytes(running, device=running.device) if kernel.adapter == "torch" else None
+        timing = _timing(running, task)
+        last = (len(timing.samples_seconds) - 1) % len(task.sets)
+        kept = [Kept(set=last, shift=0, outputs=running.kept())]
+        running.check_inputs(last)
+        lazy = next((type(one) for one in as_tuple(running.output) if isinstance(one, torch.Tensor) and _is_odd(one)), None)
+        if lazy is not None:
+            return Timed(untimed=f"its output is a {lazy.__name__}, which may hold no values yet when the call returns")
+        probed, remembered = _probed(running)
+    return Timed(timing=None if remembered else timing, untimed=remembered, peak_bytes=peak, kept=(*kept, *probed))
+
+
+def _timing(running: Running, task: Task) -> Timing:
+    if running.device.startswith("cuda"):
+        return cuda.measure(
+            running,
+            device=running.device,
+            prepare=running.load,
+            sets=len(task.sets),
+            target=task.target,
+            budget_seconds=task.budget_seconds,
+        )
+    return cpu.measure(
+        running,
+        prepare=running.load,
+        sets=len(task.sets),
+        cache=task.cache,
+        target=task.target,
+        budget_seconds=task.budget_seconds,
+        threads=torch.get_num_threads(),
+    )
+
+
+def _is_odd(tensor: torch.Tensor) -> bool:
+    """Whether it is of a subclass, which may compute only when it is looked at."""
+    return type(tensor) not in (torch.Tensor, torch.nn.Parameter)
+
+
+def _probed(running: Running) -> tuple[list[Kept], str]:
+    """The outputs of single calls on inputs never seen before, and what must be said of a kernel that answers from memory."""
+    kept: list[Kept] = []
+    for _ in range(ROUNDS):
+        seconds: dict[str, list[float]] = {"fresh": [], "seen": []}
+        for kind in ORDER:
+            if kind == "fresh":
+                running.load(0, shift=len(kept) + 1)
+            running.touch()  # so that both kinds of calls find the caches alike
+            seconds[kind].append(_single_seconds(running))
+            if kind == "fresh":
+                kept.append(Kept(set=0, shift=len(kept) + 1, outputs=running.kept()))
+        fresh, seen = min(seconds["fresh"]), min(seconds["seen"])
+        if fresh <= REMEMBERED * seen + SLACK_SECONDS:
+            running.check_inputs(0, shift=len(kept))
+            return kept, ""
+    times = f"{fresh * 1e6:,.1f} us on inputs never seen before, {seen * 1e6:,.1f} us on those of the call before"
+    return kept, f"it answers from memory: {times}"
+
+
+def _single_seconds(running: Running) -> float:
+    if running.device.startswith("cuda"):
+        return cuda.synchronized_seconds(running, running.device)
+    begin = time.perf_counter_ns()
+    running()
+    return (time.perf_counter_ns() - begin) * 1e-9
+
+
+class Running:
+    """A call of a kernel with its tensors in place: load(i) puts the values of set i into them, output is the last one's.
+
+    Of a case of the backward a call is the forward and the way back, as training has them.
+    """
+
+    def __init__(self, kernel: Kernel, task: Task) -> None:
+        self._kernel, self._task, self._adapter = kernel, task, adapter_of(kernel)
+        self._op = get_op(kernel.op)
+        self._sets = [{name: tensor.to(task.device) for name, tensor in one.items()} for one in task.sets]
+        self._tensors = {name: tensor.clone() for name, tensor in self._sets[0].items()}
+        self._scratch = {name: torch.empty_like(tensor) for name, tensor in self._tensors.items()}
+        self._call: Callable[[], Any]
+        self.device = str(next(iter(self._tensors.values())).device)
+        self.output: Any = None
+        with self.scope():
+            self._place()
+
+    def __call__(self) -> Any:
+        self.output = None  # first, so that a call may take the memory of the last one's output
+        self.output = self._call()
+        return self.output
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """What must hold while it is called."""
+        return self._adapter.scope(self._tensors)
+
+    def load(self, index: int, *, shift: int = 0) -> None:
+        """Puts the values of a set, rolled, into the memory that the kernel reads: what it has stored by address is stale."""
+        with torch.no_grad():
+            for name, values in self._sets[index].items():
+                if self._tensors[name].shape != values.shape:
+                    raise ChangedInputError(_changed(name))
+                self._tensors[name].copy_(rolled(values, shift, torch.roll))
+        if self._adapter.finished is not None:  # a library whose arrays never change
+            self._place()
+
+    def touch(self) -> None:
+        """Reads the inputs."""
+        with torch.no_grad():
+            for name, tensor in self._tensors.items():
+                self._scratch[name].copy_(tensor)
+
+    def kept(self) -> tuple[torch.Tensor, ...]:
+        """A copy of the rows of the last output that the task asks for, as they are now. Raises WrongOutputError."""
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize(self.device)
+        value = self._adapter.tensors(self.output)
+        copies: list[torch.Tensor] = []
+        with contextlib.suppress(Exception):  # of what is no such tensor, which is told below
+            rows = slice(None) if self._task.rows is None else torch.tensor(self._task.rows, device=self.device)
+            copies = [one.detach()[rows].clone() for one in as_tuple(value)]  # before anything else takes time
+        op = self._op.of(self._tensors)
+        shapes = {name: tuple(tensor.shape) for name, tensor in self._sets[0].items()}
+        dtype = dtype_name(next(iter(self._tensors.values())))
+        if UPSTREAM in self._tensors and isinstance(value, tuple) and len(value) == 1:
+            [value] = value  # autograd's tuple of one gradient
+        wrong = wrong_kind(op, value, shapes, dtype, self.device, {**op.options, **self._task.options})
+        if wrong is None and len(copies) < len(as_tuple(value)):
+            wrong = "wrong_type", f"returned a {type(self.output).__name__} that cannot be copied"
+        if wrong is not None:
+            raise WrongOutputError(*wrong)
+        return tuple(copies)
+
+    def check_inputs(self, index: int, *, shift: int = 0) -> None:
+        """Raises ChangedInputError where the tensors do not hold the bits of a set, rolled."""
+        for name, values in self._sets[index].items():
+            expected, found = rolled(values, shift, torch.roll), self._tensors[name].detach()
+            if found.shape != expected.shape or not torch.equal(_as_bits(found), _as_bits(expected)):
+                raise ChangedInputError(_changed(name))
+
+    def _place(self) -> None:
+        """The function with its arguments: what stands between a kernel and its call is decided here, outside the clock."""
+        given = {name: tensor for name, tensor in self._tensors.items() if name not in self._op.upstreams}
+        if UPSTREAM in self._tensors:
+            for name in self._op.wanted(given):
+                given[name].requires_grad_()
+        arrays = self._adapter.arrays(given)
+        positional, named = replace(self._kernel, call=_arguments)(arrays, options=self._task.options)
+        forward = functools.partial(self._kernel.call, *positional, **named)
+        finished = self._adapter.finished
+        if finished is not None:
+            self._call = lambda: finished(forward())
+        else:
+            self._call = self._backward(forward) if UPSTREAM in self._tensors else forward
+
+    def _backward(self, forward: Callable[[], Any]) -> Callable[[], Any]:
+        leaves = [self._tensors[name] for name in self._op.wanted(self._tensors)]
+        upstreams = [self._tensors[name] for name in self._op.upstreams if name in self._tensors]
+
+        def both() -> Any:
+            with torch.enable_grad():
+                outputs = as_tuple(forward())
+            return torch.autograd.grad(outputs, leaves, upstreams)
+
+        return both
+
+
+def rolled(values: T, shift: int, roll: Callable[[T, tuple[int, ...], tuple[int, ...]], T]) -> T:
+    """A tensor's values moved by `shift` places around: other inputs of the same distribution, made where they lie.
+
+    Of tensors of one or two dims in each of them, so that a single row changes too; of others along dim 2, that of the queries
+    and the keys. roll: numpy's or torch's.
+    """
+    if shift == 0:
+        return values
+    dims = (2,) if values.ndim > 2 else tuple(range(values.ndim))  # type: ignore[attr-defined]
+    return roll(values, (shift,) * len(dims), dims)
+
+
+def _changed(name: str) -> str:
+    return f"the kernel changed its input {name} in a timed call"
+
+
+def _as_bits(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor's bits as integers, in which NaN equals itself."""
+    return (
+        tensor.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
+        if tensor.is_floating_point()
+        else tensor
+    )
+
+
+def _arguments(*positional: Any, **named: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """In place of a kernel's function: what it would have been called with."""
+    return positional, named
