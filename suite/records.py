@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any
 
 from suite import schema as json_schema
+from suite.schema import Size
 
 SCHEMA = 2
 
@@ -105,22 +106,22 @@ class Record:
     strict: bool = False
     status: Verdict
     broken: tuple[Failure, ...] = ()
-    judged: float = 0.0
+    judged: Size = 0.0
     message: str = ""
     known: str = ""
     reproduce: str = ""
-    ratio: float | None = None
+    ratio: Size | None = None
     failed: Count = 0
     entries: Count = 0
     overflow: Count = 0
     index: tuple[Count, ...] | None = None
     got: str | None = None
     expected: str | None = None
-    worst_ulp: float | None = None
-    max_ulp: float | None = None
+    worst_ulp: Size | None = None
+    max_ulp: Size | None = None
     bias_ulp: float | None = None
-    bias_error_ulp: float | None = None
-    torch_ratio: float | None = None
+    bias_error_ulp: Size | None = None
+    torch_ratio: Size | None = None
     inversions: Count | None = None
     saturated: Count = 0
     flushed: Count = 0

@@ -15,6 +15,8 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 
 T = TypeVar("T")
 Schema = Mapping[str, Any]
+Size = Annotated[float, ("minimum", 0)]
+"""A real number that is not negative: an error, a share."""
 
 NOT_FINITE = ("inf", "-inf", "nan")
 REAL: Schema = {
@@ -23,6 +25,7 @@ REAL: Schema = {
         {"enum": list(NOT_FINITE)},
     ]
 }
+SIZE: Schema = {"anyOf": [{"type": "number", "minimum": 0, "maximum": sys.float_info.max}, {"enum": ["inf", "nan"]}]}
 NAMES = {
     "string": "text",
     "integer": "an integer",
@@ -50,13 +53,13 @@ def of_dataclass(cls: type) -> dict[str, Any]:
 
 def of_type(hint: Any) -> dict[str, Any]:
     """The schema of what a field of this type holds. Raises TypeError for a type that has none."""
+    simple: dict[Any, Schema] = {str: {"type": "string"}, bool: {"type": "boolean"}, int: {"type": "integer"}, float: REAL}
+    simple |= {type(None): {"type": "null"}, Any: {}, Size: SIZE}
+    if hint in simple:
+        return dict(simple[hint])
     if get_origin(hint) is Annotated:
         base, *keywords = get_args(hint)
         return of_type(base) | {name: list(value) if isinstance(value, tuple) else value for name, value in keywords}
-    simple: dict[Any, Schema] = {str: {"type": "string"}, bool: {"type": "boolean"}, int: {"type": "integer"}, float: REAL}
-    simple |= {type(None): {"type": "null"}, Any: {}}
-    if hint in simple:
-        return dict(simple[hint])
     if get_origin(hint) in (Union, UnionType):
         members = [of_type(member) for member in get_args(hint)]
         return {"anyOf": [one for member in members for one in member.get("anyOf", [member])]}
@@ -92,8 +95,7 @@ def check(value: Any, schema: Schema, name: str) -> None:
     """Raises ValueError, naming the value by `name`, where the schema does not allow it. Knows the keywords used here."""
     if "anyOf" in schema:
         if not any(conforms(value, one) for one in schema["anyOf"]):
-            words = (f"one of {', '.join(one['enum'])}" if "enum" in one else NAMES[one["type"]] for one in schema["anyOf"])
-            raise ValueError(f"{name}={_shown(value)} must be {' or '.join(words)}")
+            raise ValueError(f"{name}={_shown(value)} must be {' or '.join(map(_words, schema['anyOf']))}")
         return
     kinds = [schema["type"]] if isinstance(schema.get("type"), str) else schema.get("type", [])
     if kinds == ["object"] and not isinstance(value, dict):
@@ -133,6 +135,13 @@ def _is(value: Any, kind: str) -> bool:
         return number and (kind == "number" or value == value // 1)
     types: dict[str, type] = {"string": str, "boolean": bool, "array": list, "object": dict, "null": type(None)}
     return isinstance(value, types[kind])
+
+
+def _words(one: Schema) -> str:
+    """What a schema of anyOf allows."""
+    if "enum" in one:
+        return f"one of {', '.join(one['enum'])}"
+    return NAMES[one["type"]] + (" of at least 0" if one.get("minimum") == 0 else "")
 
 
 def _shown(value: Any) -> str:

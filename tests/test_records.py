@@ -20,8 +20,8 @@ def make(**changes):
     return Record(**{**given, **changes})
 
 
-FLOAT_FIELDS = ("judged", "ratio", "worst_ulp", "max_ulp", "bias_ulp", "bias_error_ulp", "torch_ratio", "seconds")
-any_float = st.floats()
+SIZES, OTHERS = ("judged", "ratio", "worst_ulp", "max_ulp", "bias_error_ulp", "torch_ratio"), ("bias_ulp", "seconds")
+any_float, any_size = st.floats(), st.floats().map(abs)
 text = st.text(max_size=6)
 counts = st.integers(0, 2**63 - 1)
 some_json = st.recursive(
@@ -33,9 +33,10 @@ some_json = st.recursive(
 
 @st.composite
 def records(draw):
-    optional = {name: draw(any_float if name == "judged" else st.none() | any_float) for name in FLOAT_FIELDS}
+    optional = {name: draw(st.none() | (any_size if name in SIZES else any_float)) for name in (*SIZES[1:], *OTHERS)}
     return make(
         **optional,
+        judged=draw(any_size),
         kernel=draw(text),
         message=draw(text.filter(bool)),
         shape=tuple(draw(st.lists(st.integers(0, 9), max_size=3))),

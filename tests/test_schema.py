@@ -78,3 +78,14 @@ def test_a_key_that_no_file_can_hold_is_refused_at_any_depth_that_is_read():
     assert Measurement.from_dict({**given, "data": {"ä": [1]}}).data == {"ä": [1]}
     with pytest.raises(UnicodeEncodeError):
         Measurement.from_dict({**given, "data": {"\ud800": [1]}})
+
+
+@pytest.mark.parametrize("name", ["ratio", "max_ulp", "worst_ulp", "bias_error_ulp", "torch_ratio", "judged"])
+def test_what_is_no_size_is_refused(name):
+    """An error and a share are at least 0; NaN and infinity are errors that records have."""
+    for text in ("nan", "inf", 0, 0.0, 3.5):
+        assert Record.from_dict({**VALID, name: text})
+    for wrong in (-1, -1.0, -5e-324, "-inf"):
+        with pytest.raises(ValueError, match=rf"{name}=.* must be a number of at least 0 or one of inf, nan"):
+            Record.from_dict({**VALID, name: wrong})
+    assert Record.from_dict({**VALID, "bias_ulp": -1.5}).bias_ulp == -1.5

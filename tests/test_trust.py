@@ -161,8 +161,8 @@ def test_from_dict_and_the_schema_refuse_and_accept_the_same_measurements(change
     "value", [float("nan"), float("inf"), 10**400, -(10**400), True, "1.5", [1.0]], ids=lambda v: f"{v!r:.12}"
 )
 def test_a_real_number_is_a_finite_one_or_one_of_three_words(value):
-    with pytest.raises(ValueError, match=r"ratio=.* must be a number or one of inf, -inf, nan or null"):
-        Record.from_dict({**make().to_dict(), "ratio": value})
+    with pytest.raises(ValueError, match=r"bias_ulp=.* must be a number or one of inf, -inf, nan or null"):
+        Record.from_dict({**make().to_dict(), "bias_ulp": value})
 
 
 def test_a_type_without_a_schema_is_refused():
