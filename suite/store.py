@@ -214,12 +214,17 @@ def latest(records: Iterable[Record]) -> list[Record]:
     return list(kept.values())
 
 
-def read_measurements(folder: Path, notices: list[str]) -> dict[tuple[str, ...], Measurement]:
-    """The measurements of a run folder, the last of each (kind, op, kernel, dtype, device), and case where there is one."""
+def read_measurements(
+    folder: Path, notices: list[str], *, parse: Callable[[Any], Measurement] = Measurement.from_dict
+) -> dict[tuple[str, ...], Measurement]:
+    """The measurements of a run folder, the last of each (kind, op, kernel, dtype, device), and case where there is one.
+
+    parse: makes the measurement of a line's JSON, or raises ValueError, which becomes a notice.
+    """
     return {
         (m.kind, m.op, m.kernel, m.dtype, m.device, *([m.case] if m.case else [])): m
         for path in sorted(folder.glob("measurements-*.jsonl"))
-        for m in _read_lines(path, Measurement.from_dict, notices)
+        for m in _read_lines(path, parse, notices)
     }
 
 

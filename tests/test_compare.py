@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -468,24 +469,24 @@ def test_what_is_no_run_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "wrong"),
     [
-        {"samples_seconds": [0.0]},
-        {"samples_seconds": ["fast"]},
-        {"samples_seconds": [1.0] * 1001},
-        {"status": "great"},
-        {"shape": 4},
+        ({"samples_seconds": [0.0]}, r"samples_seconds\[0\]=0.0 is not between"),
+        ({"samples_seconds": ["fast"]}, r"samples_seconds\[0\]='fast' must be a number"),
+        ({"samples_seconds": [1.0] * 1001}, r"1,001 samples; expected at most 1,000"),
+        ({"status": "great"}, r"status='great' is not one of"),
+        ({"shape": 4}, r"shape=4 must be a list"),
+        ({"ratio": -1.0}, r"ratio=-1.0 must be a number of at least 0"),
+        ({"max_ulp": -1.0}, r"max_ulp=-1.0 must be a number of at least 0"),
     ],
 )
-def test_times_of_no_known_shape_are_left_out_with_a_notice(tmp_path, data):
-    folder = stored(
-        tmp_path / "a", record(), timed(**{"samples": [], **data} if "samples" in data else {"samples": [1.0]}, **data)
-    )
+def test_a_measurement_of_no_known_shape_is_refused_and_named(tmp_path, data, wrong):
+    folder = stored(tmp_path / "a", record(), timed(**{"samples": [1.0], **data}))
 
-    found = read(folder)
-
-    assert found.measurements == ()
-    assert found.notices == ("1 measurements of throughput are of no known shape and left out",)
+    with pytest.raises(ValueError, match=r"'.*/a': measurements-.*\.jsonl:1 cannot be read") as refusal:
+        read(folder)
+    assert "throughput of softmax online float32 on softmax/normal/4x64/s0: data" in str(refusal.value)
+    assert re.search(wrong, str(refusal.value))
 
 
 # files

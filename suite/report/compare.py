@@ -23,7 +23,7 @@ from suite import strict_json
 from suite.configuration import FILE, read_configuration
 from suite.formats import Array
 from suite.records import PASSING, STATUSES, Measurement, Record
-from suite.schema import REAL, conforms
+from suite.schema import SIZE, check
 from suite.store import Run, has_records, latest, read_environment, read_measurements, read_records
 
 T = TypeVar("T", bound=Record | Measurement)
@@ -46,7 +46,7 @@ GATES = ("status", "accuracy", "speed")
 
 TEXT, NULL = {"type": "string"}, {"type": "null"}
 SECONDS = {"type": "number", "minimum": 1e-12, "maximum": 1e9}
-REAL_OR_NULL = {"anyOf": [*REAL["anyOf"], NULL]}
+ERROR = {"anyOf": [*SIZE["anyOf"], NULL]}
 AMOUNT = {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1e30}, NULL]}
 THROUGHPUT = {
     "type": "object",
@@ -55,7 +55,7 @@ THROUGHPUT = {
         "direction": {"type": "string", "enum": ["forward", "backward"]},
         "shape": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**53}},
         "samples_seconds": {"type": "array", "items": SECONDS},
-        **dict.fromkeys(("ratio", "max_ulp"), REAL_OR_NULL),
+        **dict.fromkeys(("ratio", "max_ulp"), ERROR),
         **dict.fromkeys(("digest", "clock", "cache", "note"), TEXT),
         "threads": {"type": "integer", "minimum": 0, "maximum": 2**31},
         **dict.fromkeys(("bytes", "operations", "peak_bytes", "copy_bytes_per_second", "matmul_operations_per_second"), AMOUNT),
@@ -151,7 +151,8 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """The runs to be compared, the base first.
 
     Raises ValueError, naming the folder, for one that is no run or has no env.json, is named twice, or holds what cannot be
-    read: lines of another schema or changed ones. Only a torn last line is skipped, with a notice.
+    read: lines of another schema or changed ones, throughput of no known shape. Only a torn last line is skipped, with a
+    notice.
     """
     resolved = [folder.resolve() for folder in folders]
     for folder in folders:
@@ -176,17 +177,14 @@ def read(folder: Path) -> Run:
     else:
         planned = 0
     records = latest(read_records(folder, notices))
-    measurements = read_measurements(folder, notices)
+    measurements = read_measurements(folder, notices, parse=_measurement)
     torn = _torn_lines(folder)
     for notice in notices:
         if not any(notice.startswith(f"{line} skipped:") for line in torn):
             raise ValueError(f"{str(folder)!r}: {notice.replace(' skipped:', ' cannot be read:', 1)}")
     if len(records) < planned:
         notices.append(f"incomplete: {len(records):,} of {planned:,} planned evaluations are recorded")
-    sound = [m for m in measurements.values() if m.kind != "throughput" or _is_sound(m)]
-    if len(sound) < len(measurements):
-        notices.append(f"{len(measurements) - len(sound):,} measurements of throughput are of no known shape and left out")
-    return Run(folder, environment, tuple(records), tuple(notices), tuple(sound))
+    return Run(folder, environment, tuple(records), tuple(notices), tuple(measurements.values()))
 
 
 def compare(base: Run, new: Run, *, threshold: float = THRESHOLD) -> Comparison:
@@ -459,8 +457,15 @@ def _is_json(text: bytes) -> bool:
     return True
 
 
-def _is_sound(m: Measurement) -> bool:
-    return conforms(m.data, THROUGHPUT) and len(m.data["samples_seconds"]) <= MOST
+def _measurement(data: Any) -> Measurement:
+    """The measurement of a JSON object. Raises ValueError also for one of throughput that is not as THROUGHPUT says."""
+    m = Measurement.from_dict(data)
+    if m.kind == "throughput":
+        what = f"throughput of {m.op} {m.kernel} {m.dtype} on {m.case}: data"
+        check(m.data, THROUGHPUT, what)
+        if (count := len(times_of(m))) > MOST:
+            raise ValueError(f"{what}.samples_seconds has {count:,} samples; expected at most {MOST:,}")
+    return m
 
 
 def _paired_devices(base: set[str], new: set[str]) -> dict[str, str]:
