@@ -13,7 +13,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
@@ -468,26 +468,25 @@ def compare(
         if baseline is not None and (baseline.exists() or not update_baseline):
             best = ratchet.read_baseline(baseline)
         first, *others = read_runs([base, *new])
-        comparisons = [join(first, other, threshold=share) for other in others]
+        joined = [join(first, other, threshold=share) for other in others]
+        comparisons = [replace(one, reasons=(*gate(one, gates), *ratchet.broken_by(best, one.new))) for one in joined]
         records = [record for other in others for record in other.records]
         if baseline is not None and not update_baseline and not ratchet.covers(best, records):
             raise ValueError(f"baseline {str(baseline)!r} has no entry for any evaluation of these runs")
-        reasons = [reason for comparison in comparisons for reason in gate(comparison, gates)]
-        reasons += ratchet.broken_by(best, records)
         if baseline is not None and update_baseline:
             ratchet.write_baseline(baseline, ratchet.tightened(best, records))
     except (ValueError, OSError) as error:
         misuse(str(error))
-    print_comparison(comparisons, reasons=reasons, show_paths=show_paths)
+    print_comparison(comparisons, show_paths=show_paths)
     if csv_file is not None:
         _write(csv_file, to_csv(comparisons, show_paths=show_paths).removesuffix("\n"))
     if json_file is not None:
-        _write(json_file, json.dumps(to_json(comparisons, reasons=reasons), allow_nan=False))
+        _write(json_file, json.dumps(to_json(comparisons), allow_nan=False))
     if out is not None:
         asked = f"--fail-on {fail_on}" + (f" --baseline {baseline}" if baseline is not None else "")
-        _write(out, render(comparisons, gates=asked, reasons=reasons, show_paths=show_paths))
+        _write(out, render(comparisons, gates=asked, show_paths=show_paths))
         click.echo(f"page: {out}")
-    sys.exit(1 if reasons else 0)
+    sys.exit(1 if any(one.reasons for one in comparisons) else 0)
 
 
 @cli.command()

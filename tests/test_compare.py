@@ -1,8 +1,11 @@
 """report/compare.py and baseline.py: planted regressions are found, noise is not called slower."""
 
+import csv
+import io
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from suite.records import STATUSES, Measurement, Record
 from suite.report.baseline import broken_by, covers, read_baseline, tightened, write_baseline
 from suite.report.compare import (
     SPEEDS,
+    Pair,
     compare,
     fastest,
     gate,
@@ -151,8 +155,50 @@ def test_the_gate_of_statuses_names_each_new_failure_and_nothing_else():
 
     reasons = gate(compare(base, new), {"status": None})
 
-    assert reasons == ["status: online float32 cpu softmax/normal/4x64/s0: passed before, nonfinite now"]
+    assert list(map(str, reasons)) == ["status: online float32 cpu softmax/normal/4x64/s0: passed before, nonfinite now"]
     assert gate(compare(base, base), {"status": None, "accuracy": None, "speed": None}) == []
+
+
+@pytest.mark.parametrize("status", [status for status in STATUSES if status not in ("passed", "unsupported")])
+def test_a_kernel_that_fails_while_it_is_timed_is_a_new_failure(status):
+    """Its evaluation passed: only the measurement says that it was caught."""
+    base, new = run(record(), timed(noisy("a"))), run(record(), timed([], status=status))
+    words = f"status: online float32 cpu softmax/normal/4x64/s0: passed before, {status} now, while it was timed"
+
+    assert list(map(str, gate(compare(base, new), {"status": None}))) == [words]
+    assert [speed.change for speed in compare(base, new).changes()["new failure"]] == ["new failure"]
+    assert gate(compare(new, new), {"status": None}) == []
+    assert gate(compare(new, base), {"status": None}) == []
+    assert [speed.change for speed in compare(new, base).changes()["mended"]] == ["mended"]
+
+
+def test_a_failure_that_an_evaluation_tells_is_told_once():
+    base = run(record(), timed(noisy("a")))
+    new = run(record(status="inaccurate"), timed([], status="inaccurate"))
+
+    assert len(gate(compare(base, new), {"status": None})) == 1
+    assert [type(one) for one in compare(base, new).changes()["new failure"]] == [Pair]
+
+
+def test_the_first_measurement_of_a_kernel_can_be_a_new_failure_too():
+    [reason] = gate(compare(run(record()), run(record(), timed([], status="raised"))), {"status": None})
+
+    assert "absent before, raised now, while it was timed" in str(reason)
+
+
+def test_times_that_only_one_run_has_are_counted():
+    there, alone = timed(noisy("a")), timed(noisy("b"), kernel="fused")
+
+    assert compare(run(there, alone), run(there)).count()["timed"] == {"gone": 1}
+    assert compare(run(there), run(there, alone)).count()["timed"] == {"new": 1}
+
+
+def test_a_failing_kernel_gets_no_speed_whatever_its_samples_say():
+    """bench leaves no samples of one; a measurement that has them all the same proves nothing."""
+    speed = judge_speed(timed(noisy("a")), timed(noisy("b", scale=1e-6), status="inaccurate"))
+
+    assert (speed.verdict, speed.note) == ("not comparable", "new has no times: inaccurate")
+    assert judge_speed(timed(noisy("a"), status="raised"), timed(noisy("b"))).note == "base has no times: raised"
 
 
 # accuracy
@@ -309,6 +355,18 @@ def test_a_run_beside_itself_changes_nothing(outcomes, samples):
     assert gate(found, {"status": None, "accuracy": None, "speed": None}) == []
 
 
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.tuples(st.floats(0) | st.just(NAN), st.floats(0) | st.none(), st.floats(0)), min_size=1, max_size=3))
+def test_swapping_the_runs_swaps_better_and_worse(errors):
+    there = [record(kernel=f"k{i}", ratio=before, max_ulp=ulp) for i, (before, ulp, _) in enumerate(errors)]
+    back = [record(kernel=f"k{i}", ratio=after, max_ulp=ulp) for i, (_, ulp, after) in enumerate(errors)]
+    mirrored = {"better": "worse", "worse": "better", "equal": "equal"}
+
+    found, swapped = (compare(run(*one), run(*other)).pairs for one, other in ((there, back), (back, there)))
+
+    assert [(mirrored[p.accuracy.change], p.accuracy.meaningful) for p in found] == [p.accuracy for p in swapped]
+
+
 def test_what_was_not_measured_alike_is_not_compared():
     base = timed(noisy("a"))
 
@@ -332,6 +390,12 @@ def test_the_gate_of_speed_asks_for_an_interval_beyond_its_own_limit():
     [wide] = compare(run(timed(noisy("a", 8, spread=0.5))), run(timed(noisy("b", 8, scale=1.5e-3, spread=0.5)))).speeds
     assert wide.low < 1.1 < wide.ratio
     assert gate(compare(run(wide.base), run(wide.new)), parse_gates("speed:10%")) == []
+
+
+@pytest.mark.parametrize("text", ["speed:10%,speed:5%", "status,status", "speed,accuracy, speed:5%"])
+def test_a_gate_is_named_once(text):
+    with pytest.raises(ValueError, match=r"names (speed|status) twice; expected none, or some of status, accuracy, speed, "):
+        parse_gates(text)
 
 
 def test_gates_and_shares_are_read_or_refused():
@@ -372,6 +436,40 @@ def test_the_fastest_kernel_is_one_that_passes_everywhere():
         ("unshifted", "declares shift=none"),
     ]
     assert row["passing"] == 3
+
+
+@pytest.mark.parametrize(
+    ("failing", "why"),
+    [
+        (record(status="inaccurate", case="softmax/ramp/4x64/s0"), "fails 1 evaluation"),
+        (
+            record(status="inaccurate", direction="backward", case="softmax/normal/4x64/upstream=normal/s0"),
+            "fails 1 evaluation",
+        ),
+        (timed([], status="raised", case="softmax/normal/4x65/s0"), "fails 1 evaluation"),
+        (timed([], status="raised", direction="backward", case="softmax/normal/4x64/upstream=normal/s0"), "fails 1 evaluation"),
+        (timed([], status="raised"), "raised"),
+    ],
+)
+def test_a_kernel_that_fails_on_any_case_of_the_op_and_format_is_not_named(failing, why):
+    """Also where only the measurement says so, and in the other direction."""
+    held = [timed(noisy("o"))] if failing.case != "softmax/normal/4x64/s0" else []
+
+    found = fastest(run(record(), failing, *held, timed(noisy("s", scale=3e-3), kernel="slow")))
+    row = next(row for row in found if row["case"] == "softmax/normal/4x64/s0")
+
+    assert row["use"].kernel == "slow"
+    assert [(m.kernel, why) for m, why in row["faster_but"]] == ([("online", why)] if held else [])
+    [elsewhere] = fastest(run(record(dtype="float64", status="inaccurate"), timed(noisy("o"))))
+    assert elsewhere["use"].kernel == "online"
+
+
+def test_an_evaluation_and_its_measurement_fail_once():
+    failing = {"status": "inaccurate", "case": "softmax/normal/4x65/s0"}
+
+    row, _ = fastest(run(record(**failing), timed([], **failing), timed(noisy("o"))))
+
+    assert [why for _, why in row["faster_but"]] == ["fails 1 evaluation"]
 
 
 def test_what_a_kernel_declares_stands_beside_it():
@@ -499,16 +597,47 @@ def test_the_files_have_a_row_for_each_evaluation_and_each_time():
 
     found = list(rows(comparisons))
     text = to_csv(comparisons)
-    data = json.loads(json.dumps(to_json(comparisons, reasons=["r"]), allow_nan=False))
+    data = json.loads(json.dumps(to_json(comparisons), allow_nan=False))
 
     assert [(row["what"], row["new_run"], row["change"], row["speed"]) for row in found] == [
         ("evaluation", "B", "new failure", None),
-        ("throughput", "B", None, "SAME"),
+        ("throughput", "B", "", "SAME"),
     ]
     assert text.splitlines()[0] == ",".join(COLUMNS)
     assert ",'=cmd()," in text
     assert data["rows"][0]["new_ratio"] == "inf"
     assert data["comparisons"][0]["counts"]["change"] == {"new failure": 1}
+
+
+def test_the_files_have_what_was_caught_while_it_was_timed():
+    base, new = run(record(), timed(noisy("a")), name="A"), run(record(), timed([], status="raised", note="KeyError"), name="B")
+    comparison = compare(base, new)
+    comparison = replace(comparison, reasons=tuple(gate(comparison, {"status": None})))
+
+    _, row = csv.DictReader(io.StringIO(to_csv([comparison])))
+    data = json.loads(json.dumps(to_json([comparison]), allow_nan=False))
+
+    assert (row["what"], row["change"], row["base_status"], row["new_status"]) == (
+        "throughput",
+        "new failure",
+        "passed",
+        "raised",
+    )
+    assert data["rows"][1]["change"] == "new failure"
+    assert data["comparisons"][0]["counts"]["timed"] == {"new failure": 1}
+    assert data["reasons"] == data["comparisons"][0]["reasons"] == list(map(str, comparison.reasons))
+
+
+def test_no_character_of_the_csv_acts():
+    hostile = "a\x1b[31m\r\nb\u202e\x00"
+    comparison = compare(run(timed([1.0] * 9, kernel=hostile)), run(timed([], kernel=hostile, status="raised", note=hostile)))
+
+    text = to_csv([comparison])
+
+    assert "a\\x1b[31m\\r\\nb\\u202e\\x00" in text
+    assert re.sub(r"[\r\n]", "", text).isprintable()
+    assert len(text.splitlines()) == 2
+    assert "x" * 5000 in to_csv([compare(run(record(kernel="x" * 5000)), run(record(kernel="x" * 5000)))])
 
 
 # baseline
@@ -531,9 +660,9 @@ def test_a_pattern_covers_several_cases_and_is_a_persons_to_change():
     pattern = (*KEY[:2], "softmax/normal/*", KEY[3])
 
     assert tightened({pattern: 0.25}, [record(ratio=0.1)]) == {pattern: 0.25}
-    assert broken_by({pattern: 0.25}, [record(ratio=0.3)]) == []
-    assert len(broken_by({pattern: 0.25}, [record(ratio=0.6), record(ratio=0.6, kernel="fused")])) == 1
-    assert len(broken_by({pattern: 0.25, KEY: 0.1}, [record(ratio=0.3)])) == 1
+    assert broken_by({pattern: 0.25}, run(record(ratio=0.3))) == []
+    assert len(broken_by({pattern: 0.25}, run(record(ratio=0.6), record(ratio=0.6, kernel="fused")))) == 1
+    assert len(broken_by({pattern: 0.25, KEY: 0.1}, run(record(ratio=0.3)))) == 1
 
 
 @settings(deadline=None, max_examples=60)
@@ -563,9 +692,19 @@ def test_no_entry_is_ever_loosened_or_lost(outcomes):
     ],
 )
 def test_what_is_worse_than_the_baseline_fails(changes, broken):
-    assert bool(broken_by({KEY: 0.25}, [record(**changes)])) == broken
+    assert bool(broken_by({KEY: 0.25}, run(record(**changes)))) == broken
     assert covers({KEY: 0.25}, [record()])
     assert not covers({KEY: 0.25}, [record(kernel="fused")])
+
+
+def test_a_kernel_that_fails_while_it_is_timed_breaks_its_baseline():
+    caught = run(record(), timed([], status="raised"))
+
+    assert list(map(str, broken_by({KEY: 0.25}, caught))) == [
+        "baseline: online float32 softmax/normal/4x64/s0: raised now, while it was timed"
+    ]
+    assert broken_by({KEY: 0.25}, run(record(), timed([], status="raised", case="softmax/normal/4x65/s0"))) == []
+    assert len(broken_by({KEY: 0.25}, run(record(status="raised"), timed([], status="raised")))) == 1
 
 
 def test_a_baseline_survives_its_file(tmp_path):

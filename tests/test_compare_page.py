@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 
 from suite.cli import cli
 from suite.records import Measurement, Record
-from suite.report.compare import compare
+from suite.report.compare import Reason, compare
 from suite.report.compare_page import answer, environments, rate, render, run_names, seconds
 from suite.report.compare_terminal import print_comparison
 from suite.store import Run, Store
@@ -103,8 +104,14 @@ def everything(text="x", *, name="B"):
     return [compare(base, new), compare(base, other)]
 
 
+def refused(comparisons, text):
+    """The same, the first of them refused by a gate."""
+    first, *others = comparisons
+    return [replace(first, reasons=(Reason("status", text),)), *others]
+
+
 def test_the_page_runs_nothing_and_asks_nobody():
-    text = render(everything(HOSTILE), gates="--fail-on status", reasons=[HOSTILE])
+    text = render(refused(everything(HOSTILE), HOSTILE), gates="--fail-on status")
     parsed = Page(text)
     attributes = [(tag, name) for tag, given in parsed.tags for name in given]
 
@@ -117,7 +124,7 @@ def test_the_page_runs_nothing_and_asks_nobody():
 
 
 def test_text_of_strangers_makes_no_tag_and_stays_visible():
-    hostile, harmless = (Page(render(everything(text), reasons=[text])) for text in (HOSTILE, "plain"))
+    hostile, harmless = (Page(render(refused(everything(text), text), gates="status")) for text in (HOSTILE, "plain"))
 
     assert Counter(tag for tag, _ in hostile.tags) == Counter(tag for tag, _ in harmless.tags)
     assert "\x1b" not in hostile.text
@@ -138,7 +145,13 @@ def test_the_page_answers_first_and_shows_what_differs_before_the_rest():
     text = Page(render(everything("mine"))).text
     places = [
         text.index(words)
-        for words in ("Worse: 1 new failure and 1 meaningfully larger error.", "Environments", "Verdicts", "Speed", "Accuracy")
+        for words in (
+            "Worse: 1 new failure, 1 new failure while timed and 1 meaningfully larger error, which",
+            "Environments",
+            "Verdicts",
+            "Speed",
+            "Accuracy",
+        )
     ]
 
     assert places == sorted(places)
@@ -150,10 +163,50 @@ def test_the_page_answers_first_and_shows_what_differs_before_the_rest():
 def test_the_answer_counts_what_was_compared_and_what_was_not():
     worse, fine = (answer(one) for one in everything())
 
-    assert worse[0] == "Worse: 1 new failure and 1 meaningfully larger error."
+    assert (
+        worse[0] == "Worse: 1 new failure, 1 new failure while timed and 1 meaningfully larger error, which no gate asks for."
+    )
     assert worse[1].startswith("4 evaluations in both runs, 1 only in the new one, 1 gone, 1 unsupported now. Times:")
-    assert worse[1].endswith("Times: 1 SLOWER, 1 SAME, 1 not comparable.")
+    assert worse[1].endswith("Times: 1 SLOWER, 1 SAME, 1 not comparable, 2 only in the new one.")
     assert fine[0] == "Not worse: no new failure, no meaningfully larger error."
+
+
+def test_the_sentence_follows_the_reasons():
+    """Also where what fails is the gate of speed or the baseline, and where no gate asks for what is worse."""
+    worse, fine = everything()
+    slow, below = Reason("speed", "x"), Reason("baseline", "x")
+
+    assert answer(worse)[0].startswith(
+        "Worse: 1 new failure, 1 new failure while timed and 1 meaningfully larger error, which no gate asks for."
+    )
+    assert answer(replace(worse, reasons=(Reason("status", "x"),)))[0].endswith("1 meaningfully larger error.")
+    assert answer(replace(fine, reasons=(slow, slow)))[0] == "Worse: 2 times above the gate of speed."
+    assert (
+        answer(replace(fine, reasons=(slow, below)))[0]
+        == "Worse: 1 time above the gate of speed and 1 evaluation against the baseline."
+    )
+
+
+def caught(note="KeyError: 3", *, name="B"):
+    """A kernel whose evaluation passes on both sides, and which is caught while it is timed in the new run."""
+    base = run(record(), timed(FAST), timed(FAST, kernel="other"))
+    new = run(record(), timed([], status="raised", note=note), timed(FAST, kernel="lost"), name=name)
+    return compare(base, new)
+
+
+def test_a_kernel_caught_while_it_was_timed_stands_on_the_page_and_in_the_terminal(capsys):
+    text = " ".join(re.sub(r"<[^>]+>", " ", render([caught()])).split())
+    print_comparison([caught()])
+    out = capsys.readouterr().out
+
+    assert answer(caught())[0] == "Worse: 1 new failure while timed, which no gate asks for."
+    assert "passed raised while timed KeyError: 3" in text
+    assert "raised while timed" in " ".join(out.split())
+    assert "new has no times: raised" in out
+    for words in (text, out):
+        assert "Worse: 1 new failure while timed" in words
+        assert "Times: 1 not comparable, 1 only in the new one, 1 gone." in words
+    assert "Only in B op kernel evaluations times softmax lost 1" in text
 
 
 def test_facts_that_differ_stand_apart_from_those_that_do_not():
@@ -191,7 +244,7 @@ def test_a_rate_is_of_what_limits_the_kernel():
 
 
 def test_the_terminal_says_the_same(capsys):
-    print_comparison(everything(HOSTILE), reasons=["status: because"])
+    print_comparison(refused(everything(HOSTILE), f"because{HOSTILE}"))
 
     out = capsys.readouterr().out
 
@@ -232,6 +285,32 @@ def folders(tmp_path):
 )
 def test_gates_decide_the_exit_code(folders, gates, code):
     assert invoke(*folders, "--fail-on", gates).exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["--fail-on", "none"], 0, "Worse: 1 meaningfully larger error, which no gate asks for."),
+        (["--fail-on", "accuracy"], 1, "Worse: 1 meaningfully larger error."),
+        (["--fail-on", "speed:10%"], 1, "Worse: 1 meaningfully larger error and 1 time above the gate of speed."),
+    ],
+)
+def test_the_last_line_and_the_page_say_what_the_exit_code_says(folders, tmp_path, arguments, code, sentence):
+    result = invoke(*folders, *arguments)
+    with_page = invoke(*folders, *arguments, "--out", tmp_path / "c.html")
+
+    assert (result.exit_code, result.output.splitlines()[-1]) == (code, sentence)
+    assert (with_page.exit_code, sentence in (tmp_path / "c.html").read_text()) == (code, True)
+
+
+def test_of_several_runs_the_last_line_names_those_that_fail(folders, tmp_path):
+    copy = stored(tmp_path / "copy", record(), record(kernel="fused"), timed(FAST))
+
+    failing, fine = invoke(*folders, copy), invoke(*folders, copy, "--fail-on", "none")
+
+    assert (failing.exit_code, failing.output.splitlines()[-1]) == (1, "Gates refuse B.")
+    assert "B: accuracy: online" in failing.output
+    assert (fine.exit_code, fine.output.splitlines()[-1]) == (0, "Gates refuse none.")
 
 
 def test_accuracy_blocks_and_speed_informs_by_default(folders, tmp_path):
@@ -276,6 +355,20 @@ def test_a_baseline_is_made_then_kept_then_tightened(folders, tmp_path):
     assert invoke(base, better, *fail, "--update-baseline").exit_code == 0
     assert '"ratio": 0.1' in baseline.read_text()
     assert invoke(better, base, *fail).exit_code == 1
+
+
+def test_what_a_baseline_refuses_is_worse_by_the_last_line_too(folders, tmp_path):
+    base, _ = folders
+    baseline = tmp_path / "baseline.json"
+    best = stored(tmp_path / "best", record(ratio=0.1))
+    invoke(base, best, "--baseline", baseline, "--update-baseline")
+
+    result = invoke(best, base, "--fail-on", "none", "--baseline", baseline)
+
+    assert (result.exit_code, result.output.splitlines()[-1]) == (
+        1,
+        "Worse: 1 meaningfully larger error and 1 evaluation against the baseline.",
+    )
 
 
 def test_misuse_ends_with_2_and_says_why(folders, tmp_path):

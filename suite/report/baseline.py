@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from suite import strict_json
-from suite.records import PASSING, Record
-from suite.report.compare import worsened
+from suite.records import PASSING, Measurement, Record
+from suite.report.compare import Reason, caught_while_timed, worsened
 from suite.schema import check
+from suite.store import Run
 
 SCHEMA = 1
 Key = tuple[str, str, str, str]
@@ -57,10 +58,11 @@ def read_baseline(path: Path) -> Baseline:
     return found
 
 
-def broken_by(baseline: Mapping[Key, float], records: Iterable[Record]) -> list[str]:
-    """Each record that fails or is meaningfully worse than its entry, in words; an id's entry counts before patterns."""
-    patterns, found = _patterns(baseline), list[str]()
-    for record in records:
+def broken_by(baseline: Mapping[Key, float], run: Run) -> list[Reason]:
+    """Each evaluation that has an entry and fails, also while it was timed, or is meaningfully worse; an id's entry counts
+    before patterns."""
+    patterns, found = _patterns(baseline), list[Reason]()
+    for record in run.records:
         entry = _entry(baseline, patterns, record)
         if entry is None or record.status in ("unsupported", "known_failure"):
             continue
@@ -68,12 +70,11 @@ def broken_by(baseline: Mapping[Key, float], records: Iterable[Record]) -> list[
         ratio = math.inf if record.ratio is None or math.isnan(record.ratio) else record.ratio
         if worsened(best, ratio):
             now = record.status if record.ratio is None else f"{ratio:.3g}"
-            found.append(
-                f"baseline: {record.kernel} {record.dtype} {record.case}: at most {best:.3g} times of bound, {now} now"
-            )
+            found.append(_reason(record, f"at most {best:.3g} times of bound, {now} now"))
         elif record.status not in PASSING:
-            found.append(f"baseline: {record.kernel} {record.dtype} {record.case}: {record.status} now")
-    return found
+            found.append(_reason(record, f"{record.status} now"))
+    timed = [m for m in caught_while_timed(run) if _entry(baseline, patterns, m) is not None]
+    return found + [_reason(m, f"{m.data['status']} now, while it was timed") for m in timed]
 
 
 def covers(baseline: Mapping[Key, float], records: Iterable[Record]) -> bool:
@@ -118,16 +119,20 @@ def write_baseline(path: Path, baseline: Mapping[Key, float]) -> None:
         raise ValueError(f"baseline {str(path)!r} cannot be written: {error.strerror}") from None
 
 
+def _reason(row: Record | Measurement, text: str) -> Reason:
+    return Reason("baseline", f"{row.kernel} {row.dtype} {row.case}: {text}")
+
+
 def _patterns(baseline: Mapping[Key, float]) -> list[Key]:
     """The entries that are patterns, the tightest first."""
     return sorted((key for key in baseline if "*" in key[2] or "?" in key[2]), key=lambda key: baseline[key])
 
 
-def _entry(baseline: Mapping[Key, Any], patterns: Iterable[Key], record: Record) -> Key | None:
-    key = (record.op, record.kernel, record.case, record.dtype)
+def _entry(baseline: Mapping[Key, Any], patterns: Iterable[Key], row: Record | Measurement) -> Key | None:
+    key = (row.op, row.kernel, row.case, row.dtype)
     if key in baseline:
         return key
     for op, kernel, case, dtype in patterns:
-        if (op, kernel, dtype) == (record.op, record.kernel, record.dtype) and fnmatchcase(record.case, case):
+        if (op, kernel, dtype) == (row.op, row.kernel, row.dtype) and fnmatchcase(row.case, case):
             return op, kernel, case, dtype
     return None

@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -72,6 +72,16 @@ class Accuracy(NamedTuple):
     meaningful: bool = False
 
 
+class Reason(NamedTuple):
+    """Why a new run is refused. gate: one of GATES, or "baseline"."""
+
+    gate: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.gate}: {self.text}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
     """One evaluation in both runs, or in one of them. change: one of CHANGES, "" for the same status. bits: one of BITS, ""
@@ -96,6 +106,7 @@ class Speed:
 
     ratio: median time of new over that of base, low and high its 95 % interval; None without samples on both sides.
     verdict: one of SPEEDS; "" where a side is missing or neither has times. note: why it is not what one would expect.
+    change: one of CHANGES, of what happened while it was timed; "" where that is what its evaluation says too.
     """
 
     base: Measurement | None
@@ -105,6 +116,7 @@ class Speed:
     high: float | None = None
     verdict: str = ""
     note: str = ""
+    change: str = ""
 
     @property
     def measurement(self) -> Measurement:
@@ -115,7 +127,7 @@ class Speed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The run `new` beside the run `base`. same_environment: whether bits can be compared."""
+    """The run `new` beside the run `base`. same_environment: whether bits can be compared. reasons: why gates refuse `new`."""
 
     base: Run
     new: Run
@@ -123,13 +135,15 @@ class Comparison:
     speeds: tuple[Speed, ...]
     same_environment: bool
     threshold: float = THRESHOLD
+    reasons: tuple[Reason, ...] = ()
 
-    def changes(self) -> dict[str, list[Pair]]:
-        """Of each of CHANGES the pairs that have it."""
-        found: dict[str, list[Pair]] = {change: [] for change in CHANGES}
-        for pair in self.pairs:
-            if pair.change:
-                found[pair.change].append(pair)
+    def changes(self) -> dict[str, list[Pair | Speed]]:
+        """Of each of CHANGES the evaluations that have it, and then the measurements."""
+        found: dict[str, list[Pair | Speed]] = {change: [] for change in CHANGES}
+        rows: tuple[Pair | Speed, ...] = (*self.pairs, *self.speeds)
+        for row in rows:
+            if row.change:
+                found[row.change].append(row)
         return found
 
     def worse(self) -> list[Pair]:
@@ -138,12 +152,13 @@ class Comparison:
         return sorted(found, key=lambda pair: -_increase(pair))
 
     def count(self) -> dict[str, Counter[str]]:
-        """How many pairs have each change, accuracy and bits, and how many measurements each verdict of speed."""
+        """How many pairs have each change, accuracy and bits, and how many measurements each verdict of speed and change."""
         return {
             "change": Counter(pair.change for pair in self.pairs if pair.change),
             "accuracy": Counter(pair.accuracy.change for pair in self.pairs if pair.accuracy.change),
             "bits": Counter(pair.bits for pair in self.pairs if pair.bits),
             "speed": Counter(speed.verdict for speed in self.speeds if speed.verdict),
+            "timed": Counter(speed.change for speed in self.speeds if speed.change),
         }
 
 
@@ -192,13 +207,18 @@ def compare(base: Run, new: Run, *, threshold: float = THRESHOLD) -> Comparison:
 
     Raises ValueError where they have no evaluation and no throughput measurement in common, saying what each has.
     """
-    times = [[m for m in run.measurements if m.kind == "throughput"] for run in (base, new)]
+    times = [throughput_of(run) for run in (base, new)]
     used = [{r.device for r in run.records} | {m.device for m in some} for run, some in zip((base, new), times, strict=True)]
     devices = _paired_devices(*used)
     alike = same_environment(base.environment, new.environment)
     pairs = tuple(_pair(one, other, alike) for one, other in _joined(base.records, new.records, devices, _record_key))
+    caught = {id(m) for run in (base, new) for m in caught_while_timed(run)}
     speeds = tuple(
-        judge_speed(one, other, threshold=threshold) for one, other in _joined(times[0], times[1], devices, _time_key)
+        replace(
+            judge_speed(one, other, threshold=threshold),
+            change=_change_while_timed(one, other, caught=id(one) in caught or id(other) in caught),
+        )
+        for one, other in _joined(times[0], times[1], devices, _time_key)
     )
     if not any(p.base and p.new for p in pairs) and not any(s.base and s.new for s in speeds):
         raise ValueError(f"nothing in common: {_holds(base)}; {_holds(new)}")
@@ -211,21 +231,47 @@ def same_environment(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return bool(one.get("env_id")) and all(one.get(fact) == other.get(fact) for fact in facts)
 
 
-def change_of(base: Record | None, new: Record | None) -> str:
-    """One of CHANGES, "" for the same status. A failure is new where the base passed, was declared, unsupported or absent,
-    and where the base failed in a way that comes later in the precedence of statuses."""
+def throughput_of(run: Run) -> list[Measurement]:
+    return [m for m in run.measurements if m.kind == "throughput"]
+
+
+def caught_while_timed(run: Run) -> list[Measurement]:
+    """The measurements of throughput whose kernel failed while it was timed: its evaluation does not say so."""
+    judged = {(*_record_key(r), r.device): r.status for r in run.records}
+    return [
+        m
+        for m in throughput_of(run)
+        if m.data["status"] not in PASSING and judged.get((*_time_key(m), m.device)) != m.data["status"]
+    ]
+
+
+def change_of(base: str | None, new: str | None) -> str:
+    """One of CHANGES, "" for the same status, of two statuses. A failure is new where the base passed, was declared,
+    unsupported or absent (None), and where the base failed in a way that comes later in the precedence of statuses."""
     if new is None:
         return "gone"
-    if base is not None and base.status == new.status:
+    if base == new:
         return ""
-    if new.status not in PASSING:
-        before = None if base is None or base.status in PASSING else STATUSES.index(base.status)
-        return "new failure" if before is None or STATUSES.index(new.status) < before else "other verdict"
+    if new not in PASSING:
+        before = None if base is None or base in PASSING else STATUSES.index(base)
+        return "new failure" if before is None or STATUSES.index(new) < before else "other verdict"
     if base is None:
         return "new"
-    if new.status == "unsupported":
+    if new == "unsupported":
         return "no verdict now"
-    return "mended" if new.status == "passed" and base.status not in PASSING else "other verdict"
+    return "mended" if new == "passed" and base not in PASSING else "other verdict"
+
+
+def told(one: Pair | Speed) -> tuple[Record | Measurement, str | None, str | None]:
+    """(what was run, the status before, the status now), of a change."""
+    return (one.record if isinstance(one, Pair) else one.measurement), _status(one.base), _status(one.new)
+
+
+def _change_while_timed(base: Measurement | None, new: Measurement | None, *, caught: bool) -> str:
+    """What of a change of status no evaluation says; of a measurement that is gone, or new, that it is."""
+    if base is None or new is None:
+        return "gone" if new is None else change_of(None, _status(new)) if caught else "new"
+    return change_of(_status(base), _status(new)) if caught else ""
 
 
 def accuracy_of(base: Record, new: Record) -> Accuracy:
@@ -258,12 +304,12 @@ def judge_speed(base: Measurement | None, new: Measurement | None, *, threshold:
         for name in (("cache", "clock") if base.device == new.device else ("cache",))
         if base.data[name] != new.data[name]
     ]
-    counts = [len(m.data["samples_seconds"]) for m in (base, new)]
+    counts = [len(times_of(m)) for m in (base, new)]
     if counts == [0, 0]:
         return Speed(base=base, new=new)
     if 0 in counts:
-        why = [f"{side} has no times: {m.data['status']}" for side, m in (("base", base), ("new", new)) if not times_of(m)]
-        return Speed(base=base, new=new, verdict="not comparable", note="; ".join(why))
+        side, m = ("base", base) if counts[0] == 0 else ("new", new)
+        return Speed(base=base, new=new, verdict="not comparable", note=f"{side} has no times: {m.data['status']}")
     if unlike:
         return Speed(base=base, new=new, verdict="not comparable", note="; ".join(unlike))
     ratio = median(times_of(new)) / median(times_of(base))
@@ -323,7 +369,7 @@ def median(samples: Sequence[float]) -> float:
 
 def times_of(m: Measurement) -> list[float]:
     """The samples of a throughput measurement, in seconds per call; [] where its kernel did not pass."""
-    found: list[float] = m.data["samples_seconds"]
+    found: list[float] = m.data["samples_seconds"] if m.data["status"] in PASSING else []
     return found
 
 
@@ -331,27 +377,29 @@ def fastest(run: Run) -> list[dict[str, Any]]:
     """Which kernel to use: for each op, direction, dtype, device and case of the throughput measurements, those that pass,
     fastest first.
 
-    A kernel passes where the timed output did, none of its records of that op, dtype, device and direction failed, declared
-    or not, and it subtracts something from its logits: without that it overflows, on inputs that nobody may have run.
+    A kernel passes where the timed output did, nothing of that op, dtype and device failed when it was evaluated or timed,
+    declared or not and in either direction, and it subtracts something from its logits: without that it overflows, on inputs
+    that nobody may have run.
     "use": the fastest, or None. "declares": its numerics, where they are weaker than best practice. "as_fast": those whose
     times are SAME or AMBIGUOUS beside it. "faster_but": measurements that are faster and do not pass, with the reason.
     """
-    failing: Counter[tuple[str, ...]] = Counter()
+    failing: dict[tuple[str, ...], set[str]] = {}
     declared: dict[tuple[str, ...], str] = {}
+    judged: tuple[Record | Measurement, ...] = (*run.records, *throughput_of(run))
+    for one in judged:
+        if _status(one) not in ("passed", "unsupported"):
+            failing.setdefault((one.op, one.kernel, one.dtype, one.device), set()).add(one.case)
     for r in run.records:
-        key = (r.op, r.kernel, r.dtype, r.device, r.direction)
-        failing[key] += r.status not in ("passed", "unsupported")
         if r.numerics != "best practice":
-            declared[key] = r.numerics
+            declared[r.op, r.kernel, r.dtype, r.device] = r.numerics
     groups: dict[tuple[str, ...], list[Measurement]] = {}
-    for m in run.measurements:
-        if m.kind == "throughput":
-            groups.setdefault((m.op, m.data["direction"], m.dtype, m.device, m.case), []).append(m)
+    for m in throughput_of(run):
+        groups.setdefault((m.op, m.data["direction"], m.dtype, m.device, m.case), []).append(m)
     rows = []
     for (op, direction, dtype, device, case), group in groups.items():
         timed = sorted((m for m in group if times_of(m)), key=lambda m: (median(times_of(m)), m.kernel))
-        keys = {m.kernel: (op, m.kernel, dtype, device, direction) for m in group}
-        reasons = {m.kernel: _why_not(m, failing[keys[m.kernel]], declared.get(keys[m.kernel], "")) for m in group}
+        keys = {m.kernel: (op, m.kernel, dtype, device) for m in group}
+        reasons = {m.kernel: _why_not(m, len(failing.get(keys[m.kernel], ())), declared.get(keys[m.kernel], "")) for m in group}
         passing = [m for m in timed if not reasons[m.kernel]]
         use = passing[0] if passing else None
         as_fast = [m for m in passing[1:] if judge_speed(use, m).verdict in ("SAME", "AMBIGUOUS")]
@@ -374,35 +422,35 @@ def fastest(run: Run) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["op"], row["direction"], row["device"], row["dtype"], row["shape"], row["case"]))
 
 
-def gate(comparison: Comparison, wanted: Mapping[str, float | None]) -> list[str]:
-    """Why the gates refuse the new run, one line each; [] where they let it pass.
+def gate(comparison: Comparison, wanted: Mapping[str, float | None]) -> list[Reason]:
+    """Why the gates refuse the new run; [] where they let it pass.
 
     wanted: gate -> limit, of GATES; that of speed is the share of time by which a kernel may be slower, None for the
     comparison's threshold.
     """
     reasons = []
     if "status" in wanted:
-        for pair in comparison.changes()["new failure"]:
-            before = pair.base.status if pair.base is not None else "absent"
-            reasons.append(f"status: {_named(pair.record)}: {before} before, {pair.record.status} now")
+        for one in comparison.changes()["new failure"]:
+            row, before, now = told(one)
+            timed = ", while it was timed" if isinstance(one, Speed) else ""
+            reasons.append(Reason("status", f"{_named(row)}: {before or 'absent'} before, {now} now{timed}"))
     if "accuracy" in wanted:
         for pair in comparison.worse():
             assert pair.base is not None
             assert pair.new is not None
-            reasons.append(
-                f"accuracy: {_named(pair.new)}: {pair.base.ratio:.3g} times of bound before, {pair.new.ratio:.3g} now"
-            )
+            errors = f"{pair.base.ratio:.3g} times of bound before, {pair.new.ratio:.3g} now"
+            reasons.append(Reason("accuracy", f"{_named(pair.new)}: {errors}"))
     if "speed" in wanted:
         limit = comparison.threshold if wanted["speed"] is None else wanted["speed"]
         for speed in comparison.speeds:
             if speed.low is not None and speed.low > 1 + limit:
                 times = f"{speed.ratio:.3g} times the time, 95 % interval {speed.low:.3g} to {speed.high:.3g}"
-                reasons.append(f"speed: {_named(speed.measurement)}: {times}")
+                reasons.append(Reason("speed", f"{_named(speed.measurement)}: {times}"))
     return reasons
 
 
 def parse_gates(text: str) -> dict[str, float | None]:
-    """The gates of --fail-on: "status,accuracy,speed:10%", or "none". Raises ValueError naming what is none."""
+    """The gates of --fail-on: "status,accuracy,speed:10%", or "none". Raises ValueError naming what is none or stands twice."""
     found: dict[str, float | None] = {}
     if text.strip() == "none":
         return found
@@ -411,6 +459,10 @@ def parse_gates(text: str) -> dict[str, float | None]:
         if name not in GATES or (colon and name != "speed"):
             raise ValueError(
                 f"{part.strip()!r:.80} is no gate; expected none, or some of status, accuracy, speed, speed:10%, with commas"
+            )
+        if name in found:
+            raise ValueError(
+                f"{text!r:.80} names {name} twice; expected none, or some of status, accuracy, speed, speed:10%, with commas"
             )
         found[name] = parse_share(amount) if colon else None
     return found
@@ -463,7 +515,7 @@ def _measurement(data: Any) -> Measurement:
     if m.kind == "throughput":
         what = f"throughput of {m.op} {m.kernel} {m.dtype} on {m.case}: data"
         check(m.data, THROUGHPUT, what)
-        if (count := len(times_of(m))) > MOST:
+        if (count := len(m.data["samples_seconds"])) > MOST:
             raise ValueError(f"{what}.samples_seconds has {count:,} samples; expected at most {MOST:,}")
     return m
 
@@ -499,12 +551,12 @@ def _joined(
 
 def _pair(base: Record | None, new: Record | None, alike: bool) -> Pair:
     if base is None or new is None:
-        return Pair(base=base, new=new, change=change_of(base, new))
+        return Pair(base=base, new=new, change=change_of(_status(base), _status(new)))
     bits = ""
     if base.digest and new.digest:
         comparable = alike and base.env_id == new.env_id and base.device == new.device
         bits = "not comparable" if not comparable else "same" if base.digest == new.digest else "other"
-    return Pair(base=base, new=new, change=change_of(base, new), accuracy=accuracy_of(base, new), bits=bits)
+    return Pair(base=base, new=new, change=change_of(base.status, new.status), accuracy=accuracy_of(base, new), bits=bits)
 
 
 def _errors(record: Record) -> tuple[float, float]:
@@ -542,6 +594,10 @@ def _why_not(m: Measurement, failing: int, declared: str) -> str:
     return f"declares {declared}" if "shift=none" in declared else ""
 
 
+def _status(row: Record | Measurement | None) -> str | None:
+    return row.status if isinstance(row, Record) else None if row is None else str(row.data["status"])
+
+
 def _named(row: Record | Measurement) -> str:
     return f"{row.kernel} {row.dtype} {row.device} {row.case}"
 
@@ -551,6 +607,5 @@ def _holds(run: Run) -> str:
     kernels = sorted({f"{r.op} {r.kernel}" for r in run.records} | {f"{m.op} {m.kernel}" for m in run.measurements})
     some = ", ".join(kernels[:4]) + (f" and {len(kernels) - 4:,} more" if len(kernels) > 4 else "")
     dtypes = ", ".join(sorted({r.dtype for r in run.records} | {m.dtype for m in run.measurements})[:8])
-    times = sum(m.kind == "throughput" for m in run.measurements)
-    counted = f"{len(run.records):,} evaluations and {times:,} throughput measurements"
+    counted = f"{len(run.records):,} evaluations and {len(throughput_of(run)):,} throughput measurements"
     return f"{str(run.folder)!r} has {counted}{f' of {some} in {dtypes}' if kernels else ''}"

@@ -9,9 +9,10 @@ from typing import Any
 
 from suite.records import plain
 from suite.report.compare import Comparison, Pair, Speed, median, times_of
-from suite.report.compare_page import run_names
+from suite.report.compare_page import reasons_of, run_names
 from suite.report.csv import FORMULA
 from suite.report.privacy import private
+from suite.report.visible import visible
 
 SCHEMA = 1
 
@@ -34,7 +35,7 @@ COLUMNS = (
 
 
 def to_csv(comparisons: Sequence[Comparison], *, show_paths: bool = False) -> str:
-    """The rows as RFC 4180 says; text as records.csv has it: private, and no cell that a spreadsheet would run."""
+    """The rows as RFC 4180 says; text private, visible, and none that a spreadsheet would run (suite/report/csv.py)."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\r\n")
     writer.writerow(COLUMNS)
@@ -44,7 +45,7 @@ def to_csv(comparisons: Sequence[Comparison], *, show_paths: bool = False) -> st
         if not isinstance(value, str):
             return value
         if value not in known:
-            text = (value if show_paths else private(value)).replace("\0", "\\0")
+            text = visible(value if show_paths else private(value), limit=len(value) + 1, lines=False)
             known[value] = f"'{text}" if text.startswith(FORMULA) else text
         return known[value]
 
@@ -53,20 +54,20 @@ def to_csv(comparisons: Sequence[Comparison], *, show_paths: bool = False) -> st
     return stream.getvalue()
 
 
-def to_json(comparisons: Sequence[Comparison], *, reasons: Sequence[str] = ()) -> dict[str, Any]:
-    """JSON-ready: {"schema", "base", "reasons", "comparisons": [{"new", "threshold", "same_environment", "counts"}], "rows"}.
-
-    Texts are as the records have them.
+def to_json(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """JSON-ready: {"schema", "base", "reasons", "comparisons": [{"new", "threshold", "same_environment", "reasons", "counts"}],
+    "rows"}. Texts are as the records have them.
     """
     return {
         "schema": SCHEMA,
         "base": str(comparisons[0].base.folder),
-        "reasons": list(reasons),
+        "reasons": reasons_of(comparisons),
         "comparisons": [
             {
                 "new": str(one.new.folder),
                 "threshold": one.threshold,
                 "same_environment": one.same_environment,
+                "reasons": list(map(str, one.reasons)),
                 "counts": {name: dict(count) for name, count in one.count().items()},
             }
             for one in comparisons
@@ -98,6 +99,7 @@ def _of_speed(speed: Speed) -> dict[str, Any]:
         "case": m.case,
         "dtype": m.dtype,
         "direction": m.data["direction"],
+        "change": speed.change,
         "time_ratio": speed.ratio,
         "time_ratio_low": speed.low,
         "time_ratio_high": speed.high,

@@ -7,13 +7,14 @@ shown() once, when the page's context is whole.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from suite.records import Measurement, Record
-from suite.report.compare import CHANGES, SPEEDS, Comparison, Pair, Speed, fastest, median, times_of
+from suite.report.compare import CHANGES, SPEEDS, Comparison, Pair, Speed, fastest, median, throughput_of, times_of, told
 from suite.report.privacy import private
 from suite.report.summaries import first_line, times
 from suite.report.visible import NAME, visible
@@ -27,11 +28,10 @@ WIDTH, OCTAVE = 180, 85
 """Of the drawing of an interval: pixels in all, and for a factor of 2."""
 
 
-def render(comparisons: Sequence[Comparison], *, gates: str = "", reasons: Sequence[str] = (), show_paths: bool = False) -> str:
+def render(comparisons: Sequence[Comparison], *, gates: str = "", show_paths: bool = False) -> str:
     """The page of these comparisons, which share their base, as text.
 
-    gates: what --fail-on and --baseline asked, in words, and reasons: why they fail. show_paths: leave home directories,
-    user and host names as they are.
+    gates: what --fail-on and --baseline asked, in words. show_paths: leave home directories, user and host names as they are.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -44,6 +44,7 @@ def render(comparisons: Sequence[Comparison], *, gates: str = "", reasons: Seque
     )
     runs = [comparisons[0].base, *(one.new for one in comparisons)]
     names = run_names(runs)
+    reasons = reasons_of(comparisons)
     context = {
         "names": names,
         "answers": [
@@ -51,7 +52,7 @@ def render(comparisons: Sequence[Comparison], *, gates: str = "", reasons: Seque
             for name, one in zip(names[1:], comparisons, strict=True)
         ],
         "gates": gates,
-        "reasons": list(reasons[:REASONS]),
+        "reasons": reasons[:REASONS],
         "more_reasons": max(len(reasons) - REASONS, 0),
         "environments": environments(runs),
         "best": best_kernels(runs),
@@ -94,17 +95,39 @@ def run_names(runs: Sequence[Run]) -> list[str]:
 
 def answer(comparison: Comparison) -> tuple[str, str]:
     """(whether the new run is worse than the base, what else there is to say of the two)."""
-    changes, worse = comparison.changes(), len(comparison.worse())
-    failures = len(changes["new failure"])
+    counts = comparison.count()
+    refused = Counter(reason.gate for reason in comparison.reasons)
+    bad = [
+        _count(number, noun) + rest
+        for number, noun, rest in (
+            (counts["change"]["new failure"], "new failure", ""),
+            (counts["timed"]["new failure"], "new failure", " while timed"),
+            (len(comparison.worse()), "meaningfully larger error", ""),
+            (refused["speed"], "time", " above the gate of speed"),
+            (refused["baseline"], "evaluation", " against the baseline"),
+        )
+        if number
+    ]
+    unasked = "" if refused else ", which no gate asks for"
+    words = " and ".join(filter(None, (", ".join(bad[:-1]), *bad[-1:])))
+    verdict = f"Worse: {words}{unasked}." if bad else "Not worse: no new failure, no meaningfully larger error."
     joined = sum(pair.base is not None and pair.new is not None for pair in comparison.pairs)
-    bad = [_count(n, noun) for n, noun in ((failures, "new failure"), (worse, "meaningfully larger error")) if n]
-    verdict = f"Worse: {' and '.join(bad)}." if bad else "Not worse: no new failure, no meaningfully larger error."
     rest = [f"{_count(joined, 'evaluation')} in both runs"]
-    rest += [f"{len(changes[name]):,} {words}" for name, words in ONE_SIDED.items() if changes[name]]
-    speed = comparison.count()["speed"]
-    found = [f"{speed[name]:,} {name}" for name in SPEEDS if speed[name]]
+    rest += [f"{counts['change'][name]:,} {words}" for name, words in ONE_SIDED.items() if counts["change"][name]]
+    found = [f"{counts['speed'][name]:,} {name}" for name in SPEEDS if counts["speed"][name]]
+    found += [f"{counts['timed'][name]:,} {ONE_SIDED[name]}" for name in ("new", "gone") if counts["timed"][name]]
     text = ", ".join(rest) + "." + (f" Times: {', '.join(found)}." if found else "")
     return verdict, text
+
+
+def reasons_of(comparisons: Sequence[Comparison]) -> list[str]:
+    """Why gates refuse the new runs, in words, each run named where there are several."""
+    names = run_names([comparisons[0].base, *(one.new for one in comparisons)])[1:]
+    return [
+        f"{name}: {reason}" if len(names) > 1 else str(reason)
+        for name, one in zip(names, comparisons, strict=True)
+        for reason in one.reasons
+    ]
 
 
 ONE_SIDED = {"new": "only in the new one", "gone": "gone", "no verdict now": "unsupported now"}
@@ -205,13 +228,21 @@ def input_of(case: str) -> str:
 
 
 def _chapter(name: str, comparison: Comparison) -> dict[str, Any]:
-    changes = comparison.changes()
+    changes, counts = comparison.changes(), comparison.count()
     speeds, worse = speed_rows(comparison), error_rows(comparison.worse())
     better = error_rows([pair for pair in comparison.pairs if pair.accuracy == ("better", True)])
     return {
         "name": name,
-        "titles": [(change, len(changes[change])) for change in CHANGES if changes[change]],
-        "verdicts": [(verdict, count) for verdict in SPEEDS if (count := comparison.count()["speed"][verdict])],
+        "titles": [
+            (title, count)
+            for change in CHANGES
+            for title, count in (
+                (change, counts["change"][change]),
+                (f"times {change}" if change in ("new", "gone") else f"{change} while timed", counts["timed"][change]),
+            )
+            if count
+        ],
+        "verdicts": [(verdict, count) for verdict in SPEEDS if (count := counts["speed"][verdict])],
         "same_environment": comparison.same_environment,
         "threshold": f"{100 * comparison.threshold:g} %",
         "changes": [
@@ -231,8 +262,8 @@ def _chapter(name: str, comparison: Comparison) -> dict[str, Any]:
 
 
 def status_rows(comparison: Comparison, change: str) -> list[dict[str, Any]]:
-    """Of the evaluations with this change what was run, the verdict before and now, and why."""
-    return [_status_row(pair) for pair in comparison.changes()[change]]
+    """Of the evaluations and measurements with this change what was run, the verdict before and now, and why."""
+    return [_status_row(one) for one in comparison.changes()[change]]
 
 
 def speed_rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -246,26 +277,31 @@ def error_rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     return [_error_row(pair) for pair in pairs]
 
 
-def _status_row(pair: Pair) -> dict[str, Any]:
-    r = pair.record
+def _status_row(one: Pair | Speed) -> dict[str, Any]:
+    row, before, now = told(one)
     return {
-        "op": r.op,
-        "kernel": r.kernel,
-        "dtype": r.dtype,
-        "case": r.case,
-        "before": "–" if pair.base is None else pair.base.status.replace("_", " "),
-        "now": r.status.replace("_", " "),
-        "message": first_line(r.message),
-        "reproduce": r.reproduce if pair.change == "new failure" else "",
+        "op": row.op,
+        "kernel": row.kernel,
+        "dtype": row.dtype,
+        "case": row.case,
+        "before": (before or "–").replace("_", " "),
+        "now": (now or "–").replace("_", " "),
+        "timed": "while timed" if isinstance(row, Measurement) else "",
+        "message": first_line(row.message if isinstance(row, Record) else row.data.get("note", "")),
+        "reproduce": row.reproduce if isinstance(row, Record) and one.change == "new failure" else "",
     }
 
 
-def _by_kernel(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
-    found: dict[tuple[str, str], int] = {}
-    for pair in pairs:
-        key = (pair.record.op, pair.record.kernel)
-        found[key] = found.get(key, 0) + 1
-    rows = [{"op": op, "kernel": kernel, "count": count} for (op, kernel), count in sorted(found.items())]
+def _by_kernel(changes: Sequence[Pair | Speed]) -> list[dict[str, Any]]:
+    """For each kernel how many evaluations, and how many measurements of time."""
+    evaluations, timed = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for one in changes:
+        row, _, _ = told(one)
+        (evaluations if isinstance(row, Record) else timed)[row.op, row.kernel] += 1
+    rows = [
+        {"op": key[0], "kernel": key[1], "evaluations": evaluations[key], "times": timed[key]}
+        for key in sorted({*evaluations, *timed})
+    ]
     return rows[:ROWS]
 
 
@@ -368,7 +404,7 @@ def _flat(facts: Mapping[str, Any], prefix: str = "", depth: int = 0) -> dict[st
 
 def _measured(run: Run) -> dict[str, str]:
     """What a run measured of its machine, and how much it holds."""
-    timed = [m for m in run.measurements if m.kind == "throughput"]
+    timed = throughput_of(run)
     found = {"evaluations": f"{len(run.records):,}", "throughput measurements": f"{len(timed):,}"}
     for name, words, scale, unit in (
         ("copy_bytes_per_second", "copies, measured", 1e9, "GB/s"),
@@ -404,5 +440,4 @@ def _number(value: Any) -> float:
 
 
 def _count(number: int, noun: str) -> str:
-    first, space, rest = noun.partition(" of ")
-    return f"{number:,} {first}{'' if number == 1 else 's'}{space}{rest}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

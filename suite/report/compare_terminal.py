@@ -16,6 +16,7 @@ from suite.report.compare_page import (
     environments,
     error_rows,
     first_notices,
+    reasons_of,
     run_names,
     shown,
     speed_rows,
@@ -27,8 +28,8 @@ ROWS = 12
 COLORS = {"SLOWER": "red", "FASTER": "green", "AMBIGUOUS": "yellow"}
 
 
-def print_comparison(comparisons: Sequence[Comparison], *, reasons: Sequence[str] = (), show_paths: bool = False) -> None:
-    """Prints the comparisons, which share their base, and why gates fail; texts of strangers as shown() leaves them."""
+def print_comparison(comparisons: Sequence[Comparison], *, show_paths: bool = False) -> None:
+    """Prints the comparisons, which share their base, and why gates refuse; texts of strangers as shown() leaves them."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 160
@@ -62,6 +63,7 @@ def print_comparison(comparisons: Sequence[Comparison], *, reasons: Sequence[str
         _print_one(name, names[0], comparison, table)
     table("fastest kernel that passes", ["op", "dtype", "input", *names], [_best(row) for row in best_kernels(runs)["rows"]])
     console.print()
+    reasons = reasons_of(comparisons)
     for reason in reasons[:ROWS]:
         say(reason, "red")
     if len(reasons) > ROWS:
@@ -70,6 +72,9 @@ def print_comparison(comparisons: Sequence[Comparison], *, reasons: Sequence[str
         verdict, rest = answer(comparison)
         say(f"{name} against {names[0]}. {rest}")
         say(verdict, "bold")
+    if len(comparisons) > 1:
+        refused = [name for name, comparison in zip(names[1:], comparisons, strict=True) if comparison.reasons]
+        say(f"Gates refuse {', '.join(refused) or 'none'}.", "bold")
 
 
 def _print_one(name: str, base: str, comparison: Comparison, table: Any) -> None:
@@ -77,19 +82,25 @@ def _print_one(name: str, base: str, comparison: Comparison, table: Any) -> None
     table(
         f"new failures in {name}",
         ["op", "kernel", "dtype", "case", "before", "now"],
-        [[row[key] for key in ("op", "kernel", "dtype", "case", "before", "now")] for row in failures],
+        [
+            [row["op"], row["kernel"], row["dtype"], row["case"], row["before"], f"{row['now']} {row['timed']}".strip()]
+            for row in failures
+        ],
     )
     table(
         f"meaningfully larger errors in {name}",
         ["op", "kernel", "dtype", "case", "before", "now"],
         [[row[key] for key in ("op", "kernel", "dtype", "case", "before", "after")] for row in error_rows(comparison.worse())],
     )
-    speeds = [row for row in speed_rows(comparison) if row["verdict"] in COLORS]
+    speeds = [row for row in speed_rows(comparison) if row["verdict"] != "SAME"]
     table(
         f"time of {name} over that of {base}, where they differ or may",
         ["", "op", "kernel", "dtype", "input", base, name, "ratio", "95 % interval"],
         [
-            [row[key] for key in ("verdict", "op", "kernel", "dtype", "input", "before", "after", "ratio", "interval")]
+            [
+                *(row[key] for key in ("verdict", "op", "kernel", "dtype", "input", "before", "after", "ratio")),
+                row["interval"] or row["note"],
+            ]
             for row in speeds
         ],
         [COLORS.get(row["verdict"]) for row in speeds],
