@@ -373,8 +373,7 @@ def report(folders: tuple[Path, ...], out: Path | None, show_paths: bool) -> Non
     try:
         click.echo(f"report: {write_report(list(folders), page=out, show_paths=show_paths)}")
     except FullDiskError as error:
-        click.echo(f"{error}; make room and ask again", err=True)
-        sys.exit(4)
+        _full(str(error))
     except (ValueError, OSError) as error:
         misuse(str(error))
 
@@ -453,16 +452,20 @@ def compare(
 
     Exit code 1 where a gate of --fail-on or the baseline fails, 0 otherwise.
     """
+    from suite.report import FullDiskError
     from suite.report import baseline as ratchet
     from suite.report.compare import compare as join
     from suite.report.compare import gate, parse_gates, parse_share, read_runs
-    from suite.report.compare_files import to_csv, to_json
+    from suite.report.compare_files import check_targets, to_csv, to_json
     from suite.report.compare_page import render
     from suite.report.compare_terminal import print_comparison
+    from suite.report.visible import visible
 
     if update_baseline and baseline is None:
         misuse("--update-baseline tightens the file that --baseline names; name it")
+    named = {"--baseline": baseline, "--csv": csv_file, "--json": json_file, "--out": out}
     try:
+        check_targets({option: path for option, path in named.items() if path is not None and str(path) != "-"}, [base, *new])
         gates, share = parse_gates(fail_on), parse_share(threshold)
         best: ratchet.Baseline = {}
         if baseline is not None and (baseline.exists() or not update_baseline):
@@ -473,11 +476,16 @@ def compare(
         records = [record for other in others for record in other.records]
         if baseline is not None and not update_baseline and not ratchet.covers(best, records):
             raise ValueError(f"baseline {str(baseline)!r} has no entry for any evaluation of these runs")
-        if baseline is not None and update_baseline:
-            ratchet.write_baseline(baseline, ratchet.tightened(best, records))
     except (ValueError, OSError) as error:
-        misuse(str(error))
+        misuse(visible(str(error), lines=False))
     print_comparison(comparisons, show_paths=show_paths)
+    if baseline is not None and update_baseline:
+        try:
+            ratchet.write_baseline(baseline, ratchet.tightened(best, records))
+        except FullDiskError as error:
+            _full(str(error))
+        except ValueError as error:
+            misuse(str(error))
     if csv_file is not None:
         _write(csv_file, to_csv(comparisons, show_paths=show_paths).removesuffix("\n"))
     if json_file is not None:
@@ -915,6 +923,8 @@ def _write_json(path: Path | None, result: Result) -> None:
 
 
 def _write(path: Path, text: str) -> None:
+    from suite.store import FULL
+
     if str(path) == "-":
         click.echo(text)
         return
@@ -927,7 +937,15 @@ def _write(path: Path, text: str) -> None:
             os.set_blocking(descriptor, True)
             file.write(text + "\n")
     except (OSError, ValueError) as error:
-        misuse(f"{str(path)!r} cannot be written: {getattr(error, 'strerror', None) or error}")
+        reason = f"{str(path)!r} cannot be written: {getattr(error, 'strerror', None) or error}"
+        if getattr(error, "errno", None) in FULL:
+            _full(reason)
+        misuse(reason)
+
+
+def _full(reason: str) -> NoReturn:
+    click.echo(f"{reason}; make room and ask again", err=True)
+    sys.exit(4)
 
 
 def _print_summary(result: Result, *, verbose: bool) -> None:

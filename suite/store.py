@@ -28,6 +28,9 @@ LOCK = ".lock"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """The errors of a disk that takes nothing more."""
 
+OWN = ("env.json", "run.json", LOCK, "records-*.jsonl", "measurements-*.jsonl")
+"""What a run writes into its folder and nothing can make again. All else there is a report, or somebody's."""
+
 CUT_CHARACTERS = 10_000
 """What is kept of a text of a record that is too long for its readers; ordinary records have less in all."""
 
@@ -173,6 +176,14 @@ def held(folder: Path) -> Iterator[None]:
 def has_records(folder: Path) -> bool:
     """Whether a run has recorded or measured something there."""
     return any(folder.glob("records-*.jsonl")) or any(folder.glob("measurements-*.jsonl"))
+
+
+def is_own_file(path: Path, folder: Path) -> bool:
+    """Whether writing to the path would write to one of OWN of a run folder, by whatever name or link; it may not exist yet."""
+    real = Path(os.path.realpath(path))
+    if real.parent == Path(os.path.realpath(folder)) and any(map(real.match, OWN)):
+        return True
+    return real.exists() and any(real.samefile(file) for pattern in OWN for file in folder.glob(pattern))
 
 
 def refuse_records(folder: Path, *, resumable: bool = True) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from suite.inputs.draws import Draw
 from suite.records import STATUSES, Measurement, Record
+from suite.report import FullDiskError
 from suite.report.baseline import broken_by, covers, read_baseline, tightened, write_baseline
 from suite.report.compare import (
     SPEEDS,
@@ -724,7 +725,7 @@ def test_a_write_that_fails_leaves_the_old_baseline(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(ValueError, match=r"cannot be written: No space left"):
+    with pytest.raises(FullDiskError, match=r"cannot be written: No space left"):
         write_baseline(path, {KEY: 0.05})
 
     assert read_baseline(path) == {KEY: 0.1}

@@ -1,5 +1,6 @@
 """The page, the terminal and the command of `compare`: what they answer, how they end, and that they trust nobody."""
 
+import errno
 import re
 import subprocess
 import sys
@@ -371,6 +372,102 @@ def test_what_a_baseline_refuses_is_worse_by_the_last_line_too(folders, tmp_path
     )
 
 
+@pytest.mark.parametrize("option", ["--out", "--csv", "--json"])
+def test_a_place_that_takes_no_file_is_said_after_the_comparison(folders, tmp_path, option):
+    """Exit code 2, and 4 for a full disk; never a traceback."""
+    for place, code, words in ((tmp_path / "no" / "file", 2, "No such file"), (Path("/dev/full"), 4, "No space left")):
+        result = invoke(*folders, option, place)
+
+        assert result.exit_code == code, result.output
+        assert "Worse: 1 meaningfully larger error." in result.output
+        assert words in result.output.split("Worse:")[1]
+
+
+def test_a_full_disk_keeps_the_old_baseline(folders, tmp_path, monkeypatch):
+    baseline = tmp_path / "baseline.json"
+    update = ("--fail-on", "none", "--baseline", baseline, "--update-baseline")
+    invoke(*folders, *update)
+    made = baseline.read_text()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    result = invoke(*reversed(folders), *update)
+
+    assert (result.exit_code, baseline.read_text()) == (4, made)
+    assert "cannot be written: No space left on device" in result.output.split("Not worse")[1]
+
+
+def test_a_baseline_is_written_through_a_link(folders, tmp_path):
+    (tmp_path / "kept").mkdir()
+    target, link = tmp_path / "kept" / "real.json", tmp_path / "link.json"
+    link.symlink_to(target)
+
+    result = invoke(*folders, "--fail-on", "none", "--baseline", link, "--update-baseline")
+
+    assert result.exit_code == 0, result.output
+    assert link.is_symlink()
+    assert '"ratio": 0.9' in target.read_text()
+    assert [path.name for path in target.parent.iterdir()] == ["real.json"]
+
+
+def contents(*folders):
+    return {path: path.read_bytes() for folder in folders for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("option", ["--out", "--csv", "--json", "--baseline"])
+def test_no_file_of_a_compared_run_is_overwritten(folders, tmp_path, option):
+    """By its name, through a link, or by a second name of the file."""
+    base, worse = folders
+    (base / "run.json").unlink(missing_ok=True)
+    [records] = worse.glob("records-*.jsonl")
+    [measurements] = base.glob("measurements-*.jsonl")
+    (tmp_path / "symbolic").symlink_to(base / "env.json")
+    (tmp_path / "hard").hardlink_to(records)
+    before = contents(*folders)
+    for target in (
+        base / "env.json", base / "run.json", base / ".lock", records, measurements, worse / "records-new.jsonl",
+        tmp_path / "symbolic", tmp_path / "hard", tmp_path / "A" / ".." / "A" / "env.json",
+    ):  # fmt: skip
+        result = invoke(*folders, option, target, *(["--update-baseline"] if option == "--baseline" else []))
+
+        assert result.exit_code == 2, (target, result.output)
+        assert "belongs to a run that is compared" in " ".join(result.output.split()), result.output
+    assert contents(*folders) == before
+
+
+def test_no_file_is_written_twice_and_no_baseline_overwritten(folders, tmp_path):
+    baseline, one = tmp_path / "baseline.json", tmp_path / "one"
+    invoke(*folders, "--baseline", baseline, "--update-baseline")
+    made = baseline.read_text()
+
+    for arguments in (("--baseline", baseline, "--json", baseline), ("--csv", one, "--out", tmp_path / "A" / ".." / "one")):
+        result = invoke(*folders, *arguments)
+
+        assert result.exit_code == 2
+        assert "are one file; name two" in " ".join(result.output.split())
+    assert baseline.read_text() == made
+    assert not one.exists()
+
+
+def test_reports_and_pages_may_stand_in_the_folder_of_a_run(folders):
+    for _ in range(2):
+        result = invoke(*folders, "--out", folders[1] / "compare.html", "--csv", folders[1] / "compare.csv")
+
+        assert result.exit_code == 1, result.output
+
+
+def test_messages_of_misuse_show_names_of_strangers_visibly(folders, tmp_path):
+    foreign = stored(tmp_path / "foreign", record(kernel="k\x1b[31m\u202e"))
+
+    result = invoke(folders[0], foreign)
+
+    assert result.exit_code == 2
+    assert "k\\x1b[31m\\u202e" in result.output
+    assert result.output.replace("\n", "").isprintable()
+
+
 def test_misuse_ends_with_2_and_says_why(folders, tmp_path):
     base, worse = folders
     (tmp_path / "empty").mkdir()
@@ -390,7 +487,8 @@ def test_misuse_ends_with_2_and_says_why(folders, tmp_path):
         ((base, worse, "--baseline", tmp_path / "bad.json"), "cannot be read"),
         ((base, worse, "--baseline", tmp_path / "missing.json"), "does not exist"),
         ((base, worse, "--update-baseline"), "--baseline names"),
-        ((base, worse, "--out", tmp_path / "no" / "page.html"), "cannot be written"),
+        ((base, worse, "--out", tmp_path), "is a directory"),
+        ((base, worse, "--csv", tmp_path), "cannot be written: Is a directory"),
     ):
         result = invoke(*arguments)
         assert result.exit_code == 2, (arguments, result.output)

@@ -18,9 +18,10 @@ from typing import Any
 
 from suite import strict_json
 from suite.records import PASSING, Measurement, Record
+from suite.report import FullDiskError
 from suite.report.compare import Reason, caught_while_timed, worsened
 from suite.schema import check
-from suite.store import Run
+from suite.store import FULL, Run
 
 SCHEMA = 1
 Key = tuple[str, str, str, str]
@@ -97,26 +98,31 @@ def tightened(baseline: Mapping[Key, float], records: Iterable[Record]) -> Basel
 
 
 def write_baseline(path: Path, baseline: Mapping[Key, float]) -> None:
-    """Writes the file at once or not at all. Raises ValueError where it cannot be written."""
+    """Writes the file at once or not at all; of a symbolic link the file that it names.
+
+    Raises FullDiskError where a disk is full, any other ValueError where it cannot be written.
+    """
     entries = [
         json.dumps(dict(zip(("op", "kernel", "case", "dtype", "ratio"), (*key, ratio), strict=True)))
         for key, ratio in sorted(baseline.items())
     ]
     text = f'{{"schema": {SCHEMA}, "entries": [\n' + ",\n".join(entries) + "\n]}\n"
+    real = Path(os.path.realpath(path))
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, temporary = tempfile.mkstemp(dir=real.parent, prefix=f".{real.name}.")
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
                 stream.write(text)
                 stream.flush()
                 os.fsync(stream.fileno())
             Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
+            Path(temporary).replace(real)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise ValueError(f"baseline {str(path)!r} cannot be written: {error.strerror}") from None
+        kind = FullDiskError if error.errno in FULL else ValueError
+        raise kind(f"baseline {str(path)!r} cannot be written: {error.strerror}") from None
 
 
 def _reason(row: Record | Measurement, text: str) -> Reason:

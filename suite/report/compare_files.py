@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from suite.records import plain
@@ -13,8 +15,20 @@ from suite.report.compare_page import reasons_of, run_names
 from suite.report.csv import FORMULA
 from suite.report.privacy import private
 from suite.report.visible import visible
+from suite.store import is_own_file
 
 SCHEMA = 1
+
+
+def check_targets(targets: Mapping[str, Path], folders: Sequence[Path]) -> None:
+    """targets: the files that options name, to be written. Raises ValueError where one belongs to a run in the folders, or
+    two are one file."""
+    for number, (option, path) in enumerate(targets.items()):
+        if any(is_own_file(path, folder) for folder in folders):
+            raise ValueError(f"{option} {str(path)!r} belongs to a run that is compared: writing there would spoil it")
+        for other, there in list(targets.items())[:number]:
+            if os.path.realpath(path) == os.path.realpath(there) or (path.exists() and there.exists() and path.samefile(there)):
+                raise ValueError(f"{other} {str(there)!r} and {option} {str(path)!r} are one file; name two")
 
 
 def rows(comparisons: Sequence[Comparison]) -> Iterator[dict[str, Any]]:
