@@ -47,7 +47,7 @@ def test_a_kernel_has_its_times_its_memory_and_outputs_for_the_judge():
 
     assert len(outcome.timed.timing.samples_seconds) >= 6
     assert outcome.timed.peak_bytes == 0
-    assert [one.shift for one in outcome.timed.kept][:4] == [0, 1, 2, 3]
+    assert [one.shift for one in outcome.timed.kept][:3] == [0, 1, 2]
     assert outcome.timed.kept[0].outputs[0].shape == (400, 300)
     assert wrong_outputs(outcome, asked) == 0
 
@@ -135,7 +135,7 @@ def test_a_kernel_that_computes_every_time_is_none_that_answers_from_memory(name
     assert InProcess().time(own_kernels("softmax")[name], task(*shape)).timed.timing is not None
 
 
-@pytest.mark.parametrize("period", [2, 3])
+@pytest.mark.parametrize("period", [2, 3, 4])
 def test_a_kernel_that_skips_calls_has_a_wrong_output_among_those_kept(period):
     asked, calls, output = task(), [], torch.empty(400, 300)
 

@@ -26,11 +26,11 @@ from suite.tensors import dtype_name
 from suite.timing import cpu, cuda, memory
 from suite.timing.statistics import Timing
 
-ORDER = ("fresh", "seen", "fresh", "fresh", "seen", "seen")
-"""Of the single calls. Fresh ones come at even and odd places: a kernel that skips every second call shows."""
+ORDER = ("fresh", "fresh", "seen")
+"""Of the single calls. With the last timed call before them, three in a row are judged: a kernel that skips calls shows."""
 
 ROUNDS = 3
-"""How many times in a row fresh inputs must take longer than seen ones: the machine may have been busy."""
+"""Of ORDER, while fresh inputs seem to take longer than seen ones: the machine may have been busy."""
 
 REMEMBERED, SLACK_SECONDS = 1.5, 3e-6
 """How many times as long, and how much longer, the shortest call on fresh inputs takes than the shortest on seen ones."""
@@ -137,8 +137,8 @@ def _is_odd(tensor: torch.Tensor) -> bool:
 def _probed(running: Running) -> tuple[list[Kept], str]:
     """The outputs of single calls on inputs never seen before, and what must be said of a kernel that answers from memory."""
     kept: list[Kept] = []
+    seconds: dict[str, list[float]] = {"fresh": [], "seen": []}
     for _ in range(ROUNDS):
-        seconds: dict[str, list[float]] = {"fresh": [], "seen": []}
         for kind in ORDER:
             if kind == "fresh":
                 running.load(0, shift=len(kept) + 1)
