@@ -928,7 +928,7 @@ def _write(path: Path, text: str) -> None:
     if str(path) == "-":
         click.echo(text)
         return
-    if path.match("records-*.jsonl") or path.match("measurements-*.jsonl"):
+    if any(path.match(f"{kind}-*.jsonl{end}") for kind in ("records", "measurements") for end in ("", ".gz")):
         misuse(f"{str(path)!r} is the name of a run's records: writing there would lose them; name another file")
     try:
         # Without waiting, so that a named pipe that nobody reads is an error.

@@ -3,7 +3,7 @@ something, with a measurements-<host>-<pid>.jsonl beside it where one measured s
 
 A line is one write() to a file opened for appending, made before append() returns: what was appended survives the death of
 every process, and killing everything loses at most the case in flight. Readers merge the files. Nothing is written that they
-would not take.
+would not take. They take the same files packed by gzip too, as published runs have them (suite/publish.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from suite import strict_json
 from suite.records import Measurement, Record
-from suite.strict_json import lines
+from suite.strict_json import DamagedError, lines
 
 T = TypeVar("T")
 LOCK = ".lock"
@@ -175,7 +175,12 @@ def held(folder: Path) -> Iterator[None]:
 
 def has_records(folder: Path) -> bool:
     """Whether a run has recorded or measured something there."""
-    return any(folder.glob("records-*.jsonl")) or any(folder.glob("measurements-*.jsonl"))
+    return bool(files(folder, "records") or files(folder, "measurements"))
+
+
+def files(folder: Path, kind: str) -> list[Path]:
+    """The files of a run folder that hold its lines of a kind, records or measurements, sorted; plain and packed."""
+    return sorted([*folder.glob(f"{kind}-*.jsonl"), *folder.glob(f"{kind}-*.jsonl.gz")])
 
 
 def is_own_file(path: Path, folder: Path) -> bool:
@@ -197,10 +202,13 @@ def refuse_records(folder: Path, *, resumable: bool = True) -> None:
 
 
 def read_run(folder: Path) -> Run:
-    """Reads a run folder. A torn or foreign line is skipped with a notice. Raises ValueError where there are no records."""
+    """Reads a run folder. A torn or foreign line is skipped with a notice.
+
+    Raises ValueError where there are no records, DamagedError, which is one, where a packed file is torn or was changed.
+    """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder")
-    if not any(folder.glob("records-*.jsonl")):
+    if not files(folder, "records"):
         raise ValueError(f"{folder} holds no records (no records-*.jsonl)")
     notices: list[str] = []
     records = latest(read_records(folder, notices))
@@ -210,8 +218,11 @@ def read_run(folder: Path) -> Run:
 
 
 def read_records(folder: Path, notices: list[str]) -> list[Record]:
-    """Every record of a run folder, several of one id where it has them; what cannot be read is added to the notices."""
-    return [r for path in sorted(folder.glob("records-*.jsonl")) for r in _read_lines(path, _record, notices)]
+    """Every record of a run folder, several of one id where it has them; what cannot be read is added to the notices.
+
+    Raises DamagedError where a packed file is torn or was changed.
+    """
+    return [r for path in files(folder, "records") for r in _read_lines(path, _record, notices)]
 
 
 def latest(records: Iterable[Record]) -> list[Record]:
@@ -230,11 +241,12 @@ def read_measurements(
 ) -> dict[tuple[str, ...], Measurement]:
     """The measurements of a run folder, the last of each (kind, op, kernel, dtype, device), and case where there is one.
 
-    parse: makes the measurement of a line's JSON, or raises ValueError, which becomes a notice.
+    parse: makes the measurement of a line's JSON, or raises ValueError, which becomes a notice. Raises DamagedError where a
+    packed file is torn or was changed.
     """
     return {
         (m.kind, m.op, m.kernel, m.dtype, m.device, *([m.case] if m.case else [])): m
-        for path in sorted(folder.glob("measurements-*.jsonl"))
+        for path in files(folder, "measurements")
         for m in _read_lines(path, parse, notices)
     }
 
@@ -278,6 +290,8 @@ def _read_lines(path: Path, parse: Callable[[Any], T], notices: list[str]) -> li
                 found.append(parse(strict_json.parse(line)))
             except ValueError as error:
                 notices.append(f"{path.name}:{number} skipped: {str(error).splitlines()[0]}")
+    except DamagedError:  # any line of it may be another than was written
+        raise
     except (ValueError, OSError) as error:
         notices.append(f"{path.name} skipped: {str(error).splitlines()[0]}")
     return found

@@ -5,16 +5,22 @@ Stricter than Python's own parser, which takes NaN, keeps the last of two equal 
 
 from __future__ import annotations
 
+import gzip
 import json
+import math
+import os
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from suite.regular_files import open_regular
 
 LINE_BYTES = 2**24
 """A record is some kilobytes; a line longer than this is none."""
+UNPACKED_BYTES = 2**31
+"""What a compressed file may unpack to: a million records; a few megabytes of zeros that were packed are as long."""
 DEPTH = 64
 """Nesting that a document may have, far above any of this suite's."""
 
@@ -54,18 +60,47 @@ def read(path: Path) -> Any:
         return parse(stream.read(LINE_BYTES + 1))
 
 
+class DamagedError(ValueError):
+    """A compressed file that is not what was written: nothing that it unpacks to can be trusted."""
+
+
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
     r"""The lines of a file that are not blank, numbered from 1, without "\n"; of a longer one LINE_BYTES + 1 bytes, which
-    parse() refuses. Only "\n" ends a line. Raises ValueError where there is no regular file that can be read."""
+    parse() refuses. Only "\n" ends a line. A file whose name ends with .gz is unpacked.
+
+    Raises ValueError where there is no regular file that can be read; DamagedError, at the latest behind the last line, where
+    a compressed one is torn or was changed.
+    """
     with open_regular(path) as stream:
-        number = 0
-        while line := stream.readline(LINE_BYTES + 1):
-            number += 1
-            rest = line
-            while not rest.endswith(b"\n") and (rest := stream.readline(LINE_BYTES)):
-                pass
-            if line.strip():
-                yield number, line.removesuffix(b"\n")
+        if path.suffix != ".gz":
+            yield from _lines(stream)
+            return
+        try:
+            if os.fstat(stream.fileno()).st_size == 0:  # which gzip takes for an empty text
+                raise EOFError
+            yield from _lines(gzip.GzipFile(fileobj=stream), most=UNPACKED_BYTES)
+        except EOFError:
+            raise DamagedError(f"{str(path)!r} cannot be read: it is torn: its end is missing") from None
+        except OverflowError as error:
+            raise DamagedError(f"{str(path)!r} cannot be read: it unpacks to {error}") from None
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise DamagedError(f"{str(path)!r} cannot be read: it was changed after it was written: {error}") from None
+
+
+def _lines(stream: BinaryIO | gzip.GzipFile, *, most: float = math.inf) -> Iterator[tuple[int, bytes]]:
+    """What lines() yields. Raises OverflowError where there are more than `most` bytes."""
+    number = size = 0
+    while line := stream.readline(LINE_BYTES + 1):
+        number += 1
+        rest = line
+        while True:
+            size += len(rest)
+            if size > most:
+                raise OverflowError(f"more than {most:,} bytes")
+            if rest.endswith(b"\n") or not (rest := stream.readline(LINE_BYTES)):
+                break
+        if line.strip():
+            yield number, line.removesuffix(b"\n")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """store.py: a run folder survives kills and strangers; readers merge what the processes of a run wrote."""
 
+import gzip
 import json
 import os
 import platform
@@ -26,6 +27,7 @@ def make(**changes):
 
 RECORDS = tuple(make(kernel=name, ratio=ratio) for name, ratio in (("a", 0.5), ("b", float("inf")), ("c", None)))
 LINES = [record.to_json() + "\n" for record in RECORDS]
+MEASUREMENT = Measurement(kind="thresholds", kernel="a", op="softmax", dtype="float32", data={"ratio": 0.5})
 
 
 def write(folder, content, name="records-x-1.jsonl"):
@@ -315,6 +317,73 @@ def test_the_environment_is_written_in_one_order(tmp_path):
 
     assert json.loads((tmp_path / "env.json").read_text()) == {"a": {"c": 3, "d": 2}, "b": 1}
     assert (tmp_path / "env.json").read_text().index('"a"') < (tmp_path / "env.json").read_text().index('"b"')
+
+
+# Compressed lines, as published runs have them
+
+
+def packed(lines):
+    return gzip.compress("".join(lines).encode(), mtime=0)
+
+
+def test_compressed_lines_are_read_beside_plain_ones(tmp_path):
+    write(tmp_path, LINES[0])
+    write(tmp_path, packed(LINES[1:]), "records-y-1.jsonl.gz")
+    write(tmp_path, packed([MEASUREMENT.to_json()]), "measurements-y-1.jsonl.gz")
+    write(tmp_path, "{}", "env.json")
+    run = read_run(tmp_path)
+
+    assert run.records == RECORDS
+    assert run.measurements == (MEASUREMENT,)
+    assert run.notices == ()
+
+
+@pytest.mark.parametrize("name", ["records-y-1.jsonl.gz", "measurements-y-1.jsonl.gz"])
+def test_a_folder_with_compressed_lines_alone_has_records(tmp_path, name):
+    assert has_records(write(tmp_path, packed([]), name))
+
+
+def test_a_record_is_found_in_compressed_lines(tmp_path):
+    folder = write(tmp_path, packed(LINES), "records-y-1.jsonl.gz")
+
+    assert find_record(f"{folder}/records-y-1.jsonl.gz:3", tmp_path) == RECORDS[2]
+    assert find_record(RECORDS[1].id, tmp_path) == RECORDS[1]
+
+
+def changed_byte(content):
+    """In the middle of what was deflated without compression, so that it unpacks and only its checksum tells."""
+    return gzip.compress(gzip.decompress(content), 0, mtime=0).replace(b'"ratio": 0.5', b'"ratio": 0.4')
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda content: content[: len(content) // 2], "it is torn: its end is missing"),
+        (lambda content: content[:-4], "it is torn: its end is missing"),
+        (lambda content: b"", "it is torn: its end is missing"),
+        (changed_byte, "it was changed after it was written: CRC check failed"),
+        (lambda content: content + b"more", "it was changed after it was written: Not a gzipped file"),
+        (lambda content: content[:40] + bytes(20) + content[60:], "it was changed after it was written: "),
+        (lambda content: gzip.decompress(content), "it was changed after it was written: Not a gzipped file"),
+    ],
+    ids=["half", "four bytes short", "empty", "a changed number", "more behind it", "zeros within", "not compressed"],
+)
+@pytest.mark.parametrize("name", ["records-y-1.jsonl.gz", "measurements-y-1.jsonl.gz"])
+def test_nothing_of_a_damaged_compressed_file_is_taken(tmp_path, spoil, reason, name):
+    """A line of it may be another than was written, and no notice would say which."""
+    write(tmp_path, LINES[0])
+    write(tmp_path, spoil(packed(LINES if name.startswith("records") else [MEASUREMENT.to_json()])), name)
+
+    with pytest.raises(ValueError, match=rf"{name}' cannot be read: {reason}"):
+        read_run(tmp_path)
+
+
+def test_compressed_lines_that_unpack_without_end_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("suite.strict_json.UNPACKED_BYTES", 1000)
+    write(tmp_path, packed([" " * 1500]), "records-y-1.jsonl.gz")
+
+    with pytest.raises(ValueError, match=r"y-1.jsonl.gz' cannot be read: it unpacks to more than 1,000 bytes"):
+        read_run(tmp_path)
 
 
 # A disk that takes no more
