@@ -334,7 +334,7 @@ def test_thousands_of_kernels_families_and_notices_leave_a_page_of_bounded_size(
     text = render([Run(Path("r"), {}, tuple(records), tuple(map(str, range(10_000))))])
 
     assert len(text) < 3_000_000
-    assert f"The tables show the {KERNELS} worst of 3,000 kernels; records.csv has them all." in text
+    assert f"The tables show the {KERNELS} worst of 3,000 kernels; the records beside this page have them all." in text
     assert f"{10_000 - NOTICES:,} more notices" in text
     assert "All 3,000 records" in text
 

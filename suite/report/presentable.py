@@ -23,7 +23,7 @@ Change = Callable[[str], str]
 ITEMS, POINTS = 32, 512
 """Entries of a record's list that are shown, and of a measurement's."""
 NOTICES, MEASUREMENTS, KERNELS, FAMILIES, FORMATS = 50, 1000, 200, 64, 12
-"""How many of each a page shows; what it leaves out it says, and records.csv has it."""
+"""How many of each a page shows; what it leaves out it says, and the records have it."""
 LONG = ("message", "known", "reproduce", "output", "warnings")
 
 
@@ -97,7 +97,9 @@ def bounded(records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[Recor
             kept = set(sorted(worst, key=lambda one: worst[one], reverse=True)[:most])
             records = [record for record in records if key(record) in kept]
             of_kernels = records if noun == "kernels" else of_kernels
-            notes.append(f"The tables show the {most} worst of {len(worst):,} {noun}; records.csv has them all.")
+            notes.append(
+                f"The tables show the {most} worst of {len(worst):,} {noun}; the records beside this page have them all."
+            )
     return of_kernels, records, notes
 
 
