@@ -198,9 +198,9 @@ def test_the_template_has_the_run_folders_whose_records_are_watched(template):
     [
         (["check", "--op", "softmax", "--kernel", "shifted", "--known-failures", "fifo"], "'fifo'"),
         (["tolerance", "--op", "softmax", "--dtype", "float32", "--shape", "8", "--json", "fifo"], "'fifo'"),
-        (
-            ["tolerance", "--op", "softmax", "--dtype", "float32", "--shape", "8", "--json", "records-1.jsonl"],
-            "would lose them",
+        *(
+            (["tolerance", "--op", "softmax", "--dtype", "float32", "--shape", "8", "--json", name], "would lose them")
+            for name in ("records-1.jsonl", "measurements-1.jsonl.gz")
         ),
         (["tolerance", "--op", "softmax", "--dtype", "float32", "--shape", "9" * 5000], "--shape"),
         (["tolerance", "--op", "softmax", "--dtype", "float32", "--shape", "9" * 19], "2^63"),
