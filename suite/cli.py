@@ -420,6 +420,38 @@ def merge(folders: tuple[Path, ...], out: Path, unlike_environments: bool) -> No
 
 
 @cli.command()
+@click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN]...")
+@click.option(
+    "--reports", type=click.Path(path_type=Path, file_okay=False), default="reports", show_default=True, metavar="DIR"
+)
+@click.option("--name", metavar="NAME", help="Of the published run. Default: its day and profile.")
+@click.option("--replace", is_flag=True, help="Put it in the place of another published run of that name.")
+@click.option("--show-paths", is_flag=True, help="Leave home folders, user and host names as they are; else ~ and HOST.")
+def publish(folders: tuple[Path, ...], reports: Path, name: str | None, replace: bool, show_paths: bool) -> None:
+    """Copies runs of one environment, as one run, to reports/<machine>/<name>/, and writes the pages of all published runs.
+
+    Without RUN it writes the pages alone.
+    """
+    from suite import publish as publishing
+    from suite.store import FULL
+
+    if not folders and (name is not None or replace or show_paths):
+        misuse("--name, --replace and --show-paths are of a run that is published; name one")
+    try:
+        if folders:
+            folder = publishing.publish(folders, reports=reports, name=name, replace=replace, show_paths=show_paths)
+            click.echo(f"published: {folder}")
+        for path in publishing.write_pages(reports):
+            click.echo(f"written: {path}")
+    except ValueError as error:
+        misuse(str(error))
+    except OSError as error:
+        if error.errno not in FULL:
+            misuse(str(error))
+        _full(str(error))
+
+
+@cli.command()
 @click.argument("base", type=click.Path(path_type=Path), metavar="BASE")
 @click.argument("new", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="NEW...")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.html", help="Write the page here.")

@@ -28,7 +28,9 @@ LOCK = ".lock"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """The errors of a disk that takes nothing more."""
 
-OWN = ("env.json", "run.json", LOCK, "records-*.jsonl", "measurements-*.jsonl")
+OWN = (
+    "env.json", "run.json", LOCK, "records-*.jsonl", "records-*.jsonl.gz", "measurements-*.jsonl", "measurements-*.jsonl.gz",
+)  # fmt: skip
 """What a run writes into its folder and nothing can make again. All else there is a report, or somebody's."""
 
 CUT_CHARACTERS = 10_000

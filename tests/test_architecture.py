@@ -27,7 +27,7 @@ LAYERS = (
     ("execution",),
     ("measure", "report", "merge", "bench"),
     ("plugin",),
-    ("run", "catalogue", "doctor", "claims", "tolerance", "bench_items"),
+    ("run", "publish", "catalogue", "doctor", "claims", "tolerance", "bench_items"),
     ("cli",),
     ("__main__",),
 )
