@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from suite.inputs.draws import Draw
 from suite.records import Measurement
+from suite.report.scalings import of_length
 from suite.report.visible import NAME, visible
-from suite.timing.statistics import Scaling, scaling
+from suite.timing.statistics import Scaling
 
 
 def print_bench(measurements: Sequence[Measurement]) -> None:
@@ -105,27 +105,6 @@ def _remark(one: Measurement) -> str:
 
 def _shown(text: str) -> str:
     return escape(visible(text, limit=NAME, lines=False))
-
-
-def of_length(measurements: Iterable[Measurement]) -> Iterable[tuple[Measurement, Scaling]]:
-    """How the time of a row (attention: of a head) grows with length, for each kernel, format and setting that has three."""
-    series: dict[tuple[str, ...], dict[int, list[float]]] = {}
-    first: dict[tuple[str, ...], Measurement] = {}
-    for one in measurements:
-        data = one.data
-        if not data["samples_seconds"]:
-            continue
-        parts = 1 if len(data["shape"]) == 4 else data["shape"][0]
-        heads_and_size = str(data["shape"][:2] + data["shape"][3:]) if len(data["shape"]) == 4 else ""
-        others = one.case.split("/")[3:-1]
-        key = (one.op, one.kernel, one.dtype, data["direction"], heads_and_size, *others)
-        series.setdefault(key, {})[data["length"]] = [seconds / parts for seconds in data["samples_seconds"]]
-        first.setdefault(key, one)
-    for key, samples in series.items():
-        draw = Draw("scaling|" + "|".join(key))
-        found = scaling(samples, lambda limit, count, draw=draw: draw.integers(limit, count))  # type: ignore[misc]
-        if found is not None:
-            yield first[key], found
 
 
 def _scaling_table(scalings: Iterable[tuple[Measurement, Scaling]]) -> Table:

@@ -1,0 +1,119 @@
+"""Which kernel to use: at each input the fastest of those that nothing on the page speaks against.
+
+A kernel that passes where it was timed may fail elsewhere, and may say so itself: naive overflows by its own declaration. What
+speaks against a kernel is in its records, and only there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from suite.records import Measurement, Record
+from suite.report.compare import ratio_interval, times_of
+
+TORCH: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("softmax", "log_softmax", "logsumexp", "cross_entropy"), ("fused",)),
+    "attention": ("sdpa_flash", "sdpa_math", "sdpa_efficient", "sdpa_cudnn"),
+}
+"""torch's own kernels of an op; the fastest of them is what others are measured by."""
+
+
+class Subject(NamedTuple):
+    """Of what a kernel can be recommended. device: its kind, such as "cuda"."""
+
+    op: str
+    kernel: str
+    dtype: str
+    direction: str
+    device: str
+
+    @classmethod
+    def of(cls, m: Measurement) -> Subject:
+        return cls(m.op, m.kernel, m.dtype, m.data["direction"], m.device.partition(":")[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What a page's records say of a subject. evaluations: of what it supports; passed: of them, without known failures.
+    families: of their inputs. declares: what differs from best practice; "" for nothing.
+    """
+
+    evaluations: int = 0
+    passed: int = 0
+    families: frozenset[str] = frozenset()
+    declares: str = ""
+
+    @property
+    def against(self) -> str:
+        """What speaks against it, "" for nothing: an evaluation that it did not pass, or its own word that it fails on inputs
+        that the page may not have. A wider bound that it declares does not, and is shown beside it.
+        """
+        if not self.evaluations:
+            return "no verdict on this page"
+        unsafe = "shift=none" in self.declares or "domain" in self.declares
+        reasons = [f"declares {self.declares}"] if unsafe else []
+        if self.passed < self.evaluations:
+            reasons.append(f"passes {self.passed:,} of {self.evaluations:,}")
+        return "; ".join(reasons)
+
+
+UNKNOWN = Standing()
+
+
+def standings(records: Iterable[Record]) -> dict[Subject, Standing]:
+    """The standing of each subject. A pass through the backward begins with the forward, so it answers for both."""
+    groups: dict[Subject, list[Record]] = {}
+    for r in records:
+        if r.status != "unsupported":
+            for direction in ("forward", "backward") if r.direction == "forward" else ("backward",):
+                groups.setdefault(Subject(r.op, r.kernel, r.dtype, direction, r.device.partition(":")[0]), []).append(r)
+    return {subject: _standing(group) for subject, group in groups.items()}
+
+
+def _standing(group: Sequence[Record]) -> Standing:
+    declared = next((r.numerics for r in group if r.numerics != "best practice"), "")
+    return Standing(
+        evaluations=len(group),
+        passed=sum(r.status == "passed" for r in group),
+        families=frozenset(r.family for r in group),
+        declares=declared.removeprefix("best practice, ").replace("domain", "a domain"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """The answer for one input. use: the fastest that nothing speaks against, None where there is none. as_fast: those
+    beside it whose intervals overlap with its own. unsafe: those that are faster than it, fastest first, each with what
+    speaks against it; all, where there is none to use. torch: the fastest of torch's own.
+    """
+
+    use: Measurement | None
+    as_fast: tuple[Measurement, ...]
+    unsafe: tuple[tuple[Measurement, str], ...]
+    torch: Measurement | None
+
+
+def advise(ranked: Sequence[Measurement], standing: Mapping[Subject, Standing]) -> Advice:
+    """ranked: the measurements of one input that have times, fastest first."""
+    against = [standing.get(Subject.of(m), UNKNOWN).against for m in ranked]
+    first = next((i for i, reason in enumerate(against) if not reason), len(ranked))
+    use = ranked[first] if first < len(ranked) else None
+    return Advice(
+        use=use,
+        as_fast=tuple(
+            m
+            for m, reason in zip(ranked[first + 1 :], against[first + 1 :], strict=True)
+            if use is not None and not reason and m.data["low_seconds"] <= use.data["high_seconds"]
+        ),
+        unsafe=tuple(zip(ranked[:first], against[:first], strict=True)),
+        torch=next((m for m in ranked if m.kernel in TORCH.get(m.op, ())), None),
+    )
+
+
+def times_as_fast(one: Measurement, other: Measurement) -> tuple[float, float, float]:
+    """How many times as fast `one` is as `other`, with the ends of the 95 % bootstrap interval."""
+    low, high = ratio_interval(times_of(one), times_of(other))
+    return other.data["median_seconds"] / one.data["median_seconds"], math.exp(low), math.exp(high)
