@@ -11,7 +11,7 @@ from suite import bench
 from suite.execution.hosts import Hosts
 from suite.kernels import own_kernels
 from suite.oracle import Oracle
-from suite.records import Measurement
+from suite.records import Measurement, Record
 from suite.report import throughput
 from suite.report.chapters import sound
 from suite.report.throughput import is_sound, pareto_front, throughput_context
@@ -21,7 +21,7 @@ from suite.report.throughput import is_sound, pareto_front, throughput_context
 def no_charts(request, monkeypatch):
     """Three charts take a third of a second; only the tests that look at them, by the fixture `charts`, draw them."""
     if "charts" not in request.fixturenames:
-        monkeypatch.setattr(throughput, "_charts", lambda title, group, ranked, front: [])
+        monkeypatch.setattr(throughput, "charts", lambda *given, **named: [])
 
 
 @pytest.fixture
@@ -69,15 +69,35 @@ def wrong(kernel, *, status="inaccurate", note="3 of 4096 entries are wrong", **
     return made(kernel, status=status, ratio=37.0, note=note, **UNTIMED, **changes)
 
 
+def verdicts(*measurements, **changes):
+    """The records that bench leaves beside measurements. changes: of each."""
+    about = {"suite_version": "1", "family": "normal", "message": "why", "env_id": "e1"}
+    return [
+        Record(
+            **about | {"kernel": m.kernel, "op": m.op, "case": m.case, "dtype": m.dtype, "device": m.device}
+            | {"shape": tuple(m.data["shape"]), "direction": m.data["direction"], "status": m.data["status"]} | changes
+        )
+        for m in measurements
+        if m.kind == "throughput"
+    ]  # fmt: skip
+
+
 def sections(*measurements):
-    return throughput_context(measurements)["throughput"]
+    return throughput_context(measurements, verdicts(*measurements))["throughput"]
 
 
-def page(*measurements):
+def advised(*measurements, others=()):
+    """The tables of which kernel to use. others: records besides those of the points."""
+    return throughput_context(measurements, [*verdicts(*measurements), *others])["advised"]
+
+
+def page(*measurements, others=()):
     environment = Environment(
         loader=PackageLoader("suite.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template("throughput.html").render(**throughput_context(measurements))
+    return environment.get_template("throughput.html").render(
+        **throughput_context(measurements, [*verdicts(*measurements), *others])
+    )
 
 
 def test_no_measurement_makes_no_chapter():
@@ -90,41 +110,46 @@ def test_no_measurement_makes_no_chapter():
 # Which kernel.
 
 
-def test_the_fastest_that_passes_is_named_with_its_error():
-    [section] = sections(
-        made("slow", milliseconds=3.0), made("quick", milliseconds=1.0, ratio=0.125), made("middle", milliseconds=2.0)
-    )
+def test_the_fastest_is_named_with_its_error():
+    measured = made("slow", milliseconds=3.0), made("quick", milliseconds=1.0, ratio=0.125), made("middle", milliseconds=2.0)
 
-    assert section["best"]["kernel"] == "quick"
-    assert section["best"]["input"] == "16x4096"
-    assert section["best"]["cell"]["error"] == "0.12 × bound"
-    assert [kernel for kernel, _ in section["rows"]] == ["quick", "middle", "slow"]
+    [table], [section] = advised(*measured), sections(*measured)
+
+    assert table["inputs"] == ["16x4096"]
+    [(label, [cell])] = table["rows"]
+    assert label == "float32"
+    assert (cell["kernel"], cell["latency"], cell["error"]) == ("quick", "1 ms", "0.12 × bound")
+    assert [row["kernel"] for row in section["rows"]] == ["quick", "middle", "slow"]
 
 
-def test_a_wrong_kernel_is_never_the_fastest_and_shows_no_time():
+def test_a_wrong_kernel_is_never_named_and_shows_no_time():
     """Not even where its measurement holds times, which is_sound() refuses first."""
     liar = made("liar", milliseconds=0.001, status="inaccurate", ratio=37.0, note="wrong in row 3")
 
     [section] = sections(made("honest"), liar, wrong("other"))
     text = page(made("honest"), liar)
 
-    assert section["best"]["kernel"] == "honest"
-    assert section["best"]["wrong"] == "liar (inaccurate), other (inaccurate)"
+    assert section["use"]["kernel"] == "honest"
     assert section["front"] == ["honest"]
-    assert dict(section["rows"])["liar"] == [{"kind": "inaccurate", "reason": "wrong in row 3"}]
+    assert cells(section)["liar"] == [{"kind": "inaccurate", "reason": "wrong in row 3"}]
     assert "1 ms" in text
     assert "1 µs" not in text
 
 
-def test_only_the_longest_length_decides_the_glance():
+def cells(section):
+    return {row["kernel"]: row["cells"] for row in section["rows"]}
+
+
+def test_each_input_has_its_answer():
     fast_when_short = [made("a", shape=(256, 256), milliseconds=0.1), made("a", milliseconds=9.0)]
     fast_when_long = [made("b", shape=(256, 256), milliseconds=0.2), made("b", milliseconds=5.0)]
 
-    [section] = sections(*fast_when_short, *fast_when_long)
+    [table], [section] = (show(*fast_when_short, *fast_when_long) for show in (advised, sections))
 
-    assert section["inputs"] == ["256x256", "16x4096"]
-    assert section["best"]["kernel"] == "b"
-    assert {kernel: [cell["best"] for cell in cells] for kernel, cells in section["rows"]} == {
+    assert table["inputs"] == section["inputs"] == ["256x256", "16x4096"]
+    assert [cell["kernel"] for cell in table["rows"][0][1]] == ["a", "b"]
+    assert section["use"]["kernel"] == "b"
+    assert {kernel: [cell["best"] for cell in row] for kernel, row in cells(section).items()} == {
         "a": [True, False],
         "b": [False, True],
     }
@@ -133,15 +158,63 @@ def test_only_the_longest_length_decides_the_glance():
 def test_kernels_whose_intervals_overlap_are_named_beside_the_fastest():
     [section] = sections(made("a"), made("b", milliseconds=1.1), made("c", milliseconds=2.0))
 
-    assert section["best"]["as_fast"] == "b"
+    assert section["use"]["as_fast"] == "b"
 
 
-def test_where_none_passes_the_page_says_so():
-    [section] = sections(wrong("k"))
+def test_a_faster_kernel_that_is_declared_unsafe_is_a_baseline():
+    naive, online = made("naive", ratio=0.01), made("online", milliseconds=2.0)
+    records = [*verdicts(naive, numerics="probabilities=input, shift=none, domain"), *verdicts(online)]
 
-    assert section["best"]["kernel"] == ""
-    assert section["front"] == []
-    assert "none passes with a time" in page(wrong("k"))
+    shown = throughput_context([naive, online], records)
+
+    [table], [section] = shown["advised"], shown["throughput"]
+    [(_, [cell])] = table["rows"]
+    assert (cell["kernel"], cell["unsafe"]) == ("online", "naive 2 ×")
+    assert table["against"] == [("naive", "declares probabilities=input, shift=none, a domain", "float32")]
+    assert section["front"] == ["online"]
+    assert section["rows"][0]["standing"] == "not safe: declares probabilities=input, shift=none, a domain"
+    assert cells(section)["naive"][0]["best"] is False
+
+
+def test_a_kernel_that_fails_on_other_inputs_is_not_named():
+    elsewhere = verdicts(made("quick"), status="nonfinite", family="huge")
+
+    [table] = advised(made("quick"), made("slow", milliseconds=2.0), others=elsewhere)
+
+    [(_, [cell])] = table["rows"]
+    assert (cell["kernel"], cell["unsafe"]) == ("slow", "quick 2 ×")
+    assert table["against"] == [("quick", "passes 1 of 2", "float32")]
+
+
+def test_where_none_is_safe_the_page_says_so_and_names_the_fastest():
+    naive = made("naive")
+    text = page(naive, others=verdicts(naive, status="known_failure", family="huge"))
+
+    assert "none is safe" in text
+    assert "not safe: naive" in text
+    assert "passes 1 of 2" in text
+    assert "none is safe" in page(wrong("k"))
+
+
+def test_the_answer_says_how_much_faster_than_torch():
+    ours, torch = made("online"), made("fused", milliseconds=4.0)
+
+    [(_, [cell])] = advised(ours, torch)[0]["rows"]
+    [(_, [own])] = advised(torch)[0]["rows"]
+    [(_, [alone])] = advised(ours)[0]["rows"]
+
+    assert re.fullmatch(r"4 × fused \(3\.[5-9]\d* … 4\.[0-5]\d*\)", cell["against_torch"])
+    assert own["against_torch"] == "torch’s own"
+    assert alone["against_torch"] == ""
+
+
+def test_the_page_says_where_only_easy_inputs_were_judged():
+    k = made("k")
+    hard = verdicts(k, family="huge")
+
+    assert "Only the inputs that were timed were judged" in page(k)
+    assert "Only the inputs that were timed were judged" not in page(k, others=hard)
+    assert "passed at least 2 evaluations; 2 families" in page(k, others=hard)
 
 
 def test_a_kernel_that_passes_without_times_says_why():
@@ -149,9 +222,60 @@ def test_a_kernel_that_passes_without_times_says_why():
 
     [section] = sections(made("k"), untimed)
 
-    assert section["best"]["kernel"] == "k"
-    assert section["best"]["wrong"] == ""
-    assert dict(section["rows"])["jax"] == [{"kind": "not timed", "reason": "not timed: arrays cannot be written to"}]
+    assert section["use"]["kernel"] == "k"
+    assert cells(section)["jax"] == [{"kind": "not timed", "reason": "not timed: arrays cannot be written to"}]
+
+
+def test_what_has_no_times_is_listed_with_its_note_those_of_one_reason_together():
+    note = "wrong in row 3\n  got \\x1b[31m<b>"
+    measured = [
+        made("k"),
+        wrong("bad", note=note),
+        wrong("bad", note=note, dtype="bfloat16"),
+        made("jax", note="later", **UNTIMED),
+    ]
+
+    shown = throughput_context(measured, verdicts(*measured))["untimed"]
+
+    assert [(one["kernel"], one["kind"], one["dtypes"], one["inputs"], one["note"]) for one in shown] == [
+        ("bad", "inaccurate", "float32, bfloat16", "16x4096", note),
+        ("jax", "not timed", "float32", "16x4096", "later"),
+    ]
+    assert r"got \x1b[31m&lt;b&gt;</td>" in page(*measured)
+    assert "Without times" not in page(made("k"))
+
+
+@pytest.mark.parametrize(
+    ("compile_seconds", "milliseconds", "listed"),
+    [(0.2, 1.0, True), (0.2, 500.0, True), (0.05, 1.0, True), (0.05, 10.0, False), (0.0005, 0.01, False), (None, 1.0, False)],
+)
+def test_slow_first_calls_are_listed(compile_seconds, milliseconds, listed):
+    measured = [made("k", compile_seconds=compile_seconds, milliseconds=milliseconds), made("other", compile_seconds=0.0)]
+
+    shown = throughput_context(measured, verdicts(*measured))["starts"]
+
+    assert [one["kernel"] for one in shown] == ["k"] * listed
+
+
+def test_a_slow_first_call_is_shown_where_it_took_longest():
+    measured = [made("k", shape=(1, n), compile_seconds=seconds) for n, seconds in ((256, 0.5), (512, 2.0), (1024, 0.0))]
+
+    [shown] = throughput_context(measured, verdicts(*measured))["starts"]
+
+    assert (shown["seconds"], shown["calls"], shown["at"], shown["slow"]) == ("2 s", "2,000", "float32 1x512", "2 of 3")
+
+
+def test_the_time_of_a_row_has_an_exponent_in_length():
+    lengths = [
+        made("k", shape=(4096 // n, n), milliseconds=n / 64) for n in (64, 256, 1024)
+    ]  # fewer rows, each slower: quadratic
+
+    [section], [table] = sections(*lengths), advised(*lengths)
+
+    assert (section["rows"][0]["exponent"]["value"], section["rows"][0]["exponent"]["last"]) == ("2.00", "last two 2.00")
+    assert table["exponents"] == ("2.00", "2.00", 1)
+    assert "1 is linear, 2 quadratic" in page(*lengths)
+    assert "1 is linear, 2 quadratic" not in page(made("k"))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +304,7 @@ def test_the_front_is_named_fastest_first():
     [section] = sections(*measured)
 
     assert section["front"] == ["quick", "exact"]
-    assert section["best"]["cell"]["error"] == "?"
+    assert section["use"]["error"] == "? × bound"
 
 
 # Numbers and their place.
@@ -188,7 +312,7 @@ def test_the_front_is_named_fastest_first():
 
 def test_a_cell_has_latency_interval_rates_and_memory():
     [section] = sections(made("k"))
-    [(_, [cell])] = section["rows"]
+    [[cell]] = cells(section).values()
 
     assert cell["latency"] == "1 ms"
     assert cell["interval"] == "920 µs … 1.08 ms"
@@ -199,7 +323,7 @@ def test_a_cell_has_latency_interval_rates_and_memory():
 
 def test_what_was_not_measured_is_left_empty():
     [section] = sections(made("k", peak_bytes=None, copy_bytes_per_second=None, matmul_operations_per_second=None))
-    [(_, [cell])] = section["rows"]
+    [[cell]] = cells(section).values()
 
     assert cell["peak"] == cell["of_copy"] == cell["of_matmul"] == ""
     assert "this machine" not in section["how"]
@@ -236,7 +360,7 @@ def test_lengths_of_one_setting_stand_side_by_side():
 def test_the_later_of_two_measurements_counts():
     [section] = sections(made("k", milliseconds=1.0), made("k", milliseconds=2.0))
 
-    assert section["best"]["cell"]["latency"] == "2 ms"
+    assert section["use"]["latency"] == "2 ms"
 
 
 def test_texts_are_escaped():
@@ -265,14 +389,60 @@ def test_a_section_has_three_charts_without_scripts_and_outside_requests(charts)
     assert not re.search(r"<script|javascript:|<link|<img|@import|(?:src|href)=[\"'](?!#)", text)
 
 
-def test_the_front_alone_has_names_in_the_chart(charts):
-    [section] = sections(made("quick"), made("exact", milliseconds=2.0, ratio=0.01), made("beaten", milliseconds=3.0))
+def test_of_many_kernels_the_answer_torch_and_the_front_have_names(charts):
+    many = [made(f"k{i:02}", milliseconds=2.0 + i / 10, ratio=0.5) for i in range(24)]
 
-    errors = str(section["charts"][0])
+    [section] = sections(made("quick"), made("exact", milliseconds=9.0, ratio=0.01), made("fused", milliseconds=8.0), *many)
 
-    assert ">quick<" in errors
-    assert ">exact<" in errors
-    assert ">beaten<" not in errors
+    for chart in map(str, section["charts"]):
+        assert all(f">{name}<" in chart for name in ("quick", "fused", "exact", "21 more"))
+        assert ">k20<" not in chart
+
+
+def test_an_unsafe_kernel_is_drawn_open_and_said_to_be(charts):
+    naive, online = made("naive", ratio=0.01), made("online", milliseconds=2.0)
+    records = [*verdicts(naive, numerics="shift=none"), *verdicts(online)]
+
+    [section] = throughput_context([naive, online], records)["throughput"]
+
+    assert all(">naive (not safe)<" in str(chart) and ">online<" in str(chart) for chart in section["charts"])
+    open_marker = re.compile("<use [^>]*fill-opacity: 0;")
+    assert open_marker.search(str(section["charts"][0]))
+    assert not open_marker.search(str(sections(online)[0]["charts"][0]))
+
+
+def test_charts_are_of_each_op_and_direction_first(monkeypatch):
+    monkeypatch.setattr(throughput, "CHARTED", 3)
+    measured = [
+        made("k", op=op, dtype=dtype, direction=direction)
+        for op in ("softmax", "log_softmax")
+        for direction in ("forward", "backward")
+        for dtype in ("float32", "bfloat16")
+        if (op, direction) != ("log_softmax", "backward")
+    ]
+
+    shown = throughput_context(measured, verdicts(*measured))
+
+    assert [section["title"] for section in shown["throughput"] if section["charted"]] == [
+        "softmax, float32, forward",
+        "softmax, float32, backward",
+        "log_softmax, float32, forward",
+    ]
+    assert "Charts are drawn of 3 of 6 sections" in page(*measured)
+
+
+def test_the_tables_of_a_page_are_bounded():
+    """A stranger's measurements, each of a length of its own, make a line of cells and no square."""
+    strange = [made(f"k{n}", shape=(1, n), compile_seconds=0.5) for n in range(1, 201)]
+    strange += [wrong(f"k{n}", shape=(1, n), note=f"reason {n}") for n in range(201, 351)]
+
+    [section], [table], text = sections(*strange), advised(*strange), page(*strange)
+
+    assert section["inputs"][-1] == "1x350"
+    assert (len(section["inputs"]), section["left_out"]) == (throughput.INPUTS, 350 - throughput.INPUTS)
+    assert (len(table["inputs"]), table["left_out"]) == (throughput.ANSWERED, 350 - throughput.ANSWERED)
+    assert "And 50 more" in text
+    assert "reason 301" not in text.partition("What was measured")[0]
 
 
 def test_charts_are_drawn_without_roofs_memory_and_operations(charts):
@@ -341,6 +511,8 @@ def test_the_charts_of_a_page_are_bounded(monkeypatch):
         {"low_seconds": 0.00105},
         {"high_seconds": 5.0},
         {"peak_bytes": -1},
+        {"compile_seconds": -0.1},
+        {"compile_seconds": "soon"},
         {"copy_bytes_per_second": 0},
         {"matmul_operations_per_second": "fast"},
         {"note": None},
@@ -384,5 +556,5 @@ def test_a_measured_kernel_is_sound_after_json_and_shown(monkeypatch):
 
     assert is_sound(read)
     [section] = sections(read)
-    assert section["best"]["kernel"] == "fused"
-    assert math.isclose(read.data["ratio"], float(section["best"]["cell"]["error"].split()[0]), rel_tol=0.05)  # two digits
+    assert section["use"]["kernel"] == "fused"
+    assert math.isclose(read.data["ratio"], float(cells(section)["fused"][0]["error"].split()[0]), rel_tol=0.05)  # two digits

@@ -85,7 +85,7 @@ def render(runs: Sequence[Run], *, show_paths: bool = False, incomplete: Sequenc
         **threshold_context(measurements),
         **vanishing_context(measurements),
         **depth_context(measurements),
-        **throughput_context(measurements),
+        **throughput_context(measurements, (record for run in runs for record in run.records)),
     )
 
 

@@ -5,6 +5,7 @@ A page is made of these alone, so that no chapter has to remember where its word
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from itertools import islice
@@ -22,9 +23,13 @@ Change = Callable[[str], str]
 
 ITEMS, POINTS = 32, 512
 """Entries of a record's list that are shown, and of a measurement's."""
-NOTICES, MEASUREMENTS, KERNELS, FAMILIES, FORMATS = 50, 1000, 200, 64, 12
+NOTICES, KERNELS, FAMILIES, FORMATS = 50, 200, 64, 12
 """How many of each a page shows; what it leaves out it says, and the records have it."""
-LONG = ("message", "known", "reproduce", "output", "warnings")
+MEASUREMENTS = {"throughput": 10_000}
+"""How many measurements of a kind a run's page shows. A bench has thousands of points, each a cell of a table; others have a
+curve or a table each, and ANY suffice."""
+ANY = 1000
+LONG = ("message", "known", "reproduce", "output", "warnings", "note")
 
 
 def presentable(run: Run, *, show_paths: bool) -> Run:
@@ -34,15 +39,27 @@ def presentable(run: Run, *, show_paths: bool) -> Run:
     notices = [text(notice) for notice in run.notices[:NOTICES]]
     if len(run.notices) > NOTICES:
         notices.append(f"{len(run.notices) - NOTICES:,} more notices")
-    if len(run.measurements) > MEASUREMENTS:
-        notices.append(f"{len(run.measurements) - MEASUREMENTS:,} of {len(run.measurements):,} measurements are left out")
+    measurements, left_out = _of_each_kind(run.measurements)
+    notices += [f"{n:,} measurements of kind {text(kind)} are left out" for kind, n in left_out.items()]
     return Run(
         Path(name(run.folder.name) or "."),
         mapped(run.environment, name, POINTS),
         tuple(changed(record, name, long=text) for record in run.records),
         tuple(notices),
-        tuple(changed(m, name, items=POINTS) for m in run.measurements[:MEASUREMENTS]),
+        tuple(changed(m, name, long=text, items=POINTS) for m in measurements),
     )
+
+
+def _of_each_kind(measurements: Sequence[Measurement]) -> tuple[list[Measurement], Counter[str]]:
+    """(the first of each kind, how many of which kind are left out)."""
+    seen, left_out, kept = Counter[str](), Counter[str](), []
+    for m in measurements:
+        seen[m.kind] += 1
+        if seen[m.kind] <= MEASUREMENTS.get(m.kind, ANY):
+            kept.append(m)
+        else:
+            left_out[m.kind] += 1
+    return kept, left_out
 
 
 def fit(text: str, *, show_paths: bool) -> str:
@@ -62,18 +79,21 @@ def changed(row: T, name: Change, *, long: Change | None = None, items: int | No
     for f in fields(row):
         value = getattr(row, f.name)
         if value and isinstance(value, (str, tuple, dict)):
-            shown = mapped(value, long if long is not None and f.name in LONG else name, items)
+            shown = mapped(value, long if long is not None and f.name in LONG else name, items, long=long)
             if shown != value:
                 texts[f.name] = shown
     return replace(row, **texts) if texts else row
 
 
-def mapped(value: Any, change: Change, items: int | None) -> Any:
-    """The value with each text in it changed, at any depth."""
+def mapped(value: Any, change: Change, items: int | None, *, long: Change | None = None) -> Any:
+    """The value with each text in it changed, at any depth, those of a dict's LONG by `long`."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):
-        return {change(str(key)): mapped(item, change, items) for key, item in islice(value.items(), items)}
+        return {
+            change(str(key)): mapped(item, long if long is not None and key in LONG else change, items)
+            for key, item in islice(value.items(), items)
+        }
     if isinstance(value, list | tuple):
         return type(value)(mapped(item, change, items) for item in value[:items])
     return value

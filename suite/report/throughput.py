@@ -1,38 +1,34 @@
-"""The chapter of speed beside accuracy: which passing kernel is fastest, how fast it could be, and what error it has.
+"""The chapter of speed beside accuracy: which kernel to use, how fast it could be, and what error it has.
 
-Reads measurements of kind "throughput" (suite/bench.py, docs/bench.md) and nothing else. A section is what can be compared:
-one op, format, direction and setting, on one machine, timed in one way.
+Reads measurements of kind "throughput" (suite/bench.py, docs/bench.md), and the records, which say whether a kernel that was
+fast is safe (advice.py). A section is what can be compared: one op, format, direction and setting, on one machine, timed in
+one way.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from suite import schema
 from suite.formats import DTYPES
 from suite.ops import NAMES
-from suite.records import STATUSES, Measurement
+from suite.records import STATUSES, Measurement, Record
+from suite.report.advice import UNKNOWN, Advice, Standing, Subject, advise, standings, times_as_fast
 from suite.report.compare_page import seconds
-from suite.report.figures import drawn, inline_svg, literal
-from suite.report.summaries import first_line
-from suite.timing.statistics import MOST
+from suite.report.scalings import of_length
+from suite.report.summaries import first_line, times
+from suite.report.throughput_charts import DRAWN, charts, error, per_second, roof, work
+from suite.timing.statistics import MOST, Scaling
 
-if TYPE_CHECKING:
-    from markupsafe import Markup
-    from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
-    from matplotlib.figure import Figure
-
-COLORS = ("#3b82c4", "#d9822b", "#2e9e6b", "#b5559a", "#7a6fd0", "#c2564b")
-GRAY = "#888888"
-LETTERS, NAMED = 28, 4
-CHARTED = 24
+NAMED = 4
+CHARTED = 12
 """Sections whose charts are drawn; the tables show all."""
-WIDEST, MANY, LEAST_SHARE = 6, 300, 1e-9
-"""Ticks of an axis; its range from which on powers of ten suffice; the smallest error that is drawn in its place, as a share
-of the largest."""
+ANSWERED, INPUTS, LISTED = 8, 16, 100
+"""Inputs that the answers show of an op, and the table of a section; rows of a list. The longest, the slowest."""
+SLOW_START_SECONDS, MANY_CALLS, SHORTEST_START = 0.1, 10, 1e-3
+"""A first call is listed that takes so long, or as long as so many later ones and no less than the last, in seconds."""
 
 
 # What a stranger's measurement must look like before anything is drawn.
@@ -56,6 +52,7 @@ _PROPERTIES: dict[str, schema.Schema] = {
     "samples_seconds": {"type": "array", "items": _SECONDS},
     **{name: {"anyOf": [_SECONDS, _NULL]} for name in ("median_seconds", "low_seconds", "high_seconds")},
     "peak_bytes": {"anyOf": [_AMOUNT, _NULL]},
+    "compile_seconds": {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1e9}, _NULL]},
     "copy_bytes_per_second": _RATE,
     "matmul_operations_per_second": _RATE,
     "note": _TEXT,
@@ -127,102 +124,305 @@ def _passes(m: Measurement) -> bool:
     return m.data["status"] == "passed" and m.data["median_seconds"] is not None
 
 
-def _error(m: Measurement) -> float:
-    """In times of the bound; NaN where it is not known."""
-    return math.nan if m.data["ratio"] is None else float(m.data["ratio"])
-
-
-def _per_second(m: Measurement, amount: str) -> float:
-    return float(m.data[amount] / m.data["median_seconds"])
-
-
-def _work(op: str) -> str:
-    """What a kernel of the op is fast at: attention multiplies matrices, all else moves memory."""
-    return "operations" if op == "attention" else "bytes"
-
-
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     """Which of the points (error, throughput) no other beats: none has a throughput at least as high and an error at most as
     high, and one of them better.
     """
-
-    def beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
-        return one != other and one[0] <= other[0] and one[1] >= other[1]
-
-    return [i for i, point in enumerate(points) if not any(beats(other, point) for other in points)]
+    front: list[int] = []
+    for i in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
+        if not front or points[i][1] > points[front[-1]][1] or points[i] == points[front[-1]]:
+            front.append(i)
+    return sorted(front)
 
 
 # The chapter.
 
 
-def throughput_context(measurements: Iterable[Measurement]) -> dict[str, Any]:
-    """What throughput.html shows: {"throughput": a section for each setting, [] without measurements}. Measurements of other
-    kinds are left out; of two of one kernel and case in one setting the later one is shown.
+class Section(NamedTuple):
+    """What is compared. inputs: shortest first. ranked: of each the measurements that pass, fastest first."""
+
+    setting: Setting
+    title: str
+    where: str
+    at: dict[tuple[str, Input], Measurement]
+    inputs: list[Input]
+    ranked: dict[Input, list[Measurement]]
+    advice: dict[Input, Advice]
+    scalings: dict[str, Scaling]
+
+    @property
+    def last(self) -> Input:
+        return self.inputs[-1]
+
+
+def throughput_context(measurements: Iterable[Measurement], records: Iterable[Record]) -> dict[str, Any]:
+    """What throughput.html shows. "throughput": a section for each setting, [] without measurements. "advised": for each op and
+    direction which kernel to use; "untested": those of which nothing but what was timed was judged. "untimed": what has no
+    times. "starts": slow first calls. "charted", "drawn", "listed": how many sections have charts, kernels stand in one, rows
+    in a list. Measurements of other kinds are left out; of two of one kernel and case in one setting the later one is shown.
     """
     groups: dict[Setting, dict[tuple[str, Input], Measurement]] = {}
     for m in measurements:
         if m.kind == "throughput":
             groups.setdefault(_setting(m), {})[m.kernel, _input(m)] = m
-    machines = {setting.env_id for setting in groups}
+    several = len({setting.env_id for setting in groups}) > 1
+    standing = standings(records) if groups else {}
+    sections = [_section(setting, groups[setting], standing, several=several) for setting in sorted(groups, key=_order)]
+    charted = _charted(sections)
+    advised = _answers(sections, standing)
+    every = [m for section in sections for m in section.at.values()]
     return {
-        "throughput": [
-            _section(setting, list(groups[setting].values()), several=len(machines) > 1, charted=number < CHARTED)
-            for number, setting in enumerate(sorted(groups, key=_order))
-        ]
+        "throughput": [_shown_section(section, standing, charted=number in charted) for number, section in enumerate(sections)],
+        "charted": len(charted),
+        "advised": advised,
+        "untested": _some([f"{one['op']} {one['direction']}" for one in advised if one["families"] == 1]),
+        "untimed": _untimed(every),
+        "starts": _slow_starts(every),
+        "listed": LISTED,
+        "drawn": DRAWN,
     }
 
 
-def _section(setting: Setting, group: Sequence[Measurement], *, several: bool, charted: bool) -> dict[str, Any]:
+def _section(
+    setting: Setting, at: dict[tuple[str, Input], Measurement], standing: Mapping[Subject, Standing], *, several: bool
+) -> Section:
     """several: machines are on the page, so that each section names its own."""
-    inputs = sorted({_input(m) for m in group})
-    at = {(m.kernel, _input(m)): m for m in group}
-    last = [at[kernel, inputs[-1]] for kernel in {m.kernel for m in group} if (kernel, inputs[-1]) in at]
-    ranked = sorted((m for m in last if _passes(m)), key=lambda m: (m.data["median_seconds"], m.kernel))
-    known = [m for m in ranked if not math.isnan(_error(m))]
-    front = [known[i] for i in pareto_front([(_error(m), _per_second(m, _work(m.op))) for m in known])]
-    fastest = [next((m.kernel for m in _ranked(group, one)), None) for one in inputs]
-    place = {m.kernel: number for number, m in enumerate(ranked)}
-    kernels = sorted({m.kernel for m in group}, key=lambda kernel: (place.get(kernel, len(place)), kernel))
-    title = _title(setting, several)
+    inputs = sorted({one for _, one in at})
+    ranked: dict[Input, list[Measurement]] = {one: [] for one in inputs}
+    for (_, one), m in at.items():
+        if _passes(m):
+            ranked[one].append(m)
+    for group in ranked.values():
+        group.sort(key=lambda m: (m.data["median_seconds"], m.kernel))
+    return Section(
+        setting,
+        _title(setting, several),
+        _where(setting, several),
+        at,
+        inputs,
+        ranked,
+        {one: advise(group, standing) for one, group in ranked.items()},
+        {m.kernel: found for m, found in of_length(at.values())},
+    )
+
+
+def _charted(sections: Sequence[Section]) -> set[int]:
+    """The numbers of the sections with charts: the first of each op and direction, then the first of all."""
+    first: dict[tuple[str, str], int] = {}
+    for number, section in enumerate(sections):
+        first.setdefault((section.setting.op, section.setting.direction), number)
+    return set([*first.values(), *(n for n in range(len(sections)) if n not in first.values())][:CHARTED])
+
+
+# Which kernel to use.
+
+
+def _answers(sections: Sequence[Section], standing: Mapping[Subject, Standing]) -> list[dict[str, Any]]:
+    """A table for each op and direction: settings down, inputs across."""
+    groups: dict[tuple[str, str], list[Section]] = {}
+    for section in sections:
+        groups.setdefault((section.setting.op, section.setting.direction), []).append(section)
+    return [_answer(op, direction, group, standing) for (op, direction), group in groups.items()]
+
+
+def _answer(op: str, direction: str, group: Sequence[Section], standing: Mapping[Subject, Standing]) -> dict[str, Any]:
+    inputs = sorted({_column(one) for section in group for one in section.inputs})
+    shown = inputs[-ANSWERED:]
+    rows = []
+    for section in group:
+        of_input = {_column(one): _advised(section.advice[one], standing) for one in section.inputs}
+        rows.append((_label(section), [of_input.get(column) for column in shown]))
+    advised = [advice for section in group for advice in section.advice.values()]
+    used = [standing[Subject.of(advice.use)] for advice in advised if advice.use is not None]
+    families = frozenset[str]().union(*(one.families for one in used))
+    against: dict[tuple[str, str], set[str]] = {}
+    for advice in advised:
+        for m, reason in advice.unsafe[:NAMED]:
+            against.setdefault((m.kernel, reason), set()).add(m.dtype)
+    exponents = [found.exponent.value for section in group for found in section.scalings.values()]
     return {
-        "op": setting.op,
-        "dtype": setting.dtype,
-        "direction": setting.direction,
-        "options": setting.options,
-        "title": title,
-        "where": _where(setting, several),
-        "how": _how(setting, group),
+        "op": op,
+        "direction": direction,
+        "inputs": [label for _, _, label in shown],
+        "left_out": len(inputs) - len(shown),
+        "rows": rows,
+        "evaluations": min((one.evaluations for one in used), default=0),
+        "families": len(families),
+        "against": [
+            (kernel, reason, ", ".join(dtype for dtype in DTYPES if dtype in dtypes))
+            for (kernel, reason), dtypes in sorted(against.items())[:LISTED]
+        ],
+        "exponents": (f"{min(exponents):.2f}", f"{max(exponents):.2f}", len(exponents)) if exponents else None,
+        "unit": "head" if op in ("attention", "merge_states") else "row",
+    }
+
+
+def _column(one: Input) -> tuple[int, tuple[int, ...], str]:
+    """Where an input stands in the table of an op, and its label: of four dims the length, since the row says the others."""
+    seed = _seed(one)
+    label = f"length {one.length}{seed}" if len(one.shape) == 4 else _shape(one)
+    return one.length, () if len(one.shape) == 4 else one.shape, label
+
+
+def _label(section: Section) -> str:
+    words = (section.setting.dtype, section.setting.sizes, section.setting.options, section.where)
+    return ", ".join(word for word in words if word)
+
+
+def _advised(advice: Advice, standing: Mapping[Subject, Standing]) -> dict[str, Any]:
+    """A cell of the answer."""
+    unsafe = [f"{m.kernel}{_faster(m, advice.use)}" for m, _ in advice.unsafe]
+    found: dict[str, Any] = {"unsafe": _some(unsafe), "kernel": ""}
+    if advice.use is None:
+        return found
+    use = advice.use
+    return found | {
+        "kernel": use.kernel,
+        "declares": standing[Subject.of(use)].declares,
+        "latency": seconds(use.data["median_seconds"]),
+        "error": f"{times(use.data['ratio'])} × bound",
+        "against_torch": _against_torch(use, advice.torch),
+        "as_fast": _some([m.kernel for m in advice.as_fast]),
+    }
+
+
+def _faster(m: Measurement, than: Measurement | None) -> str:
+    return "" if than is None else f" {than.data['median_seconds'] / m.data['median_seconds']:.3g} ×"
+
+
+def _against_torch(use: Measurement, torch: Measurement | None) -> str:
+    if torch is None:
+        return ""
+    if torch is use:
+        return "torch’s own"
+    ratio, low, high = times_as_fast(use, torch)
+    return f"{ratio:.3g} × {torch.kernel} ({low:.3g} … {high:.3g})"
+
+
+# What has no times; first calls that are slow.
+
+
+def _untimed(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
+    """Each kernel without times and why; what has the same reason stands together."""
+    groups: dict[tuple[str, ...], list[Measurement]] = {}
+    for m in measurements:
+        if not _passes(m):
+            kind = m.data["status"].replace("_", " ") if m.data["status"] != "passed" else "not timed"
+            groups.setdefault((m.op, m.data["direction"], m.kernel, kind, m.data["note"].strip()), []).append(m)
+    return [
+        {
+            "op": op,
+            "direction": direction,
+            "kernel": kernel,
+            "kind": kind,
+            "note": note,
+            "dtypes": ", ".join(dtype for dtype in DTYPES if any(m.dtype == dtype for m in group)),
+            "inputs": _some(list(dict.fromkeys(_shape(one) for one in sorted(map(_input, group))))),
+        }
+        for (op, direction, kernel, kind, note), group in groups.items()
+    ]
+
+
+def _slow_starts(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
+    """Kernels whose first call took long beside the later ones, each where it took longest, the slowest first."""
+    groups: dict[tuple[str, str, str], list[Measurement]] = {}
+    for m in measurements:
+        if _passes(m) and m.data["compile_seconds"] is not None:
+            groups.setdefault((m.op, m.data["direction"], m.kernel), []).append(m)
+    rows = []
+    for (op, direction, kernel), group in groups.items():
+        slow = [m for m in group if _starts_slowly(m)]
+        if slow:
+            worst = max(slow, key=lambda m: float(m.data["compile_seconds"]))
+            start, call = worst.data["compile_seconds"], worst.data["median_seconds"]
+            row = {
+                "op": op,
+                "direction": direction,
+                "kernel": kernel,
+                "seconds": seconds(start),
+                "calls": f"{start / call:,.0f}",
+                "at": f"{worst.dtype} {_shape(_input(worst))}",
+                "slow": f"{len(slow)} of {len(group)}",
+            }
+            rows.append((start, row))
+    return [row for _, row in sorted(rows, key=lambda pair: -pair[0])]
+
+
+def _starts_slowly(m: Measurement) -> bool:
+    start, call = m.data["compile_seconds"], m.data["median_seconds"]
+    return bool(start >= SLOW_START_SECONDS or (start >= SHORTEST_START and start > MANY_CALLS * call))
+
+
+# A section.
+
+
+def _shown_section(section: Section, standing: Mapping[Subject, Standing], *, charted: bool) -> dict[str, Any]:
+    ranked, advice = section.ranked[section.last], section.advice[section.last]
+    unsafe = {m.kernel: reason for m in ranked if (reason := standing.get(Subject.of(m), UNKNOWN).against)}
+    known = [m for m in ranked if not math.isnan(error(m)) and m.kernel not in unsafe]
+    front = [known[i] for i in pareto_front([(error(m), per_second(m, work(m.op))) for m in known])]
+    place = {m.kernel: number for number, m in enumerate(ranked)}
+    kernels = sorted({kernel for kernel, _ in section.at}, key=lambda kernel: (place.get(kernel, len(place)), kernel))
+    inputs = section.inputs[-INPUTS:]
+    use = {one: section.advice[one].use for one in inputs}
+    picture: list[Any] = []
+    if charted and ranked:
+        first = [m.kernel for m in (advice.use, advice.torch) if m is not None]
+        named = list(dict.fromkeys([*first, *(m.kernel for m in front), *(m.kernel for m, _ in advice.unsafe[:2])]))
+        timed = [m for m in section.at.values() if _passes(m)]
+        picture = charts(section.title, timed, ranked, front, named=named, safe=place.keys() - unsafe.keys())
+    return {
+        "title": section.title,
+        "how": _how(section.setting, list(section.at.values())),
         "inputs": [_shape(one) for one in inputs],
+        "left_out": len(section.inputs) - len(inputs),
         "rows": [
-            (kernel, [_cell(at.get((kernel, one)), best=kernel == fastest[i]) for i, one in enumerate(inputs)])
+            {
+                "kernel": kernel,
+                "standing": _standing_text(section, kernel, standing),
+                "cells": [_cell(section.at.get((kernel, one)), best=_is(use[one], kernel)) for one in inputs],
+                "exponent": _exponent(section.scalings.get(kernel)),
+            }
             for kernel in kernels
         ],
-        "best": _best(ranked, [m for m in last if m.data["status"] != "passed"]) | {"input": _shape(inputs[-1])},
+        "scaled": bool(section.scalings),
+        "use": _advised(advice, standing) | {"input": _shape(section.last)},
         "front": [m.kernel for m in front],
-        "remarks": _remarks(group),
-        "charts": _charts(title, group, ranked, front) if charted and ranked else [],
+        "remarks": _remarks(section.at.values()),
+        "charts": picture,
         "charted": charted,
     }
 
 
-def _ranked(group: Sequence[Measurement], wanted: Input) -> list[Measurement]:
-    """Those of an input that pass, fastest first."""
-    found = [m for m in group if _input(m) == wanted and _passes(m)]
-    return sorted(found, key=lambda m: (m.data["median_seconds"], m.kernel))
+def _is(m: Measurement | None, kernel: str) -> bool:
+    return m is not None and m.kernel == kernel
 
 
-def _best(ranked: Sequence[Measurement], wrong: Sequence[Measurement]) -> dict[str, Any]:
-    """The row of the glance: the fastest that passes, and those whose intervals overlap with its own."""
-    found: dict[str, Any] = {"wrong": _some(sorted(f"{m.kernel} ({m.data['status'].replace('_', ' ')})" for m in wrong))}
-    if not ranked:
-        return found | {"kernel": ""}
-    best = ranked[0]
-    as_fast = _some([m.kernel for m in ranked[1:] if m.data["low_seconds"] <= best.data["high_seconds"]])
-    return found | {"kernel": best.kernel, "as_fast": as_fast, "cell": _cell(best, best=True)}
+def _standing_text(section: Section, kernel: str, standing: Mapping[Subject, Standing]) -> str:
+    subject = Subject.of(next(m for (name, _), m in section.at.items() if name == kernel))
+    found = standing.get(subject, UNKNOWN)
+    if found.against:
+        return f"not safe: {found.against}"
+    return f"declares {found.declares}" if found.declares else ""
+
+
+def _exponent(found: Scaling | None) -> dict[str, str] | None:
+    if found is None:
+        return None
+    exponent = found.exponent
+    return {
+        "value": f"{exponent.value:.2f}",
+        "interval": f"{exponent.low:.2f} … {exponent.high:.2f}",
+        "last": f"last two {found.last:.2f}",
+    }
 
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def _error_text(m: Measurement) -> str:
+    return "?" if m.data["ratio"] is None else f"{error(m):.2g} × bound"
 
 
 def _cell(m: Measurement | None, *, best: bool) -> dict[str, Any]:
@@ -238,12 +438,12 @@ def _cell(m: Measurement | None, *, best: bool) -> dict[str, Any]:
         "best": best,
         "latency": seconds(data["median_seconds"]),
         "interval": f"{seconds(data['low_seconds'])} … {seconds(data['high_seconds'])}",
-        "bandwidth": f"{_per_second(m, 'bytes') / 1e9:.3g} GB/s",
-        "of_copy": _share(_per_second(m, "bytes"), data["copy_bytes_per_second"], "copy"),
-        "compute": f"{_per_second(m, 'operations') / 1e12:.3g} TFLOP/s",
-        "of_matmul": _share(_per_second(m, "operations"), data["matmul_operations_per_second"], "matmul"),
+        "bandwidth": f"{per_second(m, 'bytes') / 1e9:.3g} GB/s",
+        "of_copy": _share(per_second(m, "bytes"), data["copy_bytes_per_second"], "copy"),
+        "compute": f"{per_second(m, 'operations') / 1e12:.3g} TFLOP/s",
+        "of_matmul": _share(per_second(m, "operations"), data["matmul_operations_per_second"], "matmul"),
         "peak": "" if data["peak_bytes"] is None else f"{data['peak_bytes'] / 1e6:.3g} MB",
-        "error": "?" if data["ratio"] is None else f"{_error(m):.2g} × bound",
+        "error": _error_text(m),
     }
 
 
@@ -270,167 +470,26 @@ def _how(setting: Setting, group: Sequence[Measurement]) -> str:
     clocks = ", ".join(sorted({m.data["clock"] for m in group}))
     threads = f"{setting.threads} thread{'s' if setting.threads > 1 else ''}"
     words = [f"Clock {clocks}", f"{setting.cache} cache", threads]
-    copies, products = (_roof(group, name) for name in ("copy_bytes_per_second", "matmul_operations_per_second"))
+    copies, products = (roof(group, name) for name in ("copy_bytes_per_second", "matmul_operations_per_second"))
     words += [f"this machine copies {copies / 1e9:.3g} GB/s"] if copies else []
     words += [f"multiplies matrices of {setting.dtype} at {products / 1e12:.3g} TFLOP/s"] if products else []
     return ", ".join(words)
 
 
 def _shape(one: Input) -> str:
+    return "x".join(map(str, one.shape)) + _seed(one)
+
+
+def _seed(one: Input) -> str:
+    """The seed where it is not the usual one."""
     seed = one.case.rpartition("/")[2]
-    return "x".join(map(str, one.shape)) + (f" {seed}" if seed not in ("s0", one.case) else "")
+    return f" {seed}" if seed not in ("s0", one.case) else ""
 
 
-def _remarks(group: Sequence[Measurement]) -> list[tuple[str, str]]:
+def _remarks(group: Iterable[Measurement]) -> list[tuple[str, str]]:
     """(remark, the kernels that it is about) of what has times."""
     found: dict[str, set[str]] = {}
     for m in group:
         if _passes(m) and m.data["note"]:
             found.setdefault(first_line(m.data["note"]), set()).add(m.kernel)
     return [(note, ", ".join(sorted(kernels))) for note, kernels in sorted(found.items())]
-
-
-def _roof(group: Sequence[Measurement], name: str) -> float | None:
-    """The most that this machine reached, in a run of the section."""
-    return max((m.data[name] for m in group if m.data[name] is not None), default=None)
-
-
-# Charts. The front and the fastest have colours, the same in all three; all others are grey, and in the table.
-
-
-def _charts(
-    title: str, group: Sequence[Measurement], ranked: Sequence[Measurement], front: Sequence[Measurement]
-) -> list[Markup]:
-    timed = [m for m in group if _passes(m)]
-    named = [m.kernel for m in front] + [m.kernel for m in ranked if m not in front]
-    colors = dict(zip(named, COLORS, strict=False))
-    found = (
-        drawn(_error_chart, title, ranked, front, colors),
-        drawn(_length_chart, title, timed, colors),
-        drawn(_roofline, title, timed, colors),
-    )
-    return [chart for chart in found if chart is not None]
-
-
-def _error_chart(
-    title: str, ranked: Sequence[Measurement], front: Sequence[Measurement], colors: dict[str, str]
-) -> Markup | None:
-    figure, [axes] = _figure(4.0, 1)
-    known = [m for m in ranked if not math.isnan(_error(m))]
-    largest = max((_error(m) for m in known), default=0.0)
-    if not largest:
-        return None  # nothing to set apart on a logarithmic axis: the table says 0
-    least = min(_error(m) for m in known if _error(m) > LEAST_SHARE * largest) / 3  # where an error of 0 stands
-    scale, unit = _unit(ranked, _work(ranked[0].op))
-
-    def place(m: Measurement) -> tuple[float, float]:
-        return max(_error(m), least), _per_second(m, _work(m.op)) / scale
-
-    _logarithmic(axes, "error, times of bound" + (" (0 at the left edge)" if any(not _error(m) for m in known) else ""), unit)
-    steps = sorted(place(m) for m in front)
-    axes.step(*zip(*steps, strict=True), where="post", color=GRAY, linestyle="--", linewidth=1, zorder=1)
-    for m in known:
-        axes.plot(*place(m), "o" if m in front else ".", color=colors.get(m.kernel, GRAY), markersize=6, zorder=2)
-    for m in front:
-        axes.annotate(_short(m.kernel), place(m), (4, 4), textcoords="offset points", fontsize=7.5)
-    axes.margins(0.15)
-    _ticks(axes.xaxis, axes.yaxis)
-    axes.set_title(f"length {ranked[0].data['length']}; dashed: the Pareto front", fontsize=8.5)
-    return inline_svg(figure, title=f"Error against throughput: {title}")
-
-
-def _length_chart(title: str, timed: Sequence[Measurement], colors: dict[str, str]) -> Markup | None:
-    figure, [speed, memory] = _figure(6.0, 2)
-    scale, unit = _unit(timed, _work(timed[0].op))
-    lengths = sorted({m.data["length"] for m in timed})
-    shown = lengths[:: math.ceil(len(lengths) / WIDEST)]
-    zero = ", where not 0" if any(m.data["peak_bytes"] == 0 for m in timed) else ""
-    for axes, name in ((speed, unit), (memory, f"peak memory, MB{zero}")):
-        _logarithmic(axes, "length", "")
-        axes.set_title(name, fontsize=8.5)
-        axes.set_xticks(shown, map(str, shown))
-        axes.minorticks_off()
-    for kernel in sorted({m.kernel for m in timed}, key=lambda kernel: kernel in colors):
-        own = sorted((m for m in timed if m.kernel == kernel), key=_input)
-        style: dict[str, Any] = {"color": colors.get(kernel, GRAY), "linewidth": 1.4 if kernel in colors else 0.6}
-        places = [m.data["length"] for m in own]
-        speed.plot(places, [_per_second(m, _work(m.op)) / scale for m in own], ".-", **style)
-        peaks = [(m.data["length"], m.data["peak_bytes"] / 1e6) for m in own if m.data["peak_bytes"]]
-        if peaks:
-            memory.plot(*zip(*peaks, strict=True), ".-", **style)
-    if not memory.lines:
-        memory.set_axis_off()
-        memory.text(0.5, 0.5, "0, or not measured", transform=memory.transAxes, ha="center", fontsize=8, color=GRAY)
-    _ticks(speed.yaxis, *([memory.yaxis] if memory.lines else []))
-    _legend(figure, colors, others=len({m.kernel for m in timed}) - len(colors))
-    return inline_svg(figure, title=f"Throughput and peak memory against length: {title}")
-
-
-def _roofline(title: str, timed: Sequence[Measurement], colors: dict[str, str]) -> Markup | None:
-    figure, [axes] = _figure(3.7, 1)
-    points = [(m, m.data["operations"] / m.data["bytes"]) for m in timed if m.data["operations"]]
-    if not points:
-        return None
-    copies, products = (_roof(timed, name) for name in ("copy_bytes_per_second", "matmul_operations_per_second"))
-    scale, unit = _unit(timed, "operations", products or 0.0)
-    _logarithmic(axes, "operations per byte", unit)
-    for m, intensity in sorted(points, key=lambda point: point[0].kernel in colors):
-        axes.plot(intensity, _per_second(m, "operations") / scale, ".", color=colors.get(m.kernel, GRAY))
-    ridge = products / copies if products and copies else 1.0
-    ends = min(ridge, *(x for _, x in points)) / 3, max(ridge, *(x for _, x in points)) * 3
-    places = sorted((ends[0], ridge, ends[1]))
-    if copies or products:
-        roof = [min(copies * x if copies else math.inf, products or math.inf) / scale for x in places]
-        axes.plot(places, roof, color="black", linewidth=1.2)
-    _ticks(axes.xaxis, axes.yaxis)
-    axes.set_title("line: what copies and products reach here", fontsize=8.5)
-    _legend(figure, colors, others=len({m.kernel for m in timed}) - len(colors))
-    return inline_svg(figure, title=f"Roofline: {title}")
-
-
-def _figure(width: float, panels: int) -> tuple[Figure, Sequence[Axes]]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, 3.0), layout="constrained")
-    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
-
-
-def _logarithmic(axes: Axes, x: str, y: str) -> None:
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlabel(x, fontsize=8)
-    axes.set_ylabel(y, fontsize=8)
-    axes.tick_params(labelsize=7)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _ticks(*ruled: Axis) -> None:
-    """Plain numbers at powers of ten, and between them where there are few."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    for axis in ruled:
-        low, high = axis.get_view_interval()
-        axis.set_major_locator(LogLocator(subs=(1.0,) if high / low > MANY else (1.0, 2.0, 5.0), numticks=WIDEST))
-        axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def _legend(figure: Figure, colors: dict[str, str], *, others: int) -> None:
-    from matplotlib.lines import Line2D
-
-    lines = [(Line2D([], [], color=color, marker="."), _short(kernel)) for kernel, color in colors.items()]
-    if others > 0:
-        lines.append((Line2D([], [], color=GRAY, linewidth=0.6, marker="."), f"{others} more"))
-    handles, labels = zip(*lines, strict=True)
-    figure.legend(handles, labels, loc="outside lower left", fontsize=7.5, ncols=3, frameon=False)
-
-
-def _unit(timed: Sequence[Measurement], work: str, at_least: float = 0.0) -> tuple[float, str]:
-    """The scale of an axis and its unit, by its largest value."""
-    top = max(at_least, *(_per_second(m, work) for m in timed))
-    scale, prefix = (1e12, "T") if top >= 1e12 else (1e9, "G")
-    return scale, prefix + ("B/s" if work == "bytes" else "FLOP/s")
-
-
-def _short(kernel: str) -> str:
-    return literal(kernel if len(kernel) <= LETTERS else f"…{kernel[1 - LETTERS :]}")
