@@ -203,7 +203,7 @@ def bench(
     if measurements:
         from suite.report.bench_terminal import print_bench
 
-        print_bench(measurements)
+        print_bench(measurements, records=result.records)
     if result.records:
         _write_report(folder)
     if result.exit_code in (0, 3) and any(one.data["status"] not in ("passed", "known_failure") for one in measurements):

@@ -1,4 +1,7 @@
-"""Throughput in the terminal: one table of points, one of how each kernel's time grows with length."""
+"""Throughput in the terminal: the points and how time grows with length where they are few, then which kernel to use.
+
+The answer stands last, where a terminal stops. Of a large bench report.html has the points.
+"""
 
 from __future__ import annotations
 
@@ -9,42 +12,78 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from suite.records import Measurement
+from suite.records import Measurement, Record
+from suite.report.advice_terminal import print_advice
 from suite.report.scalings import of_length
 from suite.report.visible import NAME, visible
 from suite.timing.statistics import Scaling
 
+FEW, UNTIMED = 40, 8
+"""Points up to which all are shown; lines on what has no times."""
+NARROW, ESSENTIAL = 130, ("latency_us", "of copy")
+"""Width of a console below which a table has only these of COLUMNS, and no remarks."""
 
-def print_bench(measurements: Sequence[Measurement]) -> None:
-    """Prints both tables, those of one op, format and direction together."""
+
+def print_bench(measurements: Sequence[Measurement], *, records: Sequence[Record] = ()) -> None:
+    """Prints the points, or of many what has no times, and which kernel to use. records: what was judged, which says what is
+    safe; without any there is no such answer.
+    """
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 1000  # no column is cut in a file
-    table = _table("op", "kernel", "dtype", "shape", numbers=COLUMNS)
-    for one in measurements:
-        table.add_row(
-            _label(one),
-            _shown(one.kernel),
-            one.dtype,
-            _case_text(one),
-            *(write(one.data) if one.data["samples_seconds"] else "" for write in COLUMNS.values()),
-            times(one.data["ratio"]),
-            _remark(one),
-            style=None if one.data["status"] == "passed" else "yellow" if one.data["status"] == "known_failure" else "red",
-        )
-    console.print(table)
-    console.print(
-        "latency: median of a call, with its 95 % interval; GB/s: the least traffic over it; of copy, of matmul: share of what "
-        "this machine copies and multiplies; peak: beside inputs and output; bound: worst error in times of the bound",
-        style="dim",
-    )
-    scalings = list(of_length(measurements))
+    few = len(measurements) <= FEW
+    if few and measurements:
+        _print_points(console, measurements)
+    elif measurements:
+        console.print(f"{len(measurements):,} points: report.html has them, and how time grows with length", style="dim")
+    if not few or console.width < NARROW:
+        _print_untimed(console, [m for m in measurements if not m.data["samples_seconds"]])
+    scalings = list(of_length(measurements)) if few else []
     if scalings:
         console.print()
         console.print(_scaling_table(scalings))
         console.print(
             "exponent: of length in the time of a row (attention: of a head), with its 95 % bootstrap interval", style="dim"
         )
+    if records:
+        print_advice(console, measurements, records)
+
+
+def _print_points(console: Console, measurements: Sequence[Measurement]) -> None:
+    wide = console.width >= NARROW
+    columns = {name: write for name, write in COLUMNS.items() if wide or name in ESSENTIAL}
+    table = _table("op", "kernel", "dtype", "shape", numbers=[*columns, "bound"])
+    if wide:
+        table.add_column("remark", overflow="ellipsis", no_wrap=True, max_width=120)
+    for one in measurements:
+        table.add_row(
+            _label(one),
+            _shown(one.kernel),
+            one.dtype,
+            _case_text(one),
+            *(write(one.data) if one.data["samples_seconds"] else "" for write in columns.values()),
+            times(one.data["ratio"]),
+            *([_remark(one)] if wide else []),
+            style=None if one.data["status"] == "passed" else "yellow" if one.data["status"] == "known_failure" else "red",
+        )
+    console.print(table)
+    words = "latency: median of a call{}; of copy: share of what this machine copies; bound: worst error in times of the bound"
+    more = "; GB/s: the least traffic over it; of matmul: share of what this machine multiplies; peak: beside inputs and output"
+    console.print(words.format(f", with its 95 % interval{more}" if wide else ""), style="dim")
+
+
+def _print_untimed(console: Console, measurements: Sequence[Measurement]) -> None:
+    """A line for each kernel and status, with the first of its reasons."""
+    groups: dict[tuple[str, str, str], list[Measurement]] = {}
+    for m in measurements:
+        groups.setdefault((_label(m), m.kernel, m.data["status"]), []).append(m)
+    for (label, kernel, status), group in list(groups.items())[:UNTIMED]:
+        inputs = f"{len(group):,} inputs" if len(group) > 1 else _case_text(group[0])
+        dtypes = ", ".join(dict.fromkeys(m.dtype for m in group))
+        style = "yellow" if status in ("passed", "known_failure") else "red"
+        console.print(f"{label} {_shown(kernel)} {dtypes}, {inputs}: {_remark(group[0])}", style=style)
+    if len(groups) > UNTIMED:
+        console.print(f"and {len(groups) - UNTIMED:,} more lines like these", style="red")
 
 
 def _table(*names: str, numbers: Iterable[str]) -> Table:
@@ -53,9 +92,6 @@ def _table(*names: str, numbers: Iterable[str]) -> Table:
         table.add_column(name, overflow="fold")
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
-    if "shape" in names:
-        table.add_column("bound", justify="right", no_wrap=True)
-        table.add_column("remark", overflow="ellipsis", no_wrap=True, max_width=120)
     return table
 
 
