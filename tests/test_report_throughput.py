@@ -479,6 +479,15 @@ def test_the_charts_of_a_page_are_bounded(monkeypatch):
     assert (first["charted"], second["charted"]) == (True, False)
 
 
+def test_the_sections_of_a_page_are_bounded_and_what_is_left_out_is_said(monkeypatch):
+    monkeypatch.setattr(throughput, "SECTIONS", 2)
+    measured = [made("k", options=f"/scale={n}") for n in range(5)]
+
+    assert [section["title"] for section in sections(*measured)] == [f"softmax, float32, forward, scale={n}" for n in (0, 1)]
+    assert "3 more sections are left out" in page(*measured)
+    assert "left out" not in page(made("k"))
+
+
 # What strangers send.
 
 

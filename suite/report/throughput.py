@@ -23,8 +23,8 @@ from suite.report.throughput_charts import DRAWN, charts, error, per_second, roo
 from suite.timing.statistics import MOST, Scaling
 
 NAMED = 4
-CHARTED = 12
-"""Sections whose charts are drawn; the tables show all."""
+SECTIONS, CHARTED = 300, 12
+"""Sections of a page; those of them whose charts are drawn."""
 ANSWERED, INPUTS, LISTED = 8, 16, 100
 """Inputs that the answers show of an op, and the table of a section; rows of a list. The longest, the slowest."""
 SLOW_START_SECONDS, MANY_CALLS, SHORTEST_START = 0.1, 10, 1e-3
@@ -158,8 +158,9 @@ class Section(NamedTuple):
 def throughput_context(measurements: Iterable[Measurement], records: Iterable[Record]) -> dict[str, Any]:
     """What throughput.html shows. "throughput": a section for each setting, [] without measurements. "advised": for each op and
     direction which kernel to use; "untested": those of which nothing but what was timed was judged. "untimed": what has no
-    times. "starts": slow first calls. "charted", "drawn", "listed": how many sections have charts, kernels stand in one, rows
-    in a list. Measurements of other kinds are left out; of two of one kernel and case in one setting the later one is shown.
+    times. "starts": slow first calls. "sections_left_out", "charted", "drawn", "listed": how many sections are left out, how
+    many have charts, kernels of a chart, rows of a list. Measurements of other kinds are left out; of two of one kernel and
+    case in one setting the later one is shown.
     """
     groups: dict[Setting, dict[tuple[str, Input], Measurement]] = {}
     for m in measurements:
@@ -167,13 +168,15 @@ def throughput_context(measurements: Iterable[Measurement], records: Iterable[Re
             groups.setdefault(_setting(m), {})[m.kernel, _input(m)] = m
     several = len({setting.env_id for setting in groups}) > 1
     standing = standings(records) if groups else {}
-    sections = [_section(setting, groups[setting], standing, several=several) for setting in sorted(groups, key=_order)]
+    settings = sorted(groups, key=_order)[:SECTIONS]
+    sections = [_section(setting, groups[setting], standing, several=several) for setting in settings]
     charted = _charted(sections)
     advised = _answers(sections, standing)
     every = [m for section in sections for m in section.at.values()]
     return {
         "throughput": [_shown_section(section, standing, charted=number in charted) for number, section in enumerate(sections)],
         "charted": len(charted),
+        "sections_left_out": len(groups) - len(sections),
         "advised": advised,
         "untested": _some([f"{one['op']} {one['direction']}" for one in advised if one["families"] == 1]),
         "untimed": _untimed(every),
