@@ -1,5 +1,7 @@
 """report/bench_terminal.py and advice_terminal.py: what bench prints; tests/test_bench.py has the table of points."""
 
+from dataclasses import replace
+
 import pytest
 from rich.console import Console
 
@@ -104,6 +106,14 @@ def test_the_answer_names_no_unsafe_kernel_and_says_why(printed):
     [row] = [line.split() for line in lines if "(shift=lse)" in line]
     assert row == ["float32", "16x4096", "online", "(shift=lse)", "2", "ms", "2", "0.25"]
     assert "not safe: naive in float32 (declares shift=none, a domain)" in lines
+
+
+def test_it_says_that_only_easy_inputs_were_judged(printed, capsys):
+    k = made("k")
+
+    assert any("softmax-suite run judges hard inputs" in line for line in printed(200, [k]))
+    print_bench([k], records=[*verdicts([k]), replace(verdicts([k])[0], family="huge")])
+    assert "hard inputs" not in capsys.readouterr().out
 
 
 def test_where_none_is_safe_or_passes_it_says_so(printed):

@@ -43,9 +43,11 @@ def print_advice(console: Console, measurements: Sequence[Measurement], records:
         console.print(f"{op} {direction}: which kernel to use{where}", style="bold")
         _print_table(console, {group: advise(_ranked(groups[group]), standing) for group in own}, standing)
     console.print()
+    easy = len({record.family for record in records}) == 1
     console.print(
         "the fastest of those that passed all that was judged here and do not declare that they work without a shift or in a "
-        "domain alone; bound: its error in times of the bound; report.html has the rest",
+        "domain alone; bound: its error in times of the bound; report.html has the rest"
+        + ("; only what was timed was judged, softmax-suite run judges hard inputs" if easy else ""),
         style="dim",
     )
 
