@@ -242,6 +242,7 @@ def test_what_has_no_times_is_listed_with_its_note_those_of_one_reason_together(
         ("jax", "not timed", "float32", "16x4096", "later"),
     ]
     assert r"got \x1b[31m&lt;b&gt;</td>" in page(*measured)
+    assert "<b>Without times</b>: softmax bad (inaccurate), softmax jax (not timed)</summary>" in page(*measured)
     assert "Without times" not in page(made("k"))
 
 

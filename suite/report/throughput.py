@@ -158,9 +158,9 @@ class Section(NamedTuple):
 def throughput_context(measurements: Iterable[Measurement], records: Iterable[Record]) -> dict[str, Any]:
     """What throughput.html shows. "throughput": a section for each setting, [] without measurements. "advised": for each op and
     direction which kernel to use; "untested": those of which nothing but what was timed was judged. "untimed": what has no
-    times. "starts": slow first calls. "sections_left_out", "charted", "drawn", "listed": how many sections are left out, how
-    many have charts, kernels of a chart, rows of a list. Measurements of other kinds are left out; of two of one kernel and
-    case in one setting the later one is shown.
+    times, and "untimed_named" in a line. "starts": slow first calls. "sections_left_out", "charted", "drawn", "listed": how
+    many sections are left out, how many have charts, kernels of a chart, rows of a list. Measurements of other kinds are left
+    out; of two of one kernel and case in one setting the later one is shown.
     """
     groups: dict[Setting, dict[tuple[str, Input], Measurement]] = {}
     for m in measurements:
@@ -173,13 +173,15 @@ def throughput_context(measurements: Iterable[Measurement], records: Iterable[Re
     charted = _charted(sections)
     advised = _answers(sections, standing)
     every = [m for section in sections for m in section.at.values()]
+    untimed = _untimed(every)
     return {
         "throughput": [_shown_section(section, standing, charted=number in charted) for number, section in enumerate(sections)],
         "charted": len(charted),
         "sections_left_out": len(groups) - len(sections),
         "advised": advised,
         "untested": _some([f"{one['op']} {one['direction']}" for one in advised if one["families"] == 1]),
-        "untimed": _untimed(every),
+        "untimed": untimed,
+        "untimed_named": _some(list(dict.fromkeys(f"{one['op']} {one['kernel']} ({one['kind']})" for one in untimed))),
         "starts": _slow_starts(every),
         "listed": LISTED,
         "drawn": DRAWN,
