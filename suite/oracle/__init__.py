@@ -112,10 +112,11 @@ class Oracle:
                 pending = pending[~tiers.sufficient(hi, radius, allowed, target, special == FINITE)[pending]]
             if len(pending):
                 stored = cache.load(self._folder, key)
-                if stored is None:
+                if stored is None or not stored.serves(pending, special.shape[1]):
                     stored = tiers.certified(op, problem, pending, allowed, target, special == FINITE)
                     cache.save(self._folder, key, stored)
-                hi[pending], lo[pending], radius[pending] = stored.hi, stored.lo, stored.radius
+                at = np.searchsorted(stored.rows, pending)
+                hi[pending], lo[pending], radius[pending] = stored.hi[at], stored.lo[at], stored.radius[at]
                 tier = stored.tier
         values = op.reduce(problem, Values(hi, lo, radius, special))
         return Reference(problem, values.hi, values.lo, values.radius, values.special, tier, facts)
@@ -148,6 +149,6 @@ def certified_entry(op: Op, problem: Any, row: int, column: int) -> tuple[float,
 def _content_key(op: Op, problem: Any, target: Format, semantics: Semantics) -> str:
     """A name for the reference that depends on nothing but what it is a function of."""
     digest = hashlib.blake2b(digest_size=20)
-    digest.update(f"{REFERENCE_VERSION}|{op.name}|{target.name}|{semantics}|{certified_tier()}|".encode())
+    digest.update(f"{REFERENCE_VERSION}|{op.name}|{target.name}|{semantics}|".encode())
     digest.update(problem.content())
     return digest.hexdigest()

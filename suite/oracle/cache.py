@@ -31,7 +31,7 @@ def load(folder: Path | None, key: str) -> Certified | None:
         return None
     try:
         with _path(folder, key).open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            return Certified(stored["hi"], stored["lo"], stored["radius"], str(stored["tier"]))
+            return Certified(stored["rows"], stored["hi"], stored["lo"], stored["radius"], str(stored["tier"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
@@ -41,7 +41,7 @@ def save(folder: Path | None, key: str, reference: Certified) -> None:
     if folder is None:
         return
     buffer = io.BytesIO()
-    np.savez(buffer, hi=reference.hi, lo=reference.lo, radius=reference.radius, tier=np.array(reference.tier))
+    np.savez(buffer, **reference._asdict())
     write_atomically(_path(folder, key), buffer.getvalue())
 
 

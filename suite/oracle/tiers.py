@@ -47,7 +47,7 @@ def certified(op: Op, problem: Any, rows: NDArray[np.intp], allowed: Array, targ
     tier = certified_tier()
     evaluate = arb if tier == "arb" else mpmath
     shape = (len(rows), finite.shape[1])
-    result = Certified(np.zeros(shape), np.zeros(shape), np.zeros(shape), tier)
+    result = Certified(rows, np.zeros(shape), np.zeros(shape), np.zeros(shape), tier)
     pending, bits = np.arange(len(rows)), FIRST_BITS
     while len(pending) and bits <= LAST_BITS:
         chosen = rows[pending]
