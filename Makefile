@@ -5,7 +5,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 EXTRAS ?= dev
 BIN := .venv/bin
 
-.PHONY: report test check lint types wheel bench score honest everyday claims soak clean
+.PHONY: report test check lint types wheel bench gpu score honest everyday claims soak clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -41,6 +41,10 @@ wheel: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m pytest -q tests/benchmarks/bench_oracle.py tests/benchmarks/bench_attention.py --benchmark-enable --benchmark-only
 	$(BIN)/python -m tests.benchmarks.timers
+
+# All that a GPU is needed for (docs/gpu.md): make gpu EXTRAS=dev,triton, with ARGUMENTS such as --references FILE.
+gpu: .venv/installed
+	$(BIN)/python -m suite.gpu_run --out runs/gpu-$$(date +%Y-%m-%d-%H%M%S) $(ARGUMENTS)
 
 score: .venv/installed
 	$(BIN)/python -m tests.planted_faults

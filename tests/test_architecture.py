@@ -27,7 +27,7 @@ LAYERS = (
     ("execution",),
     ("measure", "report", "merge", "bench"),
     ("plugin",),
-    ("run", "publish", "catalogue", "doctor", "claims", "tolerance", "bench_items"),
+    ("run", "publish", "catalogue", "doctor", "claims", "tolerance", "bench_items", "gpu_goals", "gpu_run"),
     ("cli",),
     ("__main__",),
 )

@@ -1,0 +1,320 @@
+"""What a GPU run measures beside the commands: the machine, our timer beside another, and our kernels beside their goals.
+
+    python -m suite.gpu_goals STAGE --device cuda --out FILE.json        STAGE: facts, timers, goals
+
+Every goal is a ratio of two times of the same run, with the better of the two as 1: nothing is compared with another day. A
+kernel whose output is wrong gets no time. On the CPU everything is small and Triton is interpreted: that tests this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from suite.environment import probe
+from suite.formats import get_format
+from suite.inputs.draws import Draw
+from suite.judge import as_tuple, judge_outputs
+from suite.kernels import own_kernels
+from suite.numerics import BEST_PRACTICE
+from suite.ops import get_op
+from suite.ops.parts.attention_sdpa import REFUSALS
+from suite.oracle import Oracle
+from suite.tensors import dtype_name, to_float64, to_numpy
+from suite.timing import cpu, cuda, machine
+
+TIMERS_AGREE = 0.02
+"""How far our CUDA timer may be from triton.testing.do_bench."""
+
+CPU_TIMERS_AGREE = 0.03
+"""How far our CPU timer may be from torch.utils.benchmark."""
+
+CANNOT_LOOK_FAST = 0.9
+"""What a call that leaves its work on another stream must take at least, in times of one that does not."""
+
+OF_COPY, OF_TORCH, OF_COPY_VOCABULARY, OF_BEST_BACKEND = 0.9, 1.0, 0.85, 0.6
+BACKENDS = ("FLASH_ATTENTION", "EFFICIENT_ATTENTION", "CUDNN_ATTENTION")
+ROUNDS = 5
+JUDGED_ROWS = 16
+"""Rows of an output that are judged; all of softmax's rows repeat them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """What is measured. rows, lengths: of softmax; vocabulary: rows and length. attention: B, H, L, E. matrix: rows of a
+    square one. budget_seconds: of a timing. triton: what the names of Triton's kernels end with.
+    """
+
+    rows: int
+    lengths: tuple[int, ...]
+    vocabulary: tuple[int, int]
+    attention: tuple[int, int, int, int]
+    matrix: int
+    budget_seconds: float
+    triton: str
+
+
+ON_CUDA = Sizes(
+    rows=8192,
+    lengths=(1024, 4096, 16384, 65536),
+    vocabulary=(4096, 128256),
+    attention=(1, 16, 8192, 128),
+    matrix=8192,
+    budget_seconds=0.5,
+    triton="",
+)
+ON_CPU = Sizes(
+    rows=32,
+    lengths=(64, 256),
+    vocabulary=(16, 1000),
+    attention=(1, 1, 64, 32),
+    matrix=128,
+    budget_seconds=0.05,
+    triton="_interpreter",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the table: what was measured, and the goal where there is one; met: None where there is none."""
+
+    what: str
+    measured: float | None
+    unit: str
+    goal: float | None = None
+    met: bool | None = None
+    note: str = ""
+
+
+def at_least(what: str, measured: float, goal: float, *, note: str = "") -> Row:
+    """A ratio that is to be `goal` at least."""
+    return Row(what=what, measured=measured, unit="", goal=goal, met=measured >= goal, note=note)
+
+
+def sizes_of(device: str) -> Sizes:
+    return ON_CUDA if device.startswith("cuda") else ON_CPU
+
+
+def facts(device: str) -> Iterator[Row]:
+    """What the machine can do at best."""
+    yield Row(what="copy", measured=machine.copy_bytes_per_second(device) / 1e9, unit="GB/s")
+    for dtype in ("bfloat16", "float32"):
+        rate = machine.matmul_operations_per_second(device, dtype)
+        yield Row(what=f"matmul {dtype}", measured=rate / 1e12, unit="TFLOP/s")
+
+
+def timers(device: str) -> Iterator[Row]:
+    """Our timer beside another, taking turns; on CUDA also a call that leaves its work on another stream."""
+    sizes = sizes_of(device)
+    x = normal("timers", (sizes.rows, sizes.lengths[-1]), device)
+    matrix = normal("timers", (sizes.matrix, sizes.matrix), device)
+    target, product = torch.empty_like(x), torch.empty_like(matrix)
+    calls: dict[str, Callable[[], Any]] = {
+        "copy": lambda: target.copy_(x),
+        "softmax": lambda: torch.softmax(x, -1),
+        "matmul": lambda: torch.mm(matrix, matrix, out=product),
+    }
+    other, goal = (of_triton, TIMERS_AGREE) if device.startswith("cuda") else (of_torch, CPU_TIMERS_AGREE)
+    for name, call in calls.items():
+        ratios = [seconds(call, device) / other(call) for _ in range(ROUNDS)]
+        ratio = statistics.median(ratios)
+        yield Row(
+            what=f"our timer / {other.__name__.removeprefix('of_')}'s, {name}",
+            measured=ratio,
+            unit="",
+            goal=goal,
+            met=abs(ratio - 1) <= goal,
+            note=f"within {goal:.0%} of 1; {ROUNDS} rounds from {min(ratios):.3f} to {max(ratios):.3f}",
+        )
+    if device.startswith("cuda"):
+        yield hidden_work(calls["matmul"], device)
+
+
+def hidden_work(call: Callable[[], Any], device: str) -> Row:
+    """A planted fault: the work goes to a stream of its own, and the call returns without waiting for it."""
+    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def hidden() -> None:
+        with torch.cuda.stream(side):
+            call()
+
+    honest = seconds(call, device)
+    by_events = statistics.median(cuda.event_seconds(hidden, device) for _ in range(ROUNDS))
+    return at_least(
+        "unsynchronised / honest, by our timer",
+        seconds(hidden, device) / honest,
+        CANNOT_LOOK_FAST,
+        note=f"events alone would say {by_events / honest:.3f}",
+    )
+
+
+def of_triton(call: Callable[[], Any]) -> float:
+    """Seconds of a call by triton.testing.do_bench."""
+    from triton.testing import do_bench
+
+    return float(do_bench(call, return_mode="median")) * 1e-3
+
+
+def of_torch(call: Callable[[], Any]) -> float:
+    """Seconds of a call by torch.utils.benchmark."""
+    from torch.utils.benchmark import Timer
+
+    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+    return float(timer.blocked_autorange(min_run_time=ON_CPU.budget_seconds).median)
+
+
+def goals(device: str) -> Iterator[Row]:
+    """The kernels that have a goal, those of the rows first."""
+    copy = machine.copy_bytes_per_second(device)
+    sizes = sizes_of(device)
+    one = functools.partial(of_rows, device=device, copy=copy)
+    for length in sizes.lengths:
+        yield from attempted(one, (sizes.rows, length), ("triton_fused",), goal=OF_COPY, beside_torch=OF_TORCH)
+    yield from attempted(one, sizes.vocabulary, ("triton_online", "triton_split"), goal=OF_COPY_VOCABULARY)
+    for causal in (None, "top_left"):
+        yield from attempted(of_attention, causal, device)
+
+
+def attempted(measure: Callable[..., Iterable[Row]], *arguments: Any, **named: Any) -> Iterator[Row]:
+    """The rows of a measurement; where it raises, one that says so, and the next measurement goes on."""
+    try:
+        yield from measure(*arguments, **named)
+    except Exception as error:  # a kernel's compiler, a lack of memory, a fault of the device
+        what = f"{' '.join(map(str, arguments))}: {type(error).__name__}"
+        yield Row(what=what, measured=None, unit="", met=False, note=(str(error).splitlines() or [""])[0])
+
+
+def of_rows(
+    shape: tuple[int, int],
+    names: Sequence[str],
+    *,
+    device: str,
+    copy: float,
+    goal: float,
+    beside_torch: float | None = None,
+) -> Iterator[Row]:
+    """softmax of bfloat16: its bytes over those that a copy moves in its time, and torch's time over its own.
+
+    copy: bytes a second. goal: of the first ratio, for the fastest of the kernels; beside_torch: of the second.
+    """
+    rows, length = shape
+    few = normal(f"goals|{length}", (min(rows, JUDGED_ROWS), length), device)
+    x = few.repeat(rows // len(few), 1)
+    found, wrong = dict[str, float](), list[str]()
+    for name in names:
+        kernel = own_kernels("softmax")[name + sizes_of(device).triton].call
+        y = kernel(x)
+        message = failure("softmax", {"x": few}, y[-len(few) :], {})
+        if not message and not torch.equal(y.reshape(-1, *few.shape), y[: len(few)].expand(rows // len(few), -1, -1)):
+            message = "equal rows have unlike bits"
+        if message:
+            wrong.append(f"{name}: {message}")
+        else:
+            found[name] = seconds(lambda kernel=kernel: kernel(x), device)  # type: ignore[misc]
+    what = f"softmax {rows} x {length} bfloat16"
+    if not found:
+        yield Row(what=f"{what}: of copy", measured=None, unit="", goal=goal, met=False, note="; ".join(wrong))
+        return
+    best = min(found, key=found.__getitem__)
+    moved = 2 * x.numel() * x.element_size()
+    target = torch.empty_like(x)
+    same = seconds(lambda: target.copy_(x), device)
+    notes = [f"{name} {time * 1e6:.1f} us" for name, time in found.items()]
+    notes += [f"a copy of this size {same * 1e6:.1f} us", *wrong]
+    yield at_least(f"{what}: of copy", moved / found[best] / copy, goal, note="; ".join(notes))
+    theirs = seconds(lambda: torch.softmax(x, -1), device)
+    beside = Row(what=f"{what}: torch's time / ours", measured=theirs / found[best], unit="")
+    yield beside if beside_torch is None else at_least(beside.what, theirs / found[best], beside_torch)
+
+
+def of_attention(causal: str | None, device: str) -> Iterator[Row]:
+    """Attention's forward: the time of torch's fastest backend over ours. The last queries of the last head are judged."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    shape = sizes_of(device).attention
+    q, k, v = (normal(f"goals|{name}", shape, device) for name in "qkv")
+    what = f"attention {'x'.join(map(str, shape))} bfloat16 {'causal' if causal else 'full'}: best backend's time / ours"
+    kernel = own_kernels("attention")[f"triton_flash{sizes_of(device).triton}"].call
+    output = as_tuple(kernel(q, k, v, causal=causal))[0]
+    last = {"q": q[:, -1:, -JUDGED_ROWS:], "k": k[:, -1:], "v": v[:, -1:]}
+    message = failure("attention", last, output[:, -1:, -JUDGED_ROWS:], {"causal": "bottom_right" if causal else None})
+    if message:
+        yield Row(what=what, measured=None, unit="", goal=OF_BEST_BACKEND, met=False, note=message)
+        return
+
+    def theirs() -> torch.Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal is not None)
+
+    found = dict[str, float]()
+    for name in BACKENDS:
+        with sdpa_kernel(getattr(SDPBackend, name)):
+            try:
+                found[name] = seconds(theirs, device)
+            except RuntimeError as error:
+                if not str(error).startswith(REFUSALS):
+                    raise
+    if not found:
+        raise NotImplementedError("no backend of torch takes the call")
+    ours, best = seconds(lambda: kernel(q, k, v, causal=causal), device), min(found, key=found.__getitem__)
+    batch, heads, length, size = shape
+    operations = 4 * batch * heads * length * length * size / (2 if causal else 1)
+    notes = [f"{operations / ours / 1e12:.1f} TFLOP/s; best: {best}", f"ours {ours * 1e3:.3f} ms"]
+    notes += [f"{name} {time * 1e3:.3f} ms" for name, time in found.items()]
+    yield at_least(what, found[best] / ours, OF_BEST_BACKEND, note="; ".join(notes))
+
+
+def failure(op: str, inputs: Mapping[str, torch.Tensor], output: torch.Tensor, options: Mapping[str, Any]) -> str:
+    """Why an output is wrong; "" where it is right."""
+    definition = get_op(op)
+    dtype = get_format(dtype_name(next(iter(inputs.values()))))
+    shapes = {name: tuple(x.shape) for name, x in inputs.items()}
+    resolved = definition.resolve_options(options, shapes)
+    values = {name: to_numpy(x) for name, x in inputs.items()}
+    references = Oracle().references(definition, values, resolved, dtype)
+    judgement = judge_outputs(
+        definition, references, [to_float64(output)], shapes, resolved, dtype, BEST_PRACTICE, statistics=False
+    )
+    return "" if judgement.passed else judgement.message.splitlines()[0]
+
+
+def normal(key: str, shape: tuple[int, ...], device: str) -> torch.Tensor:
+    """Standard normal numbers in bfloat16, the same on every machine."""
+    return torch.from_numpy(Draw(key).normal(*shape)).bfloat16().to(device)
+
+
+def seconds(call: Callable[[], Any], device: str) -> float:
+    """The median by our own timer."""
+    budget = sizes_of(device).budget_seconds
+    if device.startswith("cuda"):
+        return cuda.measure(call, device=device, budget_seconds=budget).median.value
+    return cpu.measure(call, budget_seconds=budget).median.value
+
+
+STAGES: dict[str, Callable[[str], Iterator[Row]]] = {"facts": facts, "timers": timers, "goals": goals}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures one stage and writes what it found after every row, so that an end before its time leaves the rest."""
+    parser = argparse.ArgumentParser(prog="python -m suite.gpu_goals", description=__doc__)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args(arguments)
+    rows = list[dict[str, Any]]()
+    with torch.no_grad():
+        for row in STAGES[given.stage](given.device):
+            rows.append(asdict(row))
+            given.out.write_text(json.dumps({"environment": probe(given.device), "rows": rows}, indent=1), encoding="utf-8")
+            print(row.what, row.measured, row.unit, row.note, flush=True)
+
+
+if __name__ == "__main__":
+    main()

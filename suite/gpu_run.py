@@ -1,0 +1,267 @@
+"""A whole run on a GPU by one command, inside a budget of time: python -m suite.gpu_run --out DIR.
+
+    references -> facts -> correctness -> merge -> timers -> goals -> tuning -> bench -> report
+
+Each stage is one process or several side by side, so a fault of the device ends a stage and not the run. A stage that fails is
+named in the table at the end; one whose time is over is interrupted and keeps what it has; none begins after the budget.
+docs/gpu.md says how to prepare a machine without network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from suite.isolation import MOST_THREADS
+from suite.ops import NAMES
+from suite.records import summary_class
+from suite.store import latest, read_records
+
+PROFILES = ("smoke", "quick")
+LEAST_SECONDS = 5.0
+"""No stage begins with less left."""
+
+GRACE_SECONDS = 10.0
+"""From an interruption to the end by force."""
+
+RESERVED_SECONDS = 20.0
+"""Of the budget, for the report."""
+
+SUITE = (sys.executable, "-m", "suite")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Commands that run side by side. share: of the budget, at most. good: exit codes with which none has failed."""
+
+    name: str
+    commands: tuple[tuple[str, ...], ...]
+    share: float = 1.0
+    good: tuple[int, ...] = (0,)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a stage ended: "done", "failed", "interrupted" (its time was over) or "skipped" (there was none); note: why."""
+
+    stage: str
+    status: str
+    seconds: float
+    note: str = ""
+
+
+def stages(
+    out: Path,
+    *,
+    device: str,
+    profile: str,
+    jobs: int,
+    references: Path | None = None,
+    ops: Sequence[str] = (),
+    tune: bool = False,
+) -> list[Stage]:
+    """The stages in their order, but the report. jobs: processes that judge side by side. ops: all, where none is named."""
+    selection = (f"--device={device}", f"--profile={profile}", *(f"--op={op}" for op in ops))
+    shards = [str(out / f"shard-{number}") for number in range(1, jobs + 1)]
+    judging = tuple(
+        (*SUITE, "run", *selection, "--direction=both", "--no-measure", f"--shard={number}/{jobs}", "--out", shard)
+        for number, shard in enumerate(shards, start=1)
+    )
+
+    def measuring(module: str, *words: str, into: str) -> tuple[tuple[str, ...], ...]:
+        return ((sys.executable, "-m", f"suite.{module}", *words, f"--device={device}", "--out", str(out / into)),)
+
+    loading = [Stage(name="references", commands=((*SUITE, "references", "--load", str(references)),))]
+    tuning = [Stage(name="tuning", commands=measuring("tune", into="configurations.json"), share=0.3)]
+    return [
+        *(loading if references else []),
+        Stage(name="facts", commands=measuring("gpu_goals", "facts", into="facts.json"), share=0.1),
+        Stage(name="correctness", commands=judging, share=0.45, good=(0, 1, 3), environment=sharing(jobs)),
+        Stage(name="merge", commands=((*SUITE, "merge", *shards, "--out", str(out / "correctness")),), good=(0, 1)),
+        Stage(name="timers", commands=measuring("gpu_goals", "timers", into="timers.json"), share=0.15),
+        Stage(name="goals", commands=measuring("gpu_goals", "goals", into="goals.json"), share=0.3),
+        *(tuning if tune else []),
+        Stage(name="bench", commands=((*SUITE, "bench", *selection, "--out", str(out / "bench")),), good=(0, 1)),
+    ]
+
+
+def sharing(jobs: int) -> dict[str, str]:
+    """What processes side by side need: a share of the cores each, and a JAX that does not take all of the device's memory."""
+    threads = str(max((os.cpu_count() or 1) // jobs, 1))
+    return {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+
+
+def run_stages(
+    planned: Sequence[Stage],
+    out: Path,
+    *,
+    budget_seconds: float,
+    say: Callable[[str], None],
+    keep: Callable[[Sequence[Outcome]], None] = lambda _: None,
+) -> list[Outcome]:
+    """Runs the stages one after the other, each with a log under `out`; keep() gets all outcomes so far after each."""
+    begin, outcomes = time.monotonic(), list[Outcome]()
+    for stage in planned:
+        left = budget_seconds - (time.monotonic() - begin)
+        if left < LEAST_SECONDS:
+            outcomes.append(Outcome(stage=stage.name, status="skipped", seconds=0.0, note="the budget is spent"))
+        else:
+            say(f"{stage.name} ...")
+            outcomes.append(run_stage(stage, out, seconds=min(left, stage.share * budget_seconds)))
+            say(f"{stage.name}: {outcomes[-1].status} after {outcomes[-1].seconds:.0f} s {outcomes[-1].note}".rstrip())
+        keep(outcomes)
+    return outcomes
+
+
+def run_stage(stage: Stage, out: Path, *, seconds: float) -> Outcome:
+    """Runs one stage, interrupted after so many seconds and killed GRACE_SECONDS later."""
+    begin = time.monotonic()
+    logs = [out / f"{stage.name}-{number}.log" for number in range(1, len(stage.commands) + 1)]
+    with contextlib.ExitStack() as files:
+        processes = [
+            subprocess.Popen(
+                command,
+                stdout=files.enter_context(log.open("wb")),
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **stage.environment},
+                start_new_session=True,
+            )
+            for command, log in zip(stage.commands, logs, strict=True)
+        ]
+        try:
+            in_time = _ended(processes, begin + seconds)
+            if not in_time:
+                _signal(processes, signal.SIGINT)
+                _ended(processes, time.monotonic() + GRACE_SECONDS)
+        finally:  # with the children of what has ended
+            _signal(processes, signal.SIGKILL)
+            _ended(processes, time.monotonic() + GRACE_SECONDS)
+    spent = time.monotonic() - begin
+    if not in_time:
+        return Outcome(stage=stage.name, status="interrupted", seconds=spent, note=f"its {seconds:.0f} s were over")
+    for process, log in zip(processes, logs, strict=True):
+        if process.returncode not in stage.good:
+            note = f"exit code {process.returncode}: {last_line(log)}"
+            return Outcome(stage=stage.name, status="failed", seconds=spent, note=note)
+    return Outcome(stage=stage.name, status="done", seconds=spent)
+
+
+def _ended(processes: Sequence[subprocess.Popen[bytes]], deadline: float) -> bool:
+    """Waits for all of them until a time of the monotonic clock, and returns whether all have ended."""
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(deadline - time.monotonic(), 0.0))
+    return all(process.poll() is not None for process in processes)
+
+
+def _signal(processes: Sequence[subprocess.Popen[bytes]], number: signal.Signals) -> None:
+    """Sends a signal to the groups of the processes, where anybody is left in them."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+
+
+def last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip()[:200] if lines else "it said nothing"
+
+
+def judged(folder: Path) -> list[dict[str, Any]]:
+    """The rows of what was judged: one for all evaluations, and one for each kernel that failed."""
+    if not folder.is_dir():
+        return []
+    records = latest(read_records(folder, []))
+    counts = Counter(summary_class(record.status) for record in records)
+    text = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    rows = [_row("evaluations that failed", counts["failed"], met=bool(records) and not counts["failed"], note=text)]
+    failed = Counter(f"{r.op} {r.kernel}" for r in records if summary_class(r.status) == "failed")
+    return rows + [_row(f"failed: {name}", count, met=False) for name, count in failed.most_common()]
+
+
+def _row(what: str, measured: float, *, met: bool, note: str = "") -> dict[str, Any]:
+    return {"what": what, "measured": measured, "unit": "", "goal": 0, "met": met, "note": note}
+
+
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    """The rows of the table, of all stages that left some."""
+    found = judged(out / "correctness")
+    for name in ("facts", "timers", "goals"):
+        with contextlib.suppress(OSError, ValueError, KeyError):  # none, or torn where the stage was killed
+            found += json.loads((out / f"{name}.json").read_text(encoding="utf-8"))["rows"]
+    return found
+
+
+def table(rows: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome]) -> str:
+    """The table that is printed last: each row with its goal, then each stage."""
+    lines = [f"{'what':<68}{'measured':>10} {'':<8}{'goal':>6}  {'':<7}note"]
+    for row in rows:
+        measured = "-" if row["measured"] is None else f"{row['measured']:.4g}"
+        goal = "" if row["goal"] is None else f"{row['goal']:g}"
+        verdict = {None: "", True: "met", False: "NOT MET"}[row["met"]]
+        lines.append(f"{row['what']:<68}{measured:>10} {row['unit']:<8}{goal:>6}  {verdict:<7} {row['note'][:240]}".rstrip())
+    lines += ["", f"{'stage':<14}{'seconds':>8}  how it ended"]
+    lines += [f"{one.stage:<14}{one.seconds:>8.1f}  {one.status} {one.note}".rstrip() for one in outcomes]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs everything and prints the table. 0, or 1 where a stage did not end well or an evaluation failed: goals inform."""
+    parser = argparse.ArgumentParser(
+        prog="python -m suite.gpu_run", description="Runs everything on one GPU inside a budget of time."
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder, for all results")
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, ...; or cpu, where everything is small")
+    parser.add_argument("--references", type=Path, metavar="FILE.npz", help="what softmax-suite references made")
+    parser.add_argument("--profile", choices=PROFILES, default="quick", help="of correctness and of bench")
+    parser.add_argument("--op", dest="ops", action="append", choices=NAMES, default=[], help="judge and bench only this op")
+    parser.add_argument("--budget-seconds", type=float, default=540.0, metavar="S")
+    parser.add_argument("--jobs", type=int, default=min(8, max((os.cpu_count() or 1) // 2, 1)), help="that judge side by side")
+    parser.add_argument("--tune", action="store_true", help="also time the configurations of Triton's kernels")
+    given = parser.parse_args(arguments)
+    if given.out.exists() and any(given.out.iterdir()):
+        parser.error(f"--out {str(given.out)!r} is not empty; name a new folder")
+    if not 0 < given.budget_seconds < float("inf"):
+        parser.error(f"--budget-seconds {given.budget_seconds} must be above 0")
+    if not 1 <= given.jobs <= MOST_THREADS:
+        parser.error(f"--jobs {given.jobs} must be from 1 to {MOST_THREADS}")
+    given.out.mkdir(parents=True, exist_ok=True)
+    words = {name: value for name, value in vars(given).items() if name not in ("out", "budget_seconds")}
+    planned = stages(given.out, **words)
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    def keep(outcomes: Sequence[Outcome]) -> None:
+        data = {"rows": rows_of(given.out), "stages": [asdict(one) for one in outcomes]}
+        (given.out / "gpu_run.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
+
+    outcomes = run_stages(
+        planned, given.out, budget_seconds=max(given.budget_seconds - RESERVED_SECONDS, 0.0), say=say, keep=keep
+    )
+    folders = [str(given.out / name) for name in ("correctness", "bench") if any((given.out / name).glob("records-*.jsonl"))]
+    if folders:
+        command = (*SUITE, "report", *folders, "--out", str(given.out / "report.html"))
+        outcomes.append(run_stage(Stage(name="report", commands=(command,)), given.out, seconds=RESERVED_SECONDS))
+    keep(outcomes)
+    rows = rows_of(given.out)
+    say("\n" + table(rows, outcomes))
+    verdicts = judged(given.out / "correctness")
+    right = bool(verdicts) and all(row["met"] for row in verdicts)
+    return 0 if right and all(one.status == "done" for one in outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
