@@ -114,8 +114,8 @@ def facts(device: str) -> Iterator[Row]:
 def timers(device: str) -> Iterator[Row]:
     """Our timer beside another, taking turns; on CUDA also a call that leaves its work on another stream."""
     sizes = sizes_of(device)
-    x = normal("timers", (sizes.rows, sizes.lengths[-1]), device)
-    matrix = normal("timers", (sizes.matrix, sizes.matrix), device)
+    x = repeated("timers", (sizes.rows, sizes.lengths[-2]), device)
+    matrix = repeated("timers", (sizes.matrix, sizes.matrix), device)
     target, product = torch.empty_like(x), torch.empty_like(matrix)
     calls: dict[str, Callable[[], Any]] = {
         "copy": lambda: target.copy_(x),
@@ -206,8 +206,8 @@ def of_rows(
     copy: bytes a second. goal: of the first ratio, for the fastest of the kernels; beside_torch: of the second.
     """
     rows, length = shape
-    few = normal(f"goals|{length}", (min(rows, JUDGED_ROWS), length), device)
-    x = few.repeat(rows // len(few), 1)
+    x = repeated(f"goals|{length}", shape, device)
+    few = x[: min(rows, JUDGED_ROWS)]
     found, wrong = dict[str, float](), list[str]()
     for name in names:
         kernel = own_kernels("softmax")[name + sizes_of(device).triton].call
@@ -271,23 +271,28 @@ def of_attention(causal: str | None, device: str) -> Iterator[Row]:
     yield at_least(what, found[best] / ours, OF_BEST_BACKEND, note="; ".join(notes))
 
 
-def failure(op: str, inputs: Mapping[str, torch.Tensor], output: torch.Tensor, options: Mapping[str, Any]) -> str:
-    """Why an output is wrong; "" where it is right."""
-    definition = get_op(op)
+def failure(op: str, inputs: Mapping[str, torch.Tensor], output: Any, options: Mapping[str, Any]) -> str:
+    """Why an output, or one of several, is wrong; "" where it is right. With an upstream gradient: of the backward."""
+    definition = get_op(op).of(inputs)
     dtype = get_format(dtype_name(next(iter(inputs.values()))))
     shapes = {name: tuple(x.shape) for name, x in inputs.items()}
     resolved = definition.resolve_options(options, shapes)
-    values = {name: to_numpy(x) for name, x in inputs.items()}
-    references = Oracle().references(definition, values, resolved, dtype)
-    judgement = judge_outputs(
-        definition, references, [to_float64(output)], shapes, resolved, dtype, BEST_PRACTICE, statistics=False
-    )
+    references = Oracle().references(definition, {name: to_numpy(x) for name, x in inputs.items()}, resolved, dtype)
+    outputs = [to_float64(one) for one in as_tuple(output)]
+    judgement = judge_outputs(definition, references, outputs, shapes, resolved, dtype, BEST_PRACTICE, statistics=False)
     return "" if judgement.passed else judgement.message.splitlines()[0]
 
 
 def normal(key: str, shape: tuple[int, ...], device: str) -> torch.Tensor:
     """Standard normal numbers in bfloat16, the same on every machine."""
     return torch.from_numpy(Draw(key).normal(*shape)).bfloat16().to(device)
+
+
+def repeated(key: str, shape: tuple[int, ...], device: str) -> torch.Tensor:
+    """Rows of such numbers, JUDGED_ROWS of them over and over: drawing them all would take longer than all else here."""
+    rows, length = shape
+    few = normal(key, (min(rows, JUDGED_ROWS), length), device)
+    return few.repeat(-(-rows // len(few)), 1)[:rows]
 
 
 def seconds(call: Callable[[], Any], device: str) -> float:

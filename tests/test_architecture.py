@@ -28,6 +28,7 @@ LAYERS = (
     ("measure", "report", "merge", "bench"),
     ("plugin",),
     ("run", "publish", "catalogue", "doctor", "claims", "tolerance", "bench_items", "gpu_goals", "gpu_run"),
+    ("tune",),
     ("cli",),
     ("__main__",),
 )

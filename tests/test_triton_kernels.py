@@ -19,6 +19,7 @@ import triton.language as tl  # noqa: E402, TID253  (skipped above where there i
 from triton.backends.compiler import GPUTarget  # noqa: E402, TID253
 
 from suite.ops.parts import triton_fused, triton_online, triton_rows, triton_split  # noqa: E402
+from suite.ops.parts.triton_configuration import trying  # noqa: E402
 
 OPS = ("softmax", "log_softmax", "logsumexp")
 IDEAS = ("fused", "online", "split")
@@ -80,10 +81,10 @@ def test_an_empty_input_has_an_empty_result_and_an_empty_row_the_logsumexp_minus
     assert (y == -INF).all()
 
 
-def test_more_parts_than_one_block_can_merge_become_longer_parts(monkeypatch):
-    monkeypatch.setattr(triton_split, "MOST_PARTS", 4)
-    for op in OPS:
-        judged(op, "split", draw(3, 1100))
+def test_more_parts_than_one_block_can_merge_become_longer_parts():
+    with trying("split", {"shortest_part": 128, "most_parts": 4, "entries": 4096, "warps": 4}):
+        for op in OPS:
+            judged(op, "split", draw(3, 1100))
 
 
 def test_a_row_that_does_not_fit_is_unsupported():

@@ -19,9 +19,9 @@ from triton.language.standard import _sum_combine as add  # noqa: TID253
 
 from suite.ops.parts.attention_check import check
 from suite.ops.parts.attention_visible import offset
+from suite.ops.parts.triton_configuration import configuration
 from suite.ops.parts.triton_rows import launch
 
-QUERIES = KEYS = 32
 SMALLEST = 16
 """tl.dot wants 16 of everything."""
 
@@ -97,14 +97,15 @@ def attention(
     if lse.numel() == 0:
         return o.to(q.dtype), lse
     q_inner, k_inner, v_inner = q.to(inner), k.to(inner), v.to(inner)
+    chosen = configuration("attention", q.device)
     launch(
-        attention_kernel, (triton.cdiv(length, QUERIES), batches * heads),
+        attention_kernel, (triton.cdiv(length, chosen["queries"]), batches * heads),
         q_inner, k_inner, v_inner, o, lse, heads, heads // groups, length, keys, offset(causal, length, keys),
         head_size, value_size,
         *q_inner.stride(), *k_inner.stride(), *v_inner.stride(),
         scale=1 / math.sqrt(head_size) if scale is None else float(scale), softcap=float(softcap or 1.0),
-        CAUSAL=causal is not None, SOFTCAP=softcap is not None, QUERIES=QUERIES, KEYS=KEYS,
-        SIZE=padded(head_size), VALUE=padded(value_size), num_warps=4, num_stages=1,
+        CAUSAL=causal is not None, SOFTCAP=softcap is not None, QUERIES=chosen["queries"], KEYS=chosen["keys"],
+        SIZE=padded(head_size), VALUE=padded(value_size), num_warps=chosen["warps"], num_stages=chosen["stages"],
     )  # fmt: skip
     return o.to(q.dtype), lse
 

@@ -22,7 +22,8 @@ from torch.autograd.function import once_differentiable
 
 from suite.ops.parts import triton_attention
 from suite.ops.parts.attention_visible import offset
-from suite.ops.parts.triton_attention import KEYS, QUERIES, padded
+from suite.ops.parts.triton_attention import padded
+from suite.ops.parts.triton_configuration import configuration
 from suite.ops.parts.triton_rows import launch
 
 
@@ -166,10 +167,12 @@ def gradients(
         for sizes in ((length, head_size), (keys, head_size), (keys, value_size))
     )
     sizes = (heads // groups, length, keys, offset(causal, length, keys), head_size, value_size)
+    chosen = configuration("attention_backward", q.device)
+    QUERIES, KEYS = chosen["queries"], chosen["keys"]
     constants = {
         "scale": 1 / math.sqrt(head_size) if scale is None else float(scale), "softcap": float(softcap or 1.0),
         "CAUSAL": causal is not None, "SOFTCAP": softcap is not None, "QUERIES": QUERIES, "KEYS": KEYS,
-        "SIZE": padded(head_size), "VALUE": padded(value_size), "num_warps": 4, "num_stages": 1,
+        "SIZE": padded(head_size), "VALUE": padded(value_size), "num_warps": chosen["warps"], "num_stages": chosen["stages"],
     }  # fmt: skip
     if lse.numel() and keys:
         launch(keys_kernel, (triton.cdiv(keys, KEYS), batches * heads), *given, dk, dv, *sizes, **constants)

@@ -15,9 +15,11 @@ import triton.language as tl  # noqa: TID253
 from triton.language.standard import _elementwise_max as maximum  # noqa: TID253
 from triton.language.standard import _sum_combine as add  # noqa: TID253
 
+from suite.ops.parts.triton_configuration import configuration
 from suite.ops.parts.triton_rows import arithmetic, launch, over_rows, rows_per_program
 
 LONGEST_ROW = 65536
+FEWEST_WARPS, MOST_WARPS = 4, 32
 
 
 @triton.jit
@@ -51,8 +53,10 @@ def fused(op: str, x: torch.Tensor, dim: int) -> torch.Tensor:
 def _compute(op: str, x: torch.Tensor, result: torch.Tensor) -> None:
     rows, n = x.shape
     block = triton.next_power_of_2(n)
-    ROWS = rows_per_program(block)
+    chosen = configuration("fused", x.device)
+    ROWS = rows_per_program(block, chosen["entries"])
+    warps = min(MOST_WARPS, max(FEWEST_WARPS, block // chosen["entries_per_warp"]))
     launch(
         fused_kernel, (triton.cdiv(rows, ROWS),), x, result, rows, n, *x.stride(),
-        OP=op, FORMAT=arithmetic(x), ROWS=ROWS, BLOCK=block, num_warps=min(32, max(4, block // 1024)),
+        OP=op, FORMAT=arithmetic(x), ROWS=ROWS, BLOCK=block, num_warps=warps,
     )  # fmt: skip

@@ -15,9 +15,8 @@ import triton.language as tl  # noqa: TID253
 from triton.language.standard import _elementwise_max as maximum  # noqa: TID253
 from triton.language.standard import _sum_combine as add  # noqa: TID253
 
+from suite.ops.parts.triton_configuration import configuration
 from suite.ops.parts.triton_rows import arithmetic, launch, over_rows, rows_per_program
-
-BLOCK = 128
 
 
 @triton.jit
@@ -64,8 +63,9 @@ def online(op: str, x: torch.Tensor, dim: int) -> torch.Tensor:
 
 def _compute(op: str, x: torch.Tensor, result: torch.Tensor) -> None:
     rows, n = x.shape
-    ROWS = rows_per_program(BLOCK)
+    chosen = configuration("online", x.device)
+    ROWS = rows_per_program(chosen["block"], chosen["entries"])
     launch(
         online_kernel, (triton.cdiv(rows, ROWS),), x, result, rows, n, *x.stride(),
-        OP=op, FORMAT=arithmetic(x), ROWS=ROWS, BLOCK=BLOCK,
+        OP=op, FORMAT=arithmetic(x), ROWS=ROWS, BLOCK=chosen["block"], num_warps=chosen["warps"],
     )  # fmt: skip

@@ -18,8 +18,7 @@ import triton.language as tl  # noqa: TID253
 from triton.runtime.interpreter import InterpretedFunction  # noqa: TID253
 from triton.runtime.jit import KernelInterface  # noqa: TID253
 
-ENTRIES = 4096
-"""How many entries of a tensor one program holds at a time, where rows are short enough to have several in a program."""
+from suite.ops.parts.triton_configuration import configuration
 
 Compute = Callable[[str, torch.Tensor, torch.Tensor], None]
 
@@ -50,9 +49,9 @@ def arithmetic(x: torch.Tensor) -> tl.dtype:
     return tl.float64 if x.dtype == torch.float64 else tl.float32
 
 
-def rows_per_program(block: int) -> int:
-    """How many rows of `block` entries, a power of two, make up ENTRIES; at least one."""
-    return max(1, ENTRIES // block)
+def rows_per_program(block: int, entries: int) -> int:
+    """How many rows of `block` entries make up `entries`, both powers of two; at least one."""
+    return max(1, entries // block)
 
 
 def launch(kernel: KernelInterface[Any], grid: tuple[int, ...], *arguments: torch.Tensor | int, **constants: Any) -> None:
@@ -96,7 +95,9 @@ def wide(x: torch.Tensor) -> torch.dtype:
 
 
 def tiling(rows: torch.Tensor) -> tuple[tuple[int, ...], dict[str, Any]]:
-    """(grid, constants) of a launch whose programs hold a block of at most ENTRIES entries at a time."""
-    block = min(ENTRIES, triton.next_power_of_2(rows.shape[1]))
-    ROWS = rows_per_program(block)
-    return (triton.cdiv(len(rows), ROWS),), {"FORMAT": arithmetic(rows), "ROWS": ROWS, "BLOCK": block, "num_warps": 8}
+    """(grid, constants) of a launch whose programs hold a block of at most the configured entries at a time."""
+    chosen = configuration("rows", rows.device)
+    block = min(chosen["entries"], triton.next_power_of_2(rows.shape[1]))
+    ROWS = rows_per_program(block, chosen["entries"])
+    constants = {"FORMAT": arithmetic(rows), "ROWS": ROWS, "BLOCK": block, "num_warps": chosen["warps"]}
+    return (triton.cdiv(len(rows), ROWS),), constants

@@ -17,10 +17,8 @@ import triton.language as tl  # noqa: TID253
 from triton.language.standard import _elementwise_max as maximum  # noqa: TID253
 from triton.language.standard import _sum_combine as add  # noqa: TID253
 
+from suite.ops.parts.triton_configuration import configuration
 from suite.ops.parts.triton_rows import arithmetic, launch, over_rows, rows_per_program
-
-SHORTEST_PART = 128
-MOST_PARTS = 1024
 
 
 @triton.jit
@@ -89,15 +87,18 @@ def split(op: str, x: torch.Tensor, dim: int) -> torch.Tensor:
 
 def _compute(op: str, x: torch.Tensor, result: torch.Tensor) -> None:
     rows, n = x.shape
-    PART = max(SHORTEST_PART, triton.next_power_of_2(triton.cdiv(n, MOST_PARTS)))
+    chosen = configuration("split", x.device)
+    PART = max(chosen["shortest_part"], triton.next_power_of_2(triton.cdiv(n, chosen["most_parts"])))
     parts = triton.cdiv(n, PART)
     PARTS = triton.next_power_of_2(parts)
-    FORMAT, ROWS, ROWS_MERGED = arithmetic(x), rows_per_program(PART), rows_per_program(PARTS)
+    FORMAT, ROWS, ROWS_MERGED = arithmetic(x), *(rows_per_program(size, chosen["entries"]) for size in (PART, PARTS))
+    warps = {"num_warps": chosen["warps"]}
     m = torch.empty((rows, parts), dtype=torch.float64 if x.dtype == torch.float64 else torch.float32, device=x.device)
     d = torch.empty_like(m)
     grid = (triton.cdiv(rows, ROWS), parts)
     shape = (rows, n, parts, *x.stride())
-    launch(part_kernel, grid, x, m, d, *shape, FORMAT=FORMAT, ROWS=ROWS, PART=PART)
-    launch(merge_kernel, (triton.cdiv(rows, ROWS_MERGED),), m, d, result, rows, parts, OP=op, ROWS=ROWS_MERGED, PARTS=PARTS)
+    launch(part_kernel, grid, x, m, d, *shape, FORMAT=FORMAT, ROWS=ROWS, PART=PART, **warps)
+    merged = (triton.cdiv(rows, ROWS_MERGED),)
+    launch(merge_kernel, merged, m, d, result, rows, parts, OP=op, ROWS=ROWS_MERGED, PARTS=PARTS, **warps)
     if op != "logsumexp":
-        launch(normalise_kernel, grid, x, m, d, result, *shape, OP=op, FORMAT=FORMAT, ROWS=ROWS, PART=PART)
+        launch(normalise_kernel, grid, x, m, d, result, *shape, OP=op, FORMAT=FORMAT, ROWS=ROWS, PART=PART, **warps)

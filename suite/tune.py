@@ -1,0 +1,213 @@
+"""Times configurations of the Triton kernels and stores the fastest for this device: python -m suite.tune --out FILE.
+
+    for each kernels: for the stored configuration and each candidate, all in this process: judge its output, time every shape
+
+The one with the smallest geometric mean of its times over the stored one's is kept, where it gains GAIN when both are timed
+again in turns: the fastest of many is the luckiest too. FILE holds all entries, with this device's rewritten after each kernel;
+in the place of suite/ops/parts/triton_configurations.json it counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from suite.gpu_goals import JUDGED_ROWS, failure, normal, repeated, seconds
+from suite.kernels import own_kernels
+from suite.ops.parts.triton_configuration import FILE, PARAMETERS, Configuration, configuration, names_of, read, trying
+
+GAIN = 0.02
+"""The least share of the stored one's time that a candidate must save: less is noise."""
+
+ROUNDS = 3
+"""In which the fastest candidate and the stored one take turns."""
+
+CANDIDATES: Mapping[str, Mapping[str, tuple[int, ...]]] = {
+    "fused": {"entries": (2048, 4096, 8192), "entries_per_warp": (256, 512, 1024, 2048)},
+    "online": {"block": (1024, 4096, 8192), "entries": (4096, 8192), "warps": (4, 8, 16)},
+    "split": {"shortest_part": (1024, 4096, 8192), "most_parts": (1024,), "entries": (4096, 8192), "warps": (4, 8, 16)},
+    "rows": {"entries": (1024, 2048, 4096, 8192), "warps": (4, 8, 16)},
+    "attention": {"queries": (64, 128), "keys": (32, 64, 128), "warps": (4, 8), "stages": (1, 2, 3)},
+    "attention_backward": {"queries": (32, 64, 128), "keys": (32, 64, 128), "warps": (4, 8), "stages": (1, 2)},
+}
+"""Kernels -> parameter -> values: every combination is a candidate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What is timed. name: of a kernel of `op` that has the configuration. shapes: of rows, or of attention's q."""
+
+    op: str
+    name: str
+    shapes: tuple[tuple[int, ...], ...]
+    backward: bool = False
+
+
+ROWS, VOCABULARY, ATTENTION = ((8192, 1024), (8192, 4096), (8192, 32768)), ((4096, 128256),), ((1, 16, 4096, 128),)
+ON_CUDA = {
+    "fused": Work(op="softmax", name="triton_fused", shapes=ROWS),
+    "online": Work(op="softmax", name="triton_online", shapes=VOCABULARY),
+    "split": Work(op="softmax", name="triton_split", shapes=VOCABULARY),
+    "rows": Work(op="log_softmax", name="triton_fused", shapes=ROWS),
+    "attention": Work(op="attention", name="triton_flash", shapes=ATTENTION),
+    "attention_backward": Work(op="attention", name="triton_flash", shapes=ATTENTION, backward=True),
+}
+ON_CPU = {
+    name: Work(
+        op=work.op,
+        name=f"{work.name}_interpreter",
+        shapes=((1, 1, 32, 16),) if work.op == "attention" else ((4, 256),),
+        backward=work.backward,
+    )
+    for name, work in ON_CUDA.items()
+}
+
+
+def candidates(values: Mapping[str, Sequence[int]]) -> Iterator[dict[str, int]]:
+    """Every combination of the values of each parameter."""
+    for chosen in itertools.product(*values.values()):
+        yield dict(zip(values, chosen, strict=True))
+
+
+def tune(
+    kernels: str,
+    work: Work,
+    tried: Sequence[Configuration],
+    device: str,
+    *,
+    say: Callable[[str], None],
+    until: float = math.inf,
+) -> Configuration:
+    """The fastest of the stored configuration and those tried, until a time of the monotonic clock.
+
+    One that does not compile, or whose output is wrong, is not taken. Raises RuntimeError where that holds of the stored one.
+    """
+    stored = configuration(kernels, torch.device(device))
+    draw = normal if work.op == "attention" else repeated
+    tensors = [draw(f"tune|{kernels}", shape, device) for shape in work.shapes]
+
+    def times(candidate: Configuration) -> list[float] | str:
+        return _times(kernels, work, candidate, tensors, device)
+
+    first = times(stored)
+    if isinstance(first, str):
+        raise RuntimeError(f"{kernels}: the stored configuration {dict(stored)}: {first}")
+    best, least = stored, 1.0
+    for candidate in tried:
+        if time.monotonic() > until:
+            say(f"{kernels}: its time is over; some candidates are left")
+            break
+        found = times(candidate)
+        ratio = math.inf if isinstance(found, str) else geometric_mean(found, first)
+        say(f"{kernels} {dict(candidate)}: {found if isinstance(found, str) else f'{ratio:.3f} of the stored time'}")
+        if ratio < least:
+            best, least = candidate, ratio
+    if best is stored:
+        return stored
+    rounds = [(times(best), times(stored)) for _ in range(ROUNDS)]
+    again = statistics.median(math.inf if isinstance(a, str) or isinstance(b, str) else geometric_mean(a, b) for a, b in rounds)
+    say(f"{kernels} {dict(best)}: {again:.3f} of the stored time, taking turns")
+    return best if again <= 1 - GAIN else stored
+
+
+def geometric_mean(times: Sequence[float], others: Sequence[float]) -> float:
+    """Of the ratios of times."""
+    return math.exp(statistics.fmean(math.log(a / b) for a, b in zip(times, others, strict=True)))
+
+
+def _times(
+    kernels: str, work: Work, candidate: Configuration, tensors: Sequence[torch.Tensor], device: str
+) -> list[float] | str:
+    """Seconds for each tensor; or why there are none."""
+    try:
+        with trying(kernels, candidate):
+            calls = [_call(work, x) for x in tensors]
+            wrong = next(filter(None, (_wrong(work, x, call()) for x, call in zip(tensors, calls, strict=True))), "")
+            return wrong or [seconds(call, device) for call in calls]
+    except Exception as error:  # its compiler's, or the device has too little shared memory or registers for it
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
+
+
+def _call(work: Work, x: torch.Tensor) -> Callable[[], Any]:
+    """The kernel on a tensor; attention is causal, of one tensor three times. With the way back: of an upstream gradient that
+    is 0 but for the last queries, so that they alone decide all gradients.
+    """
+    kernel = own_kernels(work.op)[work.name].call
+    if work.op != "attention":
+        return lambda: kernel(x)
+    if not work.backward:
+        return lambda: kernel(x, x, x, causal="top_left")
+    q, k, v = (x.clone().requires_grad_() for _ in range(3))
+    upstream = torch.zeros_like(x)
+    upstream[:, :, -JUDGED_ROWS:] = x[:, :, -JUDGED_ROWS:]
+
+    def both() -> tuple[torch.Tensor, ...]:
+        with torch.enable_grad():
+            return torch.autograd.grad(kernel(q, k, v, causal="top_left"), (q, k, v), upstream)
+
+    return both
+
+
+def _wrong(work: Work, x: torch.Tensor, output: Any) -> str:
+    """Why an output is wrong, by its last rows, or queries of the last head; "" where it is right."""
+    if work.op != "attention":
+        return failure(work.op, {"x": x[-JUDGED_ROWS:]}, output[-JUDGED_ROWS:], {})
+    head = x[:, -1:]
+    last = head[:, :, -JUDGED_ROWS:]
+    inputs = {"q": last, "k": head, "v": head}
+    if not work.backward:
+        return failure(work.op, inputs, output[:, -1:, -JUDGED_ROWS:], {"causal": "bottom_right"})
+    d_q, d_k, d_v = (gradient[:, -1:] for gradient in output)
+    gradients = (d_q[:, :, -JUDGED_ROWS:], d_k, d_v)
+    return failure(work.op, {**inputs, "upstream": last}, gradients, {"causal": "bottom_right"})
+
+
+def write(path: Path, device: str, kernels: str, chosen: Configuration) -> None:
+    """Puts a configuration into this device's entry of a file; one that is not there begins as the package's."""
+    entries: dict[str, Any] = read(path if path.exists() else FILE)
+    entries.setdefault(names_of(torch.device(device))[0], {})[kernels] = dict(chosen)
+    lines = ",\n".join(
+        f' "{name}": {{\n' + ",\n".join(f'  "{one}": {json.dumps(found)}' for one, found in entry.items()) + "\n }"
+        for name, entry in entries.items()
+    )
+    path.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Tunes all kernels, or those named, sharing the budget between those that are left."""
+    parser = argparse.ArgumentParser(prog="python -m suite.tune", description="Times configurations of Triton's kernels.")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="of configurations, with this device's rewritten"
+    )
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, ...; cpu tests this program")
+    parser.add_argument("--kernels", action="append", choices=tuple(PARAMETERS), help="only these; may be repeated")
+    parser.add_argument("--budget-seconds", type=float, default=120.0, metavar="S")
+    given = parser.parse_args(arguments)
+    wanted, works = given.kernels or list(PARAMETERS), ON_CUDA if given.device.startswith("cuda") else ON_CPU
+    end = time.monotonic() + given.budget_seconds
+    for number, kernels in enumerate(wanted):
+        until = time.monotonic() + (end - time.monotonic()) / (len(wanted) - number)
+
+        def say(line: str) -> None:
+            print(line, flush=True)
+
+        try:
+            chosen = tune(kernels, works[kernels], list(candidates(CANDIDATES[kernels])), given.device, say=say, until=until)
+            write(given.out, given.device, kernels, chosen)
+        except (RuntimeError, ValueError) as error:
+            parser.error(str(error))
+        say(f"{kernels}: {dict(chosen)}")
+
+
+if __name__ == "__main__":
+    main()

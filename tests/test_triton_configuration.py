@@ -1,0 +1,143 @@
+"""Configurations by device: which entry counts, that every parameter reaches its kernel, and what an invalid file says."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="the configurations are those of Triton's kernels")
+
+from suite.ops.parts import triton_configuration
+from suite.ops.parts.triton_attention_backward import attention
+from suite.ops.parts.triton_configuration import FILE, PARAMETERS, configuration, read, trying
+from suite.ops.parts.triton_fused import fused
+from suite.ops.parts.triton_log_softmax import log_softmax
+from suite.ops.parts.triton_online import online
+from suite.ops.parts.triton_split import split
+
+CPU = torch.device("cpu")
+DEFAULT = read(FILE)["default"]
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    """The stored configurations, in place of the package's, and a GPU of this name and capability."""
+    file = tmp_path / "configurations.json"
+    monkeypatch.setattr(triton_configuration, "FILE", file)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    for cached in (triton_configuration._stored, triton_configuration.names_of):
+        cached.cache_clear()
+
+    def store(**entries):
+        file.write_text(json.dumps({"default": DEFAULT, **entries}))
+
+    yield store
+    for cached in (triton_configuration._stored, triton_configuration.names_of):
+        cached.cache_clear()
+
+
+def rows(entries, warps):
+    return {"rows": {"entries": entries, "warps": warps}}
+
+
+def test_the_name_counts_before_the_capability_and_that_before_the_default(stored):
+    cuda = torch.device("cuda:0")
+    split = {"split": {**DEFAULT["split"], "warps": 16}}
+    stored(**{"NVIDIA H200": rows(1024, 1), "capability 9.0": {**rows(2048, 2), **split}, "NVIDIA H100": rows(512, 32)})
+
+    assert configuration("rows", cuda) == {"entries": 1024, "warps": 1}
+    assert configuration("split", cuda)["warps"] == 16
+    assert configuration("fused", cuda) == DEFAULT["fused"]
+    assert configuration("rows", CPU) == DEFAULT["rows"]
+
+
+def test_the_package_has_a_valid_file_whose_defaults_are_what_kernels_had():
+    assert set(DEFAULT) == set(PARAMETERS)
+    assert DEFAULT["attention"] == {"queries": 32, "keys": 32, "warps": 4, "stages": 1}
+    assert DEFAULT["fused"] == {"entries": 4096, "entries_per_warp": 1024}
+
+
+# The text of the file, what it becomes, and what is said.
+INVALID = {
+    "torn": ("}}", "}", "holds no configurations"),
+    "a list": (None, "[]", "expected an object of objects, by device"),
+    "an entry that is none": (None, '{"NVIDIA H200": 3}', "expected an object of objects, by device"),
+    "no default": (None, "{}", "has no default of fused, online, split, rows, attention, attention_backward"),
+    "unknown kernels": ('"rows"', '"row"', "entry 'default': 'row' is not one of fused, online,"),
+    "unknown parameter": ('"stages"', '"stage"', "expected an object with queries, keys, warps, stages"),
+    "no power of two": ('"queries": 32', '"queries": 48', "queries of attention is 48; expected a power of two from 16 to 256"),
+    "too small": ('"keys": 32', '"keys": 8', "keys of attention is 8; expected a power of two from 16"),
+    "a truth value": ('"stages": 1', '"stages": true', "stages of attention is True; expected a number"),
+    "a text": ('"warps": 8', '"warps": "8"', "warps of rows is '8'; expected a power of two from 1 to 32"),
+}
+
+
+@pytest.mark.parametrize("what", INVALID)
+def test_an_invalid_file_says_what_is_wrong_and_where(what, tmp_path):
+    before, after, message = INVALID[what]
+    path = tmp_path / "configurations.json"
+    text = json.dumps({"default": DEFAULT})
+    assert before is None or before in text
+    path.write_text(after if before is None else text.replace(before, after, 1))
+
+    with pytest.raises(ValueError, match=r"configurations\.json'") as raised:
+        read(path)
+
+    assert message in str(raised.value)
+
+
+def test_a_candidate_counts_inside_alone_and_must_be_valid():
+    with trying("rows", {"entries": 256, "warps": 2}):
+        assert configuration("rows", CPU) == {"entries": 256, "warps": 2}
+    assert configuration("rows", CPU) == DEFAULT["rows"]
+    with pytest.raises(ValueError, match="the candidate: warps of rows is 3"), trying("rows", {"entries": 256, "warps": 3}):
+        pass
+
+
+CALLS = {
+    "fused": lambda: fused("softmax", torch.ones(8, 64), -1),
+    "online": lambda: online("softmax", torch.ones(8, 64), -1),
+    "split": lambda: split("softmax", torch.ones(8, 4096), -1),
+    "rows": lambda: log_softmax(torch.ones(8, 8192), -1),
+    "attention": lambda: attend(),
+    "attention_backward": lambda: attend().sum().backward(),
+}
+
+
+def attend():
+    q = torch.ones(1, 1, 40, 16, requires_grad=True)
+    return attention(q, q, q, causal=None, scale=None, softcap=None, enable_gqa=False)[0]
+
+
+@pytest.mark.parametrize(("kernels", "parameter"), [(name, one) for name in PARAMETERS for one in PARAMETERS[name]])
+def test_every_parameter_reaches_its_kernel(kernels, parameter, monkeypatch):
+    launches = []
+    for name in ("fused", "online", "split", "log_softmax", "attention", "attention_backward"):
+        module = __import__(f"suite.ops.parts.triton_{name}", fromlist=["launch"])
+        monkeypatch.setattr(
+            module, "launch", lambda kernel, grid, *_, **constants: launches.append((kernel.fn.__name__, grid, constants))
+        )
+
+    def launched(candidate):
+        launches.clear()
+        with trying(kernels, candidate):
+            CALLS[kernels]()
+        return list(launches)
+
+    changed = {**DEFAULT[kernels], parameter: DEFAULT[kernels][parameter] * 2}
+    if parameter == "entries_per_warp":  # short rows have the fewest warps
+        monkeypatch.setitem(CALLS, "fused", lambda: fused("softmax", torch.ones(1, 16384), -1))
+    if parameter == "most_parts":
+        changed[parameter] = 4
+
+    assert launched(DEFAULT[kernels]) != launched(changed)
+
+
+def test_launches_of_the_default_are_as_before(monkeypatch):
+    found = SimpleNamespace(**{})
+    monkeypatch.setattr("suite.ops.parts.triton_fused.launch", lambda _, grid, *__, **constants: vars(found).update(constants))
+    fused("softmax", torch.ones(100, 16384), -1)
+
+    assert (found.ROWS, found.BLOCK, found.num_warps) == (1, 16384, 16)
