@@ -21,7 +21,6 @@ from suite.report.compare import (
     SPEEDS,
     Pair,
     compare,
-    fastest,
     gate,
     judge_speed,
     parse_gates,
@@ -407,82 +406,6 @@ def test_gates_and_shares_are_read_or_refused():
             parse_gates(text)
     with pytest.raises(ValueError, match=r"'5' names no percentage"):
         parse_share("5")
-
-
-# which kernel
-
-
-def test_the_fastest_kernel_is_one_that_passes_everywhere():
-    """naive is fastest and wrong elsewhere, shifted was wrong when timed, fused and online differ by noise alone."""
-    held = run(
-        record(kernel="naive", status="nonfinite", case="softmax/ramp/4x64/s0"),
-        timed(noisy("n", scale=0.5e-3), kernel="naive"),
-        record(kernel="declared", status="known_failure", case="softmax/ramp/4x64/s0"),
-        timed(noisy("d", scale=0.6e-3), kernel="declared"),
-        record(kernel="unshifted", numerics="shift=none"),
-        timed(noisy("u", scale=0.7e-3), kernel="unshifted"),
-        timed([], kernel="shifted", status="inaccurate"),
-        timed(noisy("o", scale=1.001e-3), kernel="online"),
-        timed(noisy("f", scale=1.0e-3), kernel="fused"),
-        timed(noisy("s", scale=3e-3), kernel="slow"),
-    )
-
-    [row] = fastest(held)
-
-    assert row["use"].kernel in ("fused", "online")
-    assert {row["use"].kernel, *(m.kernel for m in row["as_fast"])} == {"fused", "online"}
-    assert [(m.kernel, why) for m, why in row["faster_but"]] == [
-        ("naive", "fails 1 evaluation"),
-        ("declared", "fails 1 evaluation"),
-        ("unshifted", "declares shift=none"),
-    ]
-    assert row["passing"] == 3
-
-
-@pytest.mark.parametrize(
-    ("failing", "why"),
-    [
-        (record(status="inaccurate", case="softmax/ramp/4x64/s0"), "fails 1 evaluation"),
-        (
-            record(status="inaccurate", direction="backward", case="softmax/normal/4x64/upstream=normal/s0"),
-            "fails 1 evaluation",
-        ),
-        (timed([], status="raised", case="softmax/normal/4x65/s0"), "fails 1 evaluation"),
-        (timed([], status="raised", direction="backward", case="softmax/normal/4x64/upstream=normal/s0"), "fails 1 evaluation"),
-        (timed([], status="raised"), "raised"),
-    ],
-)
-def test_a_kernel_that_fails_on_any_case_of_the_op_and_format_is_not_named(failing, why):
-    """Also where only the measurement says so, and in the other direction."""
-    held = [timed(noisy("o"))] if failing.case != "softmax/normal/4x64/s0" else []
-
-    found = fastest(run(record(), failing, *held, timed(noisy("s", scale=3e-3), kernel="slow")))
-    row = next(row for row in found if row["case"] == "softmax/normal/4x64/s0")
-
-    assert row["use"].kernel == "slow"
-    assert [(m.kernel, why) for m, why in row["faster_but"]] == ([("online", why)] if held else [])
-    [elsewhere] = fastest(run(record(dtype="float64", status="inaccurate"), timed(noisy("o"))))
-    assert elsewhere["use"].kernel == "online"
-
-
-def test_an_evaluation_and_its_measurement_fail_once():
-    failing = {"status": "inaccurate", "case": "softmax/normal/4x65/s0"}
-
-    row, _ = fastest(run(record(**failing), timed([], **failing), timed(noisy("o"))))
-
-    assert [why for _, why in row["faster_but"]] == ["fails 1 evaluation"]
-
-
-def test_what_a_kernel_declares_stands_beside_it():
-    [row] = fastest(run(record(numerics="probabilities=bfloat16"), timed(noisy("a"))))
-
-    assert (row["use"].kernel, row["declares"]) == ("online", "probabilities=bfloat16")
-
-
-def test_where_nothing_passes_no_kernel_is_named():
-    [row] = fastest(run(timed([], status="inaccurate")))
-
-    assert row["use"] is None
 
 
 # reading

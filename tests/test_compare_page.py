@@ -98,7 +98,7 @@ def everything(text="x", *, name="B"):
         record(**{**words, "status": "inaccurate", "ratio": 9.0}), record(kernel="new"), record(kernel="mended"),
         record(kernel="better", ratio=0.1), record(kernel="lost", status="unsupported", ratio=None),
         timed(SLOW, kernel=text), timed(FAST, kernel="same"), timed([], kernel="dead", status="inaccurate", note=text),
-        timed(FAST[:6], kernel="quick", status="known_failure"), timed(FAST, kernel="mended", case=f"softmax/{text}/4x64/s0"),
+        record(kernel="quick", status="known_failure", numerics="shift=none"), timed(FAST[:6], kernel="quick"), timed(FAST, kernel="mended", case=f"softmax/{text}/4x64/s0"),
         name=name, environment={**ENVIRONMENT, "threads": 2, text: {text: [text]}}, notices=(text,),
     )  # fmt: skip
     other = run(record(device="cuda", **words), timed(FAST, kernel=text, device="cuda"), name="C")
@@ -125,7 +125,7 @@ def test_the_page_runs_nothing_and_asks_nobody():
 
 
 def test_text_of_strangers_makes_no_tag_and_stays_visible():
-    hostile, harmless = (Page(render(refused(everything(text), text), gates="status")) for text in (HOSTILE, "plain"))
+    hostile, harmless = (Page(render(refused(everything(text), text), gates="status")) for text in (HOSTILE, "# plain"))
 
     assert Counter(tag for tag, _ in hostile.tags) == Counter(tag for tag, _ in harmless.tags)
     assert "\x1b" not in hostile.text
@@ -157,7 +157,14 @@ def test_the_page_answers_first_and_shows_what_differs_before_the_rest():
 
     assert places == sorted(places)
     assert "Not worse" in text
-    for words in ("Mended", "Unsupported now", "Only in B", "Gone: only in A", "SLOWER", "faster, but: quick (known failure"):
+    for words in (
+        "Mended",
+        "Unsupported now",
+        "Only in B",
+        "Gone: only in A",
+        "SLOWER",
+        "faster, but: quick (declares shift=none",
+    ):
         assert words in text, words
 
 
@@ -167,7 +174,7 @@ def test_the_answer_counts_what_was_compared_and_what_was_not():
     assert (
         worse[0] == "Worse: 1 new failure, 1 new failure while timed and 1 meaningfully larger error, which no gate asks for."
     )
-    assert worse[1].startswith("4 evaluations in both runs, 1 only in the new one, 1 gone, 1 unsupported now. Times:")
+    assert worse[1].startswith("4 evaluations in both runs, 2 only in the new one, 1 gone, 1 unsupported now. Times:")
     assert worse[1].endswith("Times: 1 SLOWER, 1 SAME, 1 not comparable, 2 only in the new one.")
     assert fine[0] == "Not worse: no new failure, no meaningfully larger error."
 
@@ -256,7 +263,7 @@ def test_the_terminal_says_the_same(capsys):
         "Not worse",
         "SLOWER",
         "what differs",
-        "fastest kernel that passes",
+        "which kernel to use",
         "status: because",
     ):
         assert words in out

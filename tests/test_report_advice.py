@@ -1,9 +1,11 @@
 """report/advice.py: which kernel is recommended, and what speaks against the others."""
 
+from dataclasses import replace
+
 import pytest
 
 from suite.records import Measurement, Record
-from suite.report.advice import Standing, Subject, advise, standings, times_as_fast
+from suite.report.advice import Standing, Subject, advise, grouped, ranked, standings, times_as_fast
 
 
 def timed(kernel, milliseconds, *, op="softmax", direction="forward", device="cpu"):
@@ -13,13 +15,13 @@ def timed(kernel, milliseconds, *, op="softmax", direction="forward", device="cp
     return Measurement(kind="throughput", kernel=kernel, op=op, dtype="float32", device=device, data=data)
 
 
-def judged(kernel, *statuses, op="softmax", family="normal", **changes):
+def judged(kernel, *statuses, op="softmax", family="normal", case="c", **changes):
     """Records of a kernel, one for each status; passed, where none is given."""
     about = {
         "suite_version": "1",
         "kernel": kernel,
         "op": op,
-        "case": "c",
+        "case": case,
         "family": family,
         "shape": (4, 8),
         "dtype": "float32",
@@ -117,3 +119,30 @@ def test_how_many_times_as_fast_has_an_interval():
 
     assert times == pytest.approx(2.0)
     assert 1.95 < low < 2 < high < 2.05
+
+
+def test_what_failed_while_it_was_timed_has_not_passed():
+    """Its record says that it passed, on the input of the record."""
+    broken = timed("a", 1)
+    broken = replace(broken, case="d", data=broken.data | {"status": "raised", "samples_seconds": []})
+    records = [*judged("a", case="c"), *judged("a", case="d"), *judged("b")]
+    ranking = [timed("a", 1), timed("b", 2)]
+
+    found = advise(ranking, standings(records, [broken, *ranking]))
+
+    assert found.use.kernel == "b"
+    assert [(m.kernel, reason) for m, reason in found.unsafe] == [("a", "passes 1 of 2")]
+
+
+def test_what_has_no_times_is_not_ranked():
+    slow, fast, untimed = timed("a", 2), timed("b", 1), timed("c", 1)
+    untimed = replace(untimed, data=untimed.data | {"status": "inaccurate"})
+
+    assert ranked([slow, fast, untimed]) == [fast, slow]
+
+
+def test_inputs_are_apart_by_op_direction_format_device_and_case():
+    one, other = timed("a", 1), timed("b", 1)
+    elsewhere = replace(timed("a", 1), device="cuda")
+
+    assert list(grouped([one, other, elsewhere]).values()) == [[one, other], [elsewhere]]

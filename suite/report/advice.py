@@ -7,18 +7,29 @@ speaks against a kernel is in its records, and only there.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from suite.records import Measurement, Record
-from suite.report.compare import ratio_interval, times_of
+from suite.records import SILENT, Measurement, Record
+from suite.report.compare import median, ratio_interval, times_of
+from suite.timing.statistics import FEWEST, Interval, median_interval
 
 TORCH: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("softmax", "log_softmax", "logsumexp", "cross_entropy"), ("fused",)),
     "attention": ("sdpa_flash", "sdpa_math", "sdpa_efficient", "sdpa_cudnn"),
 }
 """torch's own kernels of an op; the fastest of them is what others are measured by."""
+
+
+class Group(NamedTuple):
+    """One input: what is measured on it is compared."""
+
+    op: str
+    direction: str
+    dtype: str
+    device: str
+    case: str
 
 
 class Subject(NamedTuple):
@@ -63,21 +74,29 @@ class Standing:
 UNKNOWN = Standing()
 
 
-def standings(records: Iterable[Record]) -> dict[Subject, Standing]:
-    """The standing of each subject. A pass through the backward begins with the forward, so it answers for both."""
+def standings(records: Iterable[Record], measurements: Iterable[Measurement] = ()) -> dict[Subject, Standing]:
+    """The standing of each subject. A pass through the backward begins with the forward, so it answers for both.
+
+    measurements: of throughput; what failed while it was timed has not passed, whatever its record says.
+    """
+    failed: dict[Subject, set[str]] = {}
+    for m in measurements:
+        if m.data["status"] not in SILENT:
+            failed.setdefault(Subject.of(m), set()).add(m.case)
     groups: dict[Subject, list[Record]] = {}
     for r in records:
         if r.status != "unsupported":
             for direction in ("forward", "backward") if r.direction == "forward" else ("backward",):
                 groups.setdefault(Subject(r.op, r.kernel, r.dtype, direction, r.device.partition(":")[0]), []).append(r)
-    return {subject: _standing(group) for subject, group in groups.items()}
+    return {subject: _standing(group, failed.get(subject, set())) for subject, group in groups.items()}
 
 
-def _standing(group: Sequence[Record]) -> Standing:
+def _standing(group: Sequence[Record], failed: Set[str]) -> Standing:
+    """failed: the cases in which it failed while it was timed."""
     declared = next((r.numerics for r in group if r.numerics != "best practice"), "")
     return Standing(
         evaluations=len(group),
-        passed=sum(r.status == "passed" for r in group),
+        passed=sum(r.status == "passed" and r.case not in failed for r in group),
         families=frozenset(r.family for r in group),
         declares=declared.removeprefix("best practice, ").replace("domain", "a domain"),
     )
@@ -97,7 +116,7 @@ class Advice:
 
 
 def advise(ranked: Sequence[Measurement], standing: Mapping[Subject, Standing]) -> Advice:
-    """ranked: the measurements of one input that have times, fastest first."""
+    """ranked: the measurements of one input that have times, fastest first: ranked()."""
     against = [standing.get(Subject.of(m), UNKNOWN).against for m in ranked]
     first = next((i for i, reason in enumerate(against) if not reason), len(ranked))
     use = ranked[first] if first < len(ranked) else None
@@ -106,14 +125,33 @@ def advise(ranked: Sequence[Measurement], standing: Mapping[Subject, Standing]) 
         as_fast=tuple(
             m
             for m, reason in zip(ranked[first + 1 :], against[first + 1 :], strict=True)
-            if use is not None and not reason and m.data["low_seconds"] <= use.data["high_seconds"]
+            if use is not None and not reason and _interval(m).low <= _interval(use).high
         ),
         unsafe=tuple(zip(ranked[:first], against[:first], strict=True)),
         torch=next((m for m in ranked if m.kernel in TORCH.get(m.op, ())), None),
     )
 
 
+def grouped(measurements: Iterable[Measurement]) -> dict[Group, list[Measurement]]:
+    """The measurements of throughput by input, in order."""
+    groups: dict[Group, list[Measurement]] = {}
+    for m in measurements:
+        groups.setdefault(Group(m.op, m.data["direction"], m.dtype, m.device, m.case), []).append(m)
+    return groups
+
+
+def ranked(group: Iterable[Measurement]) -> list[Measurement]:
+    """Those that have times, fastest first."""
+    timed = (m for m in group if m.data["status"] == "passed" and times_of(m))
+    return sorted(timed, key=lambda m: (median(times_of(m)), m.kernel))
+
+
+def _interval(m: Measurement) -> Interval:
+    samples = times_of(m)
+    return median_interval(samples) if len(samples) >= FEWEST else Interval(median(samples), min(samples), max(samples))
+
+
 def times_as_fast(one: Measurement, other: Measurement) -> tuple[float, float, float]:
     """How many times as fast `one` is as `other`, with the ends of the 95 % bootstrap interval."""
     low, high = ratio_interval(times_of(one), times_of(other))
-    return other.data["median_seconds"] / one.data["median_seconds"], math.exp(low), math.exp(high)
+    return median(times_of(other)) / median(times_of(one)), math.exp(low), math.exp(high)

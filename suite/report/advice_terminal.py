@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from suite.records import Measurement, Record
-from suite.report.advice import Advice, Standing, Subject, advise, standings, times_as_fast
+from suite.report.advice import Advice, Group, Standing, Subject, advise, grouped, ranked, standings, times_as_fast
 from suite.report.compare_page import seconds
 from suite.report.summaries import times
 from suite.report.visible import NAME, visible
@@ -19,29 +19,17 @@ INPUTS, UNSAFE = 40, 4
 """Inputs up to which each has its line; kernels of an op that are named as faster and not safe."""
 
 
-class Group(NamedTuple):
-    """What one line is about."""
-
-    op: str
-    direction: str
-    dtype: str
-    device: str
-    case: str
-
-
 def print_advice(console: Console, measurements: Sequence[Measurement], records: Sequence[Record]) -> None:
     """Prints a table for each op and direction; of many inputs only the longest of each setting. records: what was judged."""
-    groups: dict[Group, list[Measurement]] = {}
-    for m in measurements:
-        groups.setdefault(Group(m.op, m.data["direction"], m.dtype, m.device, m.case), []).append(m)
+    groups = grouped(measurements)
     shown = list(groups) if len(groups) <= INPUTS else _longest(groups)
     where = " at the longest inputs" if len(shown) < len(groups) else ""
-    standing = standings(records)
+    standing = standings(records, measurements)
     for op, direction in dict.fromkeys(group[:2] for group in shown):
         own = [group for group in shown if group[:2] == (op, direction)]
         console.print()
         console.print(f"{op} {direction}: which kernel to use{where}", style="bold")
-        _print_table(console, {group: advise(_ranked(groups[group]), standing) for group in own}, standing)
+        _print_table(console, {group: advise(ranked(groups[group]), standing) for group in own}, standing)
     console.print()
     easy = len({record.family for record in records}) == 1
     console.print(
@@ -63,11 +51,6 @@ def _longest(groups: Mapping[Group, Sequence[Measurement]]) -> list[Group]:
             found[setting] = group
     chosen = set(found.values())
     return [group for group in groups if group in chosen]
-
-
-def _ranked(group: Sequence[Measurement]) -> list[Measurement]:
-    timed = (m for m in group if m.data["status"] == "passed" and m.data["samples_seconds"])
-    return sorted(timed, key=lambda m: (m.data["median_seconds"], m.kernel))
 
 
 def _print_table(console: Console, advised: Mapping[Group, Advice], standing: Mapping[Subject, Standing]) -> None:

@@ -373,55 +373,6 @@ def times_of(m: Measurement) -> list[float]:
     return found
 
 
-def fastest(run: Run) -> list[dict[str, Any]]:
-    """Which kernel to use: for each op, direction, dtype, device and case of the throughput measurements, those that pass,
-    fastest first.
-
-    A kernel passes where the timed output did, nothing of that op, dtype and device failed when it was evaluated or timed,
-    declared or not and in either direction, and it subtracts something from its logits: without that it overflows, on inputs
-    that nobody may have run.
-    "use": the fastest, or None. "declares": its numerics, where they are weaker than best practice. "as_fast": those whose
-    times are SAME or AMBIGUOUS beside it. "faster_but": measurements that are faster and do not pass, with the reason.
-    """
-    failing: dict[tuple[str, ...], set[str]] = {}
-    declared: dict[tuple[str, ...], str] = {}
-    judged: tuple[Record | Measurement, ...] = (*run.records, *throughput_of(run))
-    for one in judged:
-        if _status(one) not in ("passed", "unsupported"):
-            failing.setdefault((one.op, one.kernel, one.dtype, one.device), set()).add(one.case)
-    for r in run.records:
-        if r.numerics != "best practice":
-            declared[r.op, r.kernel, r.dtype, r.device] = r.numerics
-    groups: dict[tuple[str, ...], list[Measurement]] = {}
-    for m in throughput_of(run):
-        groups.setdefault((m.op, m.data["direction"], m.dtype, m.device, m.case), []).append(m)
-    rows = []
-    for (op, direction, dtype, device, case), group in groups.items():
-        timed = sorted((m for m in group if times_of(m)), key=lambda m: (median(times_of(m)), m.kernel))
-        keys = {m.kernel: (op, m.kernel, dtype, device) for m in group}
-        reasons = {m.kernel: _why_not(m, len(failing.get(keys[m.kernel], ())), declared.get(keys[m.kernel], "")) for m in group}
-        passing = [m for m in timed if not reasons[m.kernel]]
-        use = passing[0] if passing else None
-        as_fast = [m for m in passing[1:] if judge_speed(use, m).verdict in ("SAME", "AMBIGUOUS")]
-        ahead = timed if use is None else timed[: timed.index(use)]
-        rows.append(
-            {
-                "op": op,
-                "direction": direction,
-                "dtype": dtype,
-                "device": device,
-                "case": case,
-                "shape": tuple(group[0].data["shape"]),
-                "use": use,
-                "declares": "" if use is None else declared.get(keys[use.kernel], ""),
-                "as_fast": as_fast,
-                "faster_but": [(m, reasons[m.kernel]) for m in ahead],
-                "passing": len(passing),
-            }
-        )
-    return sorted(rows, key=lambda row: (row["op"], row["direction"], row["device"], row["dtype"], row["shape"], row["case"]))
-
-
 def gate(comparison: Comparison, wanted: Mapping[str, float | None]) -> list[Reason]:
     """Why the gates refuse the new run; [] where they let it pass.
 
@@ -584,14 +535,6 @@ def _likely_medians(samples: Sequence[float]) -> tuple[Array, Array]:
 def _quantile(chance: Array, tail: float) -> int:
     """The first position up to which the chances add up to the tail."""
     return min(int(np.searchsorted(np.cumsum(chance), tail)), len(chance) - 1)
-
-
-def _why_not(m: Measurement, failing: int, declared: str) -> str:
-    if m.data["status"] != "passed":
-        return str(m.data["status"]).replace("_", " ")
-    if failing:
-        return f"fails {failing:,} evaluation{'s' if failing != 1 else ''}"
-    return f"declares {declared}" if "shift=none" in declared else ""
 
 
 def _status(row: Record | Measurement | None) -> str | None:

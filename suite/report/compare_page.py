@@ -14,7 +14,8 @@ from typing import Any
 from markupsafe import Markup
 
 from suite.records import Measurement, Record
-from suite.report.compare import CHANGES, SPEEDS, Comparison, Pair, Speed, fastest, median, throughput_of, times_of, told
+from suite.report.advice import Advice, Group, Standing, Subject, advise, grouped, ranked, standings
+from suite.report.compare import CHANGES, SPEEDS, Comparison, Pair, Speed, median, throughput_of, times_of, told
 from suite.report.privacy import private
 from suite.report.summaries import first_line, times
 from suite.report.visible import NAME, visible
@@ -144,53 +145,46 @@ def environments(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def best_kernels(runs: Sequence[Run]) -> dict[str, Any]:
-    """The rows of "which kernel": what was timed, and by run the fastest kernel that passes, its time and its error."""
-    found: dict[tuple[str, ...], dict[int, list[dict[str, Any]]]] = {}
+    """The rows of "which kernel": what was timed, and by run the kernel to use, its time and its error."""
+    found: dict[tuple[str, ...], dict[int, list[tuple[Group, list[Measurement], dict[str, Any]]]]] = {}
     for number, run in enumerate(runs):
-        for row in fastest(run):
-            key = (row["op"], row["direction"], row["dtype"], row["case"])
-            found.setdefault(key, {}).setdefault(number, []).append(row)
+        timed = throughput_of(run)
+        standing = standings(run.records, timed)
+        for group, measurements in sorted(grouped(timed).items()):
+            cell = _best_cell(group, advise(ranked(measurements), standing), standing)
+            key = (group.op, group.direction, group.dtype, group.case)
+            found.setdefault(key, {}).setdefault(number, []).append((group, measurements, cell))
     rows = [
         {
             "op": op,
             "direction": direction,
             "dtype": dtype,
             "input": input_of(case),
-            "cells": [[_best_cell(row) for row in by_run.get(number, ())] for number in range(len(runs))],
+            "cells": [[cell for _, _, cell in by_run.get(number, ())] for number in range(len(runs))],
         }
         for (op, direction, dtype, case), by_run in sorted(found.items(), key=lambda item: _order(item[0], item[1]))
     ]
     return {"rows": rows[:ROWS], "left_out": max(len(rows) - ROWS, 0)}
 
 
-def _order(key: tuple[str, ...], by_run: Mapping[int, list[dict[str, Any]]]) -> tuple[Any, ...]:
-    shape = next(iter(by_run.values()))[0]["shape"]
-    return (*key[:3], shape, key[3])
+def _order(
+    key: tuple[str, ...], by_run: Mapping[int, list[tuple[Group, list[Measurement], dict[str, Any]]]]
+) -> tuple[Any, ...]:
+    _, [first, *_], _ = next(iter(by_run.values()))[0]
+    return (*key[:3], tuple(first.data["shape"]), key[3])
 
 
-def _best_cell(row: dict[str, Any]) -> dict[str, Any]:
-    use: Measurement | None = row["use"]
-    faster = [f"{m.kernel} ({reason}, {seconds(median(times_of(m)))})" for m, reason in row["faster_but"][:2]]
-    if use is None:
-        return {
-            "kernel": "",
-            "device": row["device"],
-            "faster": faster,
-            "notes": [],
-            "declares": "",
-            "error": "",
-            "time": "",
-            "rate": "",
-        }
+def _best_cell(group: Group, advice: Advice, standing: Mapping[Subject, Standing]) -> dict[str, Any]:
+    use = advice.use
     return {
-        "kernel": use.kernel,
-        "device": row["device"],
-        "time": seconds(median(times_of(use))),
-        "rate": rate(use),
-        "error": error(use),
-        "declares": row["declares"],
-        "notes": [m.kernel for m in row["as_fast"][:3]],
-        "faster": faster,
+        "kernel": "" if use is None else use.kernel,
+        "device": group.device,
+        "time": "" if use is None else seconds(median(times_of(use))),
+        "rate": "" if use is None else rate(use),
+        "error": "" if use is None else error(use),
+        "declares": "" if use is None else standing[Subject.of(use)].declares,
+        "notes": [m.kernel for m in advice.as_fast[:3]],
+        "faster": [f"{m.kernel} ({reason}, {seconds(median(times_of(m)))})" for m, reason in advice.unsafe[:2]],
     }
 
 

@@ -61,7 +61,7 @@ def print_comparison(comparisons: Sequence[Comparison], *, show_paths: bool = Fa
     table("what differs", ["", *names], [[row["fact"], *row["values"]] for row in differing])
     for name, comparison in zip(names[1:], comparisons, strict=True):
         _print_one(name, names[0], comparison, table)
-    table("fastest kernel that passes", ["op", "dtype", "input", *names], [_best(row) for row in best_kernels(runs)["rows"]])
+    table("which kernel to use", ["op", "dtype", "input", *names], [_best(row) for row in best_kernels(runs)["rows"]])
     console.print()
     reasons = reasons_of(comparisons)
     for reason in reasons[:ROWS]:
@@ -111,7 +111,7 @@ def _best(row: dict[str, Any]) -> list[str]:
     cells = []
     for by_device in row["cells"]:
         words = [
-            f"{cell['kernel'] or 'none passes'} {cell['time']}  {cell['error']}"
+            f"{cell['kernel'] or 'none is safe'} {cell['time']}  {cell['error']}"
             + (f" ({cell['declares']})" if cell["declares"] else "")
             + (f" on {cell['device']}" if len(by_device) > 1 else "")
             for cell in by_device

@@ -162,12 +162,12 @@ def throughput_context(measurements: Iterable[Measurement], records: Iterable[Re
     many sections are left out, how many have charts, kernels of a chart, rows of a list. Measurements of other kinds are left
     out; of two of one kernel and case in one setting the later one is shown.
     """
+    timed = [m for m in measurements if m.kind == "throughput"]
     groups: dict[Setting, dict[tuple[str, Input], Measurement]] = {}
-    for m in measurements:
-        if m.kind == "throughput":
-            groups.setdefault(_setting(m), {})[m.kernel, _input(m)] = m
+    for m in timed:
+        groups.setdefault(_setting(m), {})[m.kernel, _input(m)] = m
     several = len({setting.env_id for setting in groups}) > 1
-    standing = standings(records) if groups else {}
+    standing = standings(records, timed) if groups else {}
     settings = sorted(groups, key=_order)[:SECTIONS]
     sections = [_section(setting, groups[setting], standing, several=several) for setting in settings]
     charted = _charted(sections)
