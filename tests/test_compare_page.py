@@ -98,7 +98,8 @@ def everything(text="x", *, name="B"):
         record(**{**words, "status": "inaccurate", "ratio": 9.0}), record(kernel="new"), record(kernel="mended"),
         record(kernel="better", ratio=0.1), record(kernel="lost", status="unsupported", ratio=None),
         timed(SLOW, kernel=text), timed(FAST, kernel="same"), timed([], kernel="dead", status="inaccurate", note=text),
-        record(kernel="quick", status="known_failure", numerics="shift=none"), timed(FAST[:6], kernel="quick"), timed(FAST, kernel="mended", case=f"softmax/{text}/4x64/s0"),
+        record(kernel="quick", status="known_failure", numerics="shift=none"), timed(FAST[:6], kernel="quick"),
+        timed(FAST, kernel="mended", case=f"softmax/{text}/4x64/s0"),
         name=name, environment={**ENVIRONMENT, "threads": 2, text: {text: [text]}}, notices=(text,),
     )  # fmt: skip
     other = run(record(device="cuda", **words), timed(FAST, kernel=text, device="cuda"), name="C")

@@ -29,8 +29,10 @@ PROBES = 5
 UNSEEN_SECONDS, UNSEEN_SHARE = 30e-6, 0.1
 """How much longer than an idle device's answer, and than the events' own time, the device may be busy after the last event."""
 
-SMALL_SECONDS = 100e-6
-"""Calls below this are replayed from a graph: their launch from Python may take longer than they do."""
+SMALL_SECONDS = 1e-3
+"""Calls below this are replayed from a graph: a launch from Python takes tens of microseconds, longer than the flush before it
+keeps the device busy, and would be in their time.
+"""
 
 LAUNCH_BOUND = 1.25
 """Calls one after the other that take so many times as long each as from a graph are marked launch-bound."""
