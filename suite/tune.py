@@ -37,20 +37,25 @@ CANDIDATES: Mapping[str, Mapping[str, tuple[int, ...]]] = {
     "online": {"block": (1024, 4096, 8192), "entries": (4096, 8192), "warps": (4, 8, 16)},
     "split": {"shortest_part": (1024, 4096, 8192), "most_parts": (1024,), "entries": (4096, 8192), "warps": (4, 8, 16)},
     "rows": {"entries": (1024, 2048, 4096, 8192), "warps": (4, 8, 16)},
-    "attention": {"queries": (64, 128), "keys": (32, 64, 128), "warps": (4, 8), "stages": (1, 2, 3)},
-    "attention_backward": {"queries": (32, 64, 128), "keys": (32, 64, 128), "warps": (4, 8), "stages": (1, 2)},
+    "attention": {"queries": (32, 64), "keys": (32, 64), "warps": (4, 8), "stages": (1, 2)},
+    "attention_backward": {"queries": (32, 64), "keys": (32, 64), "warps": (4, 8), "stages": (1, 2)},
+    "attention_16_bit": {"queries": (64, 128), "keys": (32, 64, 128), "warps": (4, 8), "stages": (2, 3, 4)},
+    "attention_backward_16_bit": {"queries": (32, 64, 128), "keys": (32, 64, 128), "warps": (4, 8), "stages": (1, 2, 3)},
 }
 """Kernels -> parameter -> values: every combination is a candidate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What is timed. name: of a kernel of `op` that has the configuration. shapes: of rows, or of attention's q."""
+    """What is timed. name: of a kernel of `op` that has the configuration. shapes: of rows, or of attention's q. format: of
+    the tensors.
+    """
 
     op: str
     name: str
     shapes: tuple[tuple[int, ...], ...]
     backward: bool = False
+    format: torch.dtype = torch.bfloat16
 
 
 ROWS, VOCABULARY, ATTENTION = ((8192, 1024), (8192, 4096), (8192, 32768)), ((4096, 128256),), ((1, 16, 4096, 128),)
@@ -59,8 +64,10 @@ ON_CUDA = {
     "online": Work(op="softmax", name="triton_online", shapes=VOCABULARY),
     "split": Work(op="softmax", name="triton_split", shapes=VOCABULARY),
     "rows": Work(op="log_softmax", name="triton_fused", shapes=ROWS),
-    "attention": Work(op="attention", name="triton_flash", shapes=ATTENTION),
-    "attention_backward": Work(op="attention", name="triton_flash", shapes=ATTENTION, backward=True),
+    "attention": Work(op="attention", name="triton_flash", shapes=ATTENTION, format=torch.float32),
+    "attention_backward": Work(op="attention", name="triton_flash", shapes=ATTENTION, backward=True, format=torch.float32),
+    "attention_16_bit": Work(op="attention", name="triton_flash", shapes=ATTENTION),
+    "attention_backward_16_bit": Work(op="attention", name="triton_flash", shapes=ATTENTION, backward=True),
 }
 ON_CPU = {
     name: Work(
@@ -68,6 +75,7 @@ ON_CPU = {
         name=f"{work.name}_interpreter",
         shapes=((1, 1, 32, 16),) if work.op == "attention" else ((4, 256),),
         backward=work.backward,
+        format=torch.float16 if name.endswith("16_bit") else work.format,  # the interpreter's bfloat16 is float32
     )
     for name, work in ON_CUDA.items()
 }
@@ -94,7 +102,7 @@ def tune(
     """
     stored = configuration(kernels, torch.device(device))
     draw = normal if work.op == "attention" else repeated
-    tensors = [draw(f"tune|{kernels}", shape, device) for shape in work.shapes]
+    tensors = [draw(f"tune|{kernels}", shape, device).to(work.format) for shape in work.shapes]
 
     def times(candidate: Configuration) -> list[float] | str:
         return _times(kernels, work, candidate, tensors, device)

@@ -345,7 +345,7 @@ FAULTS = {
     "the output is not rescaled": ("o = o * rescale +", "o = o +"),
     "padding counts as a key": ("seen = j[None, :] < keys", "seen = j[None, :] < keys + KEYS"),
     "one key of the future": ("(j[None, :] <= i + reach)", "(j[None, :] <= i + reach + 1)"),
-    "the last block is left out": ("while start < end:", "while start + KEYS < end:"),
+    "the last block is left out": ("range(0, end, KEYS)", "range(0, end - KEYS, KEYS)"),
     "a row that sees nothing is not guarded": ("tl.where(d == 0, 1.0, d)", "d"),
     "heads of keys in turn": ("head // shared * k_head", "head % (heads // shared) * k_head"),
 }

@@ -6,15 +6,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-pytest.importorskip("triton", reason="the configurations are those of Triton's kernels")
+triton = pytest.importorskip("triton", reason="the configurations are those of Triton's kernels")
 
-from suite.ops.parts import triton_configuration
-from suite.ops.parts.triton_attention_backward import attention
-from suite.ops.parts.triton_configuration import FILE, PARAMETERS, configuration, read, trying
-from suite.ops.parts.triton_fused import fused
-from suite.ops.parts.triton_log_softmax import log_softmax
-from suite.ops.parts.triton_online import online
-from suite.ops.parts.triton_split import split
+from triton.backends.compiler import GPUTarget  # noqa: E402, TID253  (skipped above where there is no Triton)
+
+from suite.ops.parts import triton_attention, triton_attention_backward, triton_configuration  # noqa: E402
+from suite.ops.parts.triton_attention_backward import attention  # noqa: E402
+from suite.ops.parts.triton_configuration import FILE, PARAMETERS, configuration, read, trying  # noqa: E402
+from suite.ops.parts.triton_fused import fused  # noqa: E402
+from suite.ops.parts.triton_log_softmax import log_softmax  # noqa: E402
+from suite.ops.parts.triton_online import online  # noqa: E402
+from suite.ops.parts.triton_split import split  # noqa: E402
 
 CPU = torch.device("cpu")
 DEFAULT = read(FILE)["default"]
@@ -64,7 +66,7 @@ INVALID = {
     "torn": ("}}", "}", "holds no configurations"),
     "a list": (None, "[]", "expected an object of objects, by device"),
     "an entry that is none": (None, '{"NVIDIA H200": 3}', "expected an object of objects, by device"),
-    "no default": (None, "{}", "has no default of fused, online, split, rows, attention, attention_backward"),
+    "no default": (None, "{}", "has no default of fused, online, split, rows, attention, attention_backward, attention_16_bit"),
     "unknown kernels": ('"rows"', '"row"', "entry 'default': 'row' is not one of fused, online,"),
     "unknown parameter": ('"stages"', '"stage"', "expected an object with queries, keys, warps, stages"),
     "no power of two": ('"queries": 32', '"queries": 48', "queries of attention is 48; expected a power of two from 16 to 256"),
@@ -103,11 +105,13 @@ CALLS = {
     "rows": lambda: log_softmax(torch.ones(8, 8192), -1),
     "attention": lambda: attend(),
     "attention_backward": lambda: attend().sum().backward(),
+    "attention_16_bit": lambda: attend(torch.float16),
+    "attention_backward_16_bit": lambda: attend(torch.float16).sum().backward(),
 }
 
 
-def attend():
-    q = torch.ones(1, 1, 40, 16, requires_grad=True)
+def attend(format=torch.float32):
+    q = torch.ones(1, 1, 40, 16, dtype=format, requires_grad=True)
     return attention(q, q, q, causal=None, scale=None, softcap=None, enable_gqa=False)[0]
 
 
@@ -141,3 +145,51 @@ def test_launches_of_the_default_are_as_before(monkeypatch):
     fused("softmax", torch.ones(100, 16384), -1)
 
     assert (found.ROWS, found.BLOCK, found.num_warps) == (1, 16384, 16)
+
+
+SHARED_BYTES = 227 * 2**10
+"""What a block may take of a multiprocessor's shared memory, capability 9.0 (CUDA C++ programming guide, table of compute
+capabilities)."""
+
+
+@pytest.mark.parametrize("kernels", ["attention_16_bit", "attention_backward_16_bit"])
+def test_large_tiles_load_ahead_and_fit_into_shared_memory(kernels, monkeypatch, tmp_path):
+    """range() with stages becomes asynchronous copies, which a loop with while has none of."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    chosen = read(FILE)["capability 9.0"][kernels]
+    names = ("keys_kernel", "queries_kernel") if "backward" in kernels else ("attention_kernel",)
+    module = triton_attention_backward if "backward" in kernels else triton_attention
+    for kernel in (getattr(module, name) for name in names):
+        compiled = compiled_for_cuda(kernel, chosen)
+
+        assert compiled.metadata.shared <= SHARED_BYTES
+        assert "cp.async" in compiled.asm["ptx"]
+        assert "wgmma" in compiled.asm["ptx"]
+
+
+def compiled_for_cuda(kernel, chosen):
+    """For heads of 128 entries in bfloat16 that lie one after the other, as a launch would specialise it."""
+    constants = {
+        "CAUSAL": True,
+        "SOFTCAP": False,
+        "QUERIES": chosen["queries"],
+        "KEYS": chosen["keys"],
+        "SIZE": 128,
+        "VALUE": 128,
+    }
+    constants |= {name: 1 for name in kernel.arg_names if name.endswith("_column")}
+    kinds = dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "o_ptr", "do_ptr"), "*bf16") | dict.fromkeys(("scale", "softcap"), "fp32")
+    kinds |= dict.fromkeys(("lse_ptr", "delta_ptr", "dq_ptr", "dk_ptr", "dv_ptr"), "*fp32") | dict.fromkeys(
+        constants, "constexpr"
+    )
+    signature = {name: kinds.get(name, "i32") for name in kernel.arg_names}
+    place = kernel.arg_names.index
+    aligned = [name for name in signature if name.endswith(("_ptr", "_row", "_head", "_batch", "_size"))]
+    source = triton.compiler.ASTSource(
+        fn=kernel,
+        signature=signature,
+        constexprs={(place(name),): value for name, value in constants.items()},
+        attrs={(place(name),): [["tt.divisibility", 16]] for name in aligned},
+    )
+    options = {"num_warps": chosen["warps"], "num_stages": chosen["stages"]}
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)

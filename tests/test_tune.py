@@ -110,7 +110,7 @@ def test_every_kernel_is_timed_and_judged_on_the_cpu(kernels, clock):
     assert said[0] == f"{kernels} {candidate}: 1.000 of the stored time"
 
 
-@pytest.mark.parametrize("kernels", ["attention", "attention_backward"])
+@pytest.mark.parametrize("kernels", ["attention", "attention_backward", "attention_16_bit"])
 def test_wrong_attention_is_seen(kernels, clock, monkeypatch):
     clock(lambda one: 1.0)
     kernel = program.own_kernels("attention")[ON_CPU[kernels].name]

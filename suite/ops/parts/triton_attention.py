@@ -47,8 +47,7 @@ def attention_kernel(
     end = keys
     if CAUSAL:  # no block of keys that its last query does not see
         end = tl.minimum(keys, (tl.program_id(0) + 1) * QUERIES + reach)
-    start = 0  # no range(0, end, KEYS): Triton 3.6 interprets none with numpy 2.4 (triton-lang/triton#9171)
-    while start < end:
+    for start in range(0, end, KEYS):
         j = start + tl.arange(0, KEYS).to(tl.int64)
         k = tl.load(
             k_at + j[None, :] * k_row + tl.arange(0, SIZE)[:, None] * k_column,
@@ -71,7 +70,6 @@ def attention_kernel(
         d = d * rescale + tl.reduce(p, 1, add, keep_dims=True)
         o = o * rescale + tl.dot(p.to(v.dtype), v, input_precision="ieee")
         m = m_new
-        start += KEYS
     row = (batch * heads + head) * length + i
     tl.store(o_ptr + row * value_size + column, o / tl.where(d == 0, 1.0, d), mask=(i < length) & (column < value_size))
     tl.store(lse_ptr + row, m + tl.log(d), mask=i < length)
@@ -97,7 +95,7 @@ def attention(
     if lse.numel() == 0:
         return o.to(q.dtype), lse
     q_inner, k_inner, v_inner = q.to(inner), k.to(inner), v.to(inner)
-    chosen = configuration("attention", q.device)
+    chosen = configuration("attention_16_bit" if is_narrow(inner, head_size, value_size) else "attention", q.device)
     launch(
         attention_kernel, (triton.cdiv(length, chosen["queries"]), batches * heads),
         q_inner, k_inner, v_inner, o, lse, heads, heads // groups, length, keys, offset(causal, length, keys),
@@ -108,6 +106,11 @@ def attention(
         SIZE=padded(head_size), VALUE=padded(value_size), num_warps=chosen["warps"], num_stages=chosen["stages"],
     )  # fmt: skip
     return o.to(q.dtype), lse
+
+
+def is_narrow(format: torch.dtype, head_size: int, value_size: int) -> bool:
+    """Whether tiles take so little memory that they may be large: in 16 bits, of heads of at most 128."""
+    return format.itemsize == 2 and max(head_size, value_size) <= 128
 
 
 def padded(size: int) -> int:

@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from suite.ops.parts import triton_attention
 from suite.ops.parts.attention_visible import offset
-from suite.ops.parts.triton_attention import padded
+from suite.ops.parts.triton_attention import is_narrow, padded
 from suite.ops.parts.triton_configuration import configuration
 from suite.ops.parts.triton_rows import launch
 
@@ -42,10 +42,10 @@ def keys_kernel(
     k = tl.load(k_ptr + (head // shared * keys + j) * head_size + entry, mask=of_key, other=0.0)
     v = tl.load(v_ptr + (head // shared * keys + j) * value_size + column, mask=of_value, other=0.0)
     dk, dv = tl.full([KEYS, SIZE], 0.0, tl.float32), tl.full([KEYS, VALUE], 0.0, tl.float32)
-    start = 0
+    first = 0
     if CAUSAL:  # no block of queries that does not see the first key
-        start = tl.maximum(tl.program_id(0) * KEYS - reach, 0) // QUERIES * QUERIES
-    while start < length:
+        first = tl.maximum(tl.program_id(0) * KEYS - reach, 0) // QUERIES * QUERIES
+    for start in range(first, length, QUERIES):
         i = start + tl.arange(0, QUERIES).to(tl.int64)
         row = head * length + i
         q = tl.load(q_ptr + row[:, None] * head_size + entry, mask=(i[:, None] < length) & (entry < head_size), other=0.0)
@@ -68,7 +68,6 @@ def keys_kernel(
             ds = ds * 4 * e / ((1 + e) * (1 + e))
         dv += tl.dot(p.to(do.dtype), do, input_precision="ieee")
         dk += tl.dot(ds.to(q.dtype), q, input_precision="ieee")
-        start += QUERIES
     tl.store(dk_ptr + (head * keys + j) * head_size + entry, scale * dk, mask=of_key)
     tl.store(dv_ptr + (head * keys + j) * value_size + column, dv, mask=of_value)
 
@@ -93,8 +92,7 @@ def queries_kernel(
     end = keys
     if CAUSAL:  # no block of keys that its last query does not see
         end = tl.minimum(keys, (tl.program_id(0) + 1) * QUERIES + reach)
-    start = 0
-    while start < end:
+    for start in range(0, end, KEYS):
         j = start + tl.arange(0, KEYS).to(tl.int64)[:, None]
         at = head // shared * keys + j
         k = tl.load(k_ptr + at * head_size + entry, mask=(j < keys) & (entry < head_size), other=0.0)
@@ -114,7 +112,6 @@ def queries_kernel(
             e = tl.exp(-2 * tl.abs(x))
             ds = ds * 4 * e / ((1 + e) * (1 + e))
         dq += tl.dot(ds.to(k.dtype), k, input_precision="ieee")
-        start += KEYS
     tl.store(dq_ptr + row * head_size + entry, scale * dq, mask=(i < length) & (entry < head_size))
 
 
@@ -167,7 +164,8 @@ def gradients(
         for sizes in ((length, head_size), (keys, head_size), (keys, value_size))
     )
     sizes = (heads // groups, length, keys, offset(causal, length, keys), head_size, value_size)
-    chosen = configuration("attention_backward", q.device)
+    narrow = is_narrow(inner, head_size, value_size)
+    chosen = configuration("attention_backward_16_bit" if narrow else "attention_backward", q.device)
     QUERIES, KEYS = chosen["queries"], chosen["keys"]
     constants = {
         "scale": 1 / math.sqrt(head_size) if scale is None else float(scale), "softcap": float(softcap or 1.0),

@@ -28,9 +28,12 @@ PARAMETERS: Mapping[str, Mapping[str, tuple[int, int]]] = {
     "rows": {"entries": (128, 2**16), "warps": (1, 32)},
     "attention": {"queries": (16, 256), "keys": (16, 256), "warps": (1, 32), "stages": (1, 8)},
     "attention_backward": {"queries": (16, 256), "keys": (16, 256), "warps": (1, 32), "stages": (1, 8)},
+    "attention_16_bit": {"queries": (16, 256), "keys": (16, 256), "warps": (1, 32), "stages": (1, 8)},
+    "attention_backward_16_bit": {"queries": (16, 256), "keys": (16, 256), "warps": (1, 32), "stages": (1, 8)},
 }
 """Kernels -> parameter -> the least and the most it can be. rows: those of log_softmax, cross_entropy and softmax's backward;
-entries: of a program, where rows are short enough to have several in one."""
+entries: of a program, where rows are short enough to have several in one. ..._16_bit: of bfloat16 and float16, heads of at most
+128; tiles of others take more memory."""
 
 Configuration = Mapping[str, int]
 _TRIED: dict[str, Configuration] = {}

@@ -7,14 +7,16 @@ triton.language only: tl.max, tl.sum and tl.zeros are jitted functions themselve
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 import triton  # noqa: TID253  (this module is imported inside kernels only)
 import triton.language as tl  # noqa: TID253
+from triton.runtime import interpreter  # noqa: TID253
 from triton.runtime.interpreter import InterpretedFunction  # noqa: TID253
 from triton.runtime.jit import KernelInterface  # noqa: TID253
 
@@ -70,10 +72,31 @@ def launch(kernel: KernelInterface[Any], grid: tuple[int, ...], *arguments: torc
             kernel[grid](*arguments, **constants)
 
 
+@contextlib.contextmanager
+def _range_of_scalars() -> Iterator[None]:
+    """Lets the interpreter count to a scalar of a kernel, range(0, end): with numpy 2.4 Triton 3.6 does not
+    (triton-lang/triton#9171). On a device it is range() that loads ahead, not while.
+    """
+    original = getattr(interpreter, "_patch_lang_tensor", None)
+    if original is None:  # another Triton
+        yield
+        return
+
+    def patched(tensor: Any, scope: Any) -> None:
+        original(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patched
+    try:
+        yield
+    finally:
+        interpreter._patch_lang_tensor = original
+
+
 def _interpret(kernel: KernelInterface[Any], grid: tuple[int, ...], *arguments: torch.Tensor | int, **constants: Any) -> None:
     """numpy's warnings are the interpreter's: -inf - -inf is NaN on a device without a word."""
     interpreted = kernel if isinstance(kernel, InterpretedFunction) else InterpretedFunction(kernel.fn)
-    with np.errstate(all="ignore"), warnings.catch_warnings():
+    with np.errstate(all="ignore"), warnings.catch_warnings(), _range_of_scalars():
         warnings.simplefilter("ignore")
         interpreted[grid](*arguments, **constants)
 
