@@ -165,7 +165,7 @@ def run(
 @click.option("--kernel", "kernels", multiple=True, metavar="K", help="NAME, FILE.py:FUNC or pkg.mod:FUNC. Default: all own.")
 @click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Only this dtype; repeatable.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
-@click.option("--direction", type=click.Choice(DIRECTIONS), default="forward", show_default=True)
+@click.option("--direction", type=click.Choice((*DIRECTIONS, "both")), default="forward", show_default=True)
 @click.option("--shape", "shapes", multiple=True, metavar="SHAPE", help="Such as 4096x4096, or 1x8x2048x64 of attention.")
 @click.option("--lengths", metavar="N,N,...", help="In place of the profile's.")
 @click.option("--profile", type=click.Choice(PROFILES[:3]), default="quick", show_default=True, help="How much to measure.")
@@ -247,9 +247,13 @@ def _bench(
                 if kernels
                 else benchmark.default_kernels(wanted, slow=plan.slow, device=device)
             )
-            points = benchmark.points(
-                chosen, plan, dtypes=tuple(dict.fromkeys(dtypes)), direction=direction, lengths=lengths, shapes=shapes
-            )
+            points = [
+                point
+                for one in (DIRECTIONS if direction == "both" else (direction,))
+                for point in benchmark.points(
+                    chosen, plan, dtypes=tuple(dict.fromkeys(dtypes)), direction=one, lengths=lengths, shapes=shapes
+                )
+            ]
             with contextlib.closing(Store(folder)) as store:
                 store.write_environment(environment)
                 measuring = benchmark.Bench(

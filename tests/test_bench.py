@@ -529,3 +529,51 @@ def test_a_function_that_does_not_say_its_op_is_misuse(tmp_path):
 
     with Hosts(isolate="never") as hosts, pytest.raises(ValueError, match="does not say what it computes"):
         bench.named_kernels([f"{mine}:f"], ["softmax", "log_softmax"], hosts, device="cpu")
+
+
+def test_what_is_named_twice_is_measured_once_and_both_directions_where_asked(tmp_path):
+    result = invoke(
+        "--op=softmax", "--op=softmax", "--kernel=fused", "--kernel=fused", "--dtype=float32", "--dtype=float32",
+        "--lengths=64,64", "--profile=smoke", "--direction=both", f"--out={tmp_path}/run",
+    )  # fmt: skip
+
+    assert result.exit_code == 0, result.output
+    assert [m.data["direction"] for m in read_run(tmp_path / "run").measurements] == ["forward", "backward"]
+
+
+def test_a_kernel_that_hangs_once_timed_is_ended_and_the_next_one_measured(tmp_path):
+    mine = tmp_path / "my.py"
+    mine.write_text(
+        "import time, torch\ncalls = []\n\ndef hangs(x, dim=-1):\n    calls.append(1)\n    time.sleep(100 * (len(calls) > 6))\n"
+        "    return torch.softmax(x, dim)\n"
+    )
+
+    result = invoke(
+        "--op=softmax", f"--kernel={mine}:hangs", "--kernel=fused", "--dtype=float32", "--shape=16x33", "--profile=smoke",
+        "--timeout=0.3", f"--out={tmp_path}/run",
+    )  # fmt: skip
+
+    assert result.exit_code == 1, result.output
+    found = {m.kernel.rpartition(":")[2]: m.data["status"] for m in read_run(tmp_path / "run").measurements}
+    assert found == {"hangs": "timed_out", "fused": "passed"}
+
+
+def test_a_folder_in_use_is_no_reason_for_advice_that_bench_cannot_follow(tmp_path):
+    once = ["--op=softmax", "--kernel=fused", "--dtype=float32", "--shape=4x8", "--profile=smoke", f"--out={tmp_path}/run"]
+    assert invoke(*once).exit_code == 0
+
+    again = invoke(*once)
+
+    assert again.exit_code == 2
+    assert "holds the records of another run; name a new folder" in again.output
+    assert "--resume" not in again.output
+
+
+@pytest.mark.parametrize(("one", "other"), [("cpu", "cpu:0"), ("cuda:1", "cuda:1")])
+def test_a_device_has_one_lock_whatever_it_is_called(one, other, tmp_path):
+    with (
+        device_lock(one, folder=tmp_path),
+        pytest.raises(ValueError, match="is being measured"),
+        device_lock(other, folder=tmp_path),
+    ):
+        pass
