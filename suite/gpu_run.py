@@ -138,6 +138,7 @@ def run_stage(stage: Stage, out: Path, *, seconds: float) -> Outcome:
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **stage.environment},
                 start_new_session=True,
+                preexec_fn=_interruptible,
             )
             for command, log in zip(stage.commands, logs, strict=True)
         ]
@@ -157,6 +158,11 @@ def run_stage(stage: Stage, out: Path, *, seconds: float) -> Outcome:
             note = f"exit code {process.returncode}: {last_line(log)}"
             return Outcome(stage=stage.name, status="failed", seconds=spent, note=note)
     return Outcome(stage=stage.name, status="done", seconds=spent)
+
+
+def _interruptible() -> None:
+    """What a shell starts in the background ignores interruptions, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _ended(processes: Sequence[subprocess.Popen[bytes]], deadline: float) -> bool:

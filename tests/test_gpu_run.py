@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_commands_run_side_by_side_and_all_of_them_count(tmp_path):
     assert good.status == "done"
 
 
-def test_a_stage_is_interrupted_when_its_time_is_over(tmp_path):
+def test_a_stage_is_interrupted_when_its_time_is_over(tmp_path, ignored):
     kept = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('kept what there was')"
     begin = time.monotonic()
 
@@ -57,6 +58,16 @@ def test_a_stage_is_interrupted_when_its_time_is_over(tmp_path):
     assert (outcome.status, outcome.note) == ("interrupted", "its 1 s were over")
     assert time.monotonic() - begin < 8
     assert (tmp_path / "long-1.log").read_text() == "kept what there was\n"
+
+
+@pytest.fixture(params=[False, True], ids=["in front", "in the background"])
+def ignored(request):
+    """Where a shell starts this in the background, interruptions are ignored."""
+    before = signal.getsignal(signal.SIGINT)
+    if request.param:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def alive(process):
@@ -178,6 +189,7 @@ def test_the_whole_run_on_the_cpu(tmp_path, monkeypatch, capfd):
     for measured in default_folder().glob("libm-*.json"):
         shutil.copy(measured, own)
     monkeypatch.setenv("SOFTMAX_SUITE_CACHE", str(own))
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # its times do not count here
     out = tmp_path / "out"
     arguments = ["--device", "cpu", "--profile", "smoke", "--op", "merge_states", "--jobs", "2"]
 
