@@ -41,6 +41,7 @@ wheel: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m pytest -q tests/benchmarks/bench_oracle.py tests/benchmarks/bench_attention.py --benchmark-enable --benchmark-only
 	$(BIN)/python -m tests.benchmarks.timers
+	$(BIN)/python -m tests.benchmarks.cpu_goals
 
 # All that a GPU is needed for (docs/gpu.md): make gpu EXTRAS=dev,triton, with ARGUMENTS such as --references FILE.
 gpu: .venv/installed
