@@ -401,7 +401,8 @@ def judge_kept(
     oracle: Oracle,
 ) -> Judgement:
     """Judges an output of a timed call: of a case of rows these rows, which are all that was kept; of attention these queries,
-    against all keys; of its gradients those that the reference samples. Of a call on further inputs FURTHER_ROWS of them.
+    against all keys; of its gradients those of one of these queries' head and of what shares its keys. Of a call on further
+    inputs FURTHER_ROWS of them.
 
     inputs: of the set that `kept` names.
     """
@@ -415,9 +416,28 @@ def judge_kept(
         inputs = {name: rolled(values, kept.shift, np.roll) for name, values in inputs.items()}
         if type(op) is Attention:
             op = _SomeQueries(rows[some])
+        elif case.op == "attention":
+            inputs, outputs = _one_group(inputs, outputs, int(rows[len(rows) // 2]))
     shapes = {name: tuple(values.shape) for name, values in inputs.items()}
     references = oracle.references(op, inputs, options, format, semantics=kernel.semantics)
     return judge_outputs(op, references, outputs, shapes, options, format, kernel.numerics, statistics=False)
+
+
+def _one_group(
+    inputs: Mapping[str, NDArray[Any]], outputs: tuple[Array, ...], query: int
+) -> tuple[dict[str, NDArray[Any]], tuple[Array, ...]]:
+    """Attention's inputs and gradients of the heads that share keys with that of a query, flat in [B, H, L]: they depend on
+    nothing else.
+    """
+    (_, heads, length, _), groups = inputs["q"].shape, inputs["k"].shape[1]
+    batch, head = divmod(query // length, heads)
+
+    def of_group(values: Any) -> Any:
+        shared = values.shape[1] // groups
+        first = head * groups // heads * shared
+        return values[batch : batch + 1, first : first + shared]
+
+    return {name: of_group(values) for name, values in inputs.items()}, tuple(of_group(one) for one in outputs)
 
 
 class _SomeQueries(Attention):

@@ -577,3 +577,26 @@ def test_a_device_has_one_lock_whatever_it_is_called(one, other, tmp_path):
         device_lock(other, folder=tmp_path),
     ):
         pass
+
+
+def test_a_wrong_gradient_of_a_head_is_judged_with_what_shares_its_keys():
+    """The gradients of a group of heads are those of the whole problem, and another group's say nothing."""
+    case = Case.from_id("attention/normal/2x4x9x8/key_heads=2/enable_gqa=True/upstream=normal/s0")
+    inputs = case.inputs(get_format("float64"))
+    tensors = {name: torch.tensor(values, requires_grad=name in "qkv") for name, values in inputs.items()}
+    q, k, v = (tensors[name] for name in "qkv")
+    output = torch.nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+    gradients = torch.autograd.grad(output, (q, k, v), tensors["upstream"])
+    query = (1 * 4 + 2) * 9 + 5  # batch 1, head 2: of the second group
+
+    some, found = bench._one_group(inputs, tuple(one.numpy() for one in gradients), query)
+
+    assert {name: values.shape for name, values in some.items()} == {
+        "q": (1, 2, 9, 8), "k": (1, 1, 9, 8), "v": (1, 1, 9, 8), "upstream": (1, 2, 9, 8)
+    }  # fmt: skip
+    assert np.array_equal(found[0], gradients[0].numpy()[1:, 2:])
+    assert np.array_equal(found[1], gradients[1].numpy()[1:, 1:])
+    again = {name: torch.tensor(values, requires_grad=name in "qkv") for name, values in some.items()}
+    alone = torch.nn.functional.scaled_dot_product_attention(again["q"], again["k"], again["v"], enable_gqa=True)
+    expected = torch.autograd.grad(alone, (again["q"], again["k"], again["v"]), again["upstream"])
+    assert all(np.allclose(one, other.numpy(), rtol=1e-12) for one, other in zip(found, expected, strict=True))
