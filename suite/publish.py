@@ -18,6 +18,7 @@ from typing import Any
 
 from suite.configuration import FILE, Configuration, read_configuration, unlike_facts
 from suite.records import Record
+from suite.report.advice import versions_of
 from suite.report.compare import read_runs
 from suite.report.html import render
 from suite.report.presentable import changed, mapped
@@ -44,6 +45,7 @@ def publish(
     configurations = [read_configuration(run.folder) for run in runs if (run.folder / FILE).exists()]
     _refuse_incomplete(runs)
     _refuse_unlike(runs)
+    _refuse_two_versions(runs)
     _refuse_contradictions(runs)
     keep: Callable[[str], str] = str if show_paths else private
     environment = mapped({fact: value for run in reversed(runs) for fact, value in run.environment.items()}, keep, None)
@@ -169,6 +171,24 @@ def _refuse_unlike(runs: Sequence[Run]) -> None:
             found += unlike_facts(first.environment, run.environment, names=names) or [f"env_id: {ids[0]} and {ids[1]}"]
     if found:
         raise ValueError("\n  ".join(["these ran in unlike environments; publish them one by one:", *found]))
+
+
+def _refuse_two_versions(runs: Sequence[Run]) -> None:
+    """Of a kernel that was changed between the runs, the verdicts of one version would stand beside the speed of the other."""
+    found: dict[tuple[str, str], dict[str, Path]] = {}
+    for run in runs:
+        for key, versions in versions_of(run.records).items():
+            for version in sorted(versions):
+                found.setdefault(key, {}).setdefault(version, run.folder)
+    mixed = [
+        f"{op} {kernel}: {', '.join(f'{version} in {folder}' for version, folder in versions.items())}"
+        for (op, kernel), versions in found.items()
+        if len(versions) > 1
+    ]
+    if mixed:
+        raise ValueError(
+            "\n  ".join(["these kernels have two versions; run the newer one again, or publish one by one:", *mixed])
+        )
 
 
 def _refuse_contradictions(runs: Sequence[Run]) -> None:

@@ -199,6 +199,25 @@ def test_runs_that_contradict_each_other_are_not_joined(tmp_path):
         publish([one, worse], reports=tmp_path / "reports", name="unlike")
 
 
+def test_verdicts_of_one_version_are_not_joined_with_the_speed_of_another(tmp_path):
+    """The evaluations are of other inputs, so that no two of them contradict each other."""
+    judged = stored(tmp_path / "judged", record("my.py:f", kernel_version="11aa"), record("fused", kernel_version="33cc"))
+    bench = stored(
+        tmp_path / "bench", record("my.py:f", case="softmax/normal/4x4096/s0", kernel_version="22bb"), timed("my.py:f", 2)
+    )
+
+    with pytest.raises(ValueError, match=r"softmax my\.py:f: 11aa in .*judged, 22bb in .*bench$"):
+        publish([judged, bench], reports=tmp_path / "reports")
+    assert not (tmp_path / "reports").exists()
+
+
+def test_a_kernel_of_two_ops_has_a_version_for_each(tmp_path):
+    one = stored(tmp_path / "one", record(kernel_version="11aa"))
+    other = stored(tmp_path / "other", record(case="log_softmax/normal/4x64/s0", kernel_version="22bb"))
+
+    assert len(read(publish([one, other], reports=tmp_path / "reports", name="x")).records) == 2
+
+
 def test_an_incomplete_run_is_not_published(tmp_path):
     run = stored(tmp_path / "run", record(), configuration=asked(planned=7))
 

@@ -79,6 +79,16 @@ def test_a_kernel_without_verdicts_is_not_used():
     assert used(judged("b"), timed("a", 1), timed("b", 2)) == ("b", [("a", "no verdict on this page")])
 
 
+def test_a_kernel_that_was_judged_in_two_versions_is_not_used():
+    """Which of them was timed nothing says. An unsupported record has no verdict, but a version."""
+    one, other = judged("a", kernel_version="11aa"), judged("a", direction="backward", kernel_version="22bb")
+    beside = [*judged("b", kernel_version="33cc"), *judged("b", op="log_softmax", kernel_version="44dd"), *judged("b")]
+
+    found = used([*one, *other, *beside], timed("a", 1), timed("b", 2))
+
+    assert found == ("b", [("a", "judged in 2 versions")])
+
+
 def test_another_op_direction_or_device_says_nothing():
     others = [*judged("a", op="log_softmax"), *judged("a", direction="backward"), *judged("a", device="cuda:0")]
 

@@ -49,18 +49,21 @@ class Subject(NamedTuple):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """What a page's records say of a subject. evaluations: of what it supports; passed: of them, without known failures.
-    families: of their inputs. declares: what differs from best practice; "" for nothing.
+    families: of their inputs. declares: what differs from best practice; "" for nothing. versions: of the kernel's source that
+    were judged, in any format and direction.
     """
 
     evaluations: int = 0
     passed: int = 0
     families: frozenset[str] = frozenset()
     declares: str = ""
+    versions: int = 1
 
     @property
     def against(self) -> str:
-        """What speaks against it, "" for nothing: an evaluation that it did not pass, or its own word that it fails on inputs
-        that the page may not have. A wider bound that it declares does not, and is shown beside it.
+        """What speaks against it, "" for nothing: an evaluation that it did not pass, its own word that it fails on inputs that
+        the page may not have, or verdicts that may be of another version than the times. A wider bound that it declares does
+        not, and is shown beside it.
         """
         if not self.evaluations:
             return "no verdict on this page"
@@ -68,10 +71,21 @@ class Standing:
         reasons = [f"declares {self.declares}"] if unsafe else []
         if self.passed < self.evaluations:
             reasons.append(f"passes {self.passed:,} of {self.evaluations:,}")
+        if self.versions > 1:
+            reasons.append(f"judged in {self.versions:,} versions")
         return "; ".join(reasons)
 
 
 UNKNOWN = Standing()
+
+
+def versions_of(records: Iterable[Record]) -> dict[tuple[str, str], frozenset[str]]:
+    """(op, kernel) -> the versions of its source that the records name."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for r in records:
+        if r.kernel_version:
+            found.setdefault((r.op, r.kernel), set()).add(r.kernel_version)
+    return {key: frozenset(versions) for key, versions in found.items()}
 
 
 def standings(records: Iterable[Record], measurements: Iterable[Measurement] = ()) -> dict[Subject, Standing]:
@@ -79,6 +93,8 @@ def standings(records: Iterable[Record], measurements: Iterable[Measurement] = (
 
     measurements: of throughput; what failed while it was timed has not passed, whatever its record says.
     """
+    records = list(records)
+    versions = versions_of(records)
     failed: dict[Subject, set[str]] = {}
     for m in measurements:
         if m.data["status"] not in SILENT:
@@ -88,10 +104,13 @@ def standings(records: Iterable[Record], measurements: Iterable[Measurement] = (
         if r.status != "unsupported":
             for direction in ("forward", "backward") if r.direction == "forward" else ("backward",):
                 groups.setdefault(Subject(r.op, r.kernel, r.dtype, direction, r.device.partition(":")[0]), []).append(r)
-    return {subject: _standing(group, failed.get(subject, set())) for subject, group in groups.items()}
+    return {
+        subject: _standing(group, failed.get(subject, set()), max(len(versions.get(subject[:2], ())), 1))
+        for subject, group in groups.items()
+    }
 
 
-def _standing(group: Sequence[Record], failed: Set[str]) -> Standing:
+def _standing(group: Sequence[Record], failed: Set[str], versions: int) -> Standing:
     """failed: the cases in which it failed while it was timed."""
     declared = next((r.numerics for r in group if r.numerics != "best practice"), "")
     return Standing(
@@ -99,6 +118,7 @@ def _standing(group: Sequence[Record], failed: Set[str]) -> Standing:
         passed=sum(r.status == "passed" and r.case not in failed for r in group),
         families=frozenset(r.family for r in group),
         declares=declared.removeprefix("best practice, ").replace("domain", "a domain"),
+        versions=versions,
     )
 
 
