@@ -148,7 +148,7 @@ def test_the_page_answers_first_and_shows_what_differs_before_the_rest():
     places = [
         text.index(words)
         for words in (
-            "Worse: 1 new failure, 1 new failure while timed and 1 meaningfully larger error, which",
+            "Worse: 1 new failure, 1 new failure while timed, 1 meaningfully larger error and 1 measurement SLOWER",
             "Environments",
             "Verdicts",
             "Speed",
@@ -172,8 +172,9 @@ def test_the_page_answers_first_and_shows_what_differs_before_the_rest():
 def test_the_answer_counts_what_was_compared_and_what_was_not():
     worse, fine = (answer(one) for one in everything())
 
-    assert (
-        worse[0] == "Worse: 1 new failure, 1 new failure while timed and 1 meaningfully larger error, which no gate asks for."
+    assert worse[0] == (
+        "Worse: 1 new failure, 1 new failure while timed, 1 meaningfully larger error "
+        "and 1 measurement SLOWER (1.99 times the time), which no gate refuses."
     )
     assert worse[1].startswith("4 evaluations in both runs, 2 only in the new one, 1 gone, 1 unsupported now. Times:")
     assert worse[1].endswith("Times: 1 SLOWER, 1 SAME, 1 not comparable, 2 only in the new one.")
@@ -186,13 +187,39 @@ def test_the_sentence_follows_the_reasons():
     slow, below = Reason("speed", "x"), Reason("baseline", "x")
 
     assert answer(worse)[0].startswith(
-        "Worse: 1 new failure, 1 new failure while timed and 1 meaningfully larger error, which no gate asks for."
+        "Worse: 1 new failure, 1 new failure while timed, 1 meaningfully larger error and 1 measurement SLOWER"
     )
-    assert answer(replace(worse, reasons=(Reason("status", "x"),)))[0].endswith("1 meaningfully larger error.")
+    both = (Reason("status", "x"), Reason("accuracy", "x"))
+    assert answer(replace(worse, reasons=both))[0].startswith(
+        "Worse: 1 new failure, 1 new failure while timed and 1 meaningfully larger error; "
+    )
     assert answer(replace(fine, reasons=(slow, slow)))[0] == "Worse: 2 times above the gate of speed."
     assert (
         answer(replace(fine, reasons=(slow, below)))[0]
         == "Worse: 1 time above the gate of speed and 1 evaluation against the baseline."
+    )
+
+
+def test_what_is_slower_is_said_also_where_no_gate_refuses_it():
+    slower = compare(run(timed(FAST)), run(timed(SLOW), name="B"))
+
+    assert answer(slower)[0] == "Worse: 1 measurement SLOWER (1.99 times the time), which no gate refuses."
+    assert answer(replace(slower, reasons=(Reason("speed", "x"),)))[0] == "Worse: 1 time above the gate of speed."
+
+
+def test_what_a_gate_refuses_stands_before_what_none_does():
+    names = ("a", "b", "c")
+    base = run(record(), *(timed(FAST, kernel=name) for name in names))
+    times = [timed([second * factor for second in FAST], kernel=name) for name, factor in zip(names, (1.5, 3, 9), strict=True)]
+    new = compare(base, run(record(status="inaccurate", ratio=9.0), *times, name="B"))
+
+    assert answer(replace(new, reasons=(Reason("status", "x"),)))[0] == (
+        "Worse: 1 new failure; "
+        "1 meaningfully larger error and 3 measurements SLOWER (up to 9 times the time), which no gate refuses."
+    )
+    assert answer(replace(new, reasons=(Reason("speed", "x"), Reason("status", "x"), Reason("accuracy", "x"))))[0] == (
+        "Worse: 1 new failure, 1 meaningfully larger error and 1 time above the gate of speed; "
+        "2 measurements SLOWER (up to 3 times the time), which no gate refuses."
     )
 
 
@@ -208,7 +235,7 @@ def test_a_kernel_caught_while_it_was_timed_stands_on_the_page_and_in_the_termin
     print_comparison([caught()])
     out = capsys.readouterr().out
 
-    assert answer(caught())[0] == "Worse: 1 new failure while timed, which no gate asks for."
+    assert answer(caught())[0] == "Worse: 1 new failure while timed, which no gate refuses."
     assert "passed raised while timed KeyError: 3" in text
     assert "raised while timed" in " ".join(out.split())
     assert "new has no times: raised" in out
@@ -299,9 +326,21 @@ def test_gates_decide_the_exit_code(folders, gates, code):
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["--fail-on", "none"], 0, "Worse: 1 meaningfully larger error, which no gate asks for."),
-        (["--fail-on", "accuracy"], 1, "Worse: 1 meaningfully larger error."),
-        (["--fail-on", "speed:10%"], 1, "Worse: 1 meaningfully larger error and 1 time above the gate of speed."),
+        (
+            ["--fail-on", "none"],
+            0,
+            "Worse: 1 meaningfully larger error and 1 measurement SLOWER (1.99 times the time), which no gate refuses.",
+        ),
+        (
+            ["--fail-on", "accuracy"],
+            1,
+            "Worse: 1 meaningfully larger error; 1 measurement SLOWER (1.99 times the time), which no gate refuses.",
+        ),
+        (
+            ["--fail-on", "speed:10%"],
+            1,
+            "Worse: 1 time above the gate of speed; 1 meaningfully larger error, which no gate refuses.",
+        ),
     ],
 )
 def test_the_last_line_and_the_page_say_what_the_exit_code_says(folders, tmp_path, arguments, code, sentence):
@@ -376,7 +415,7 @@ def test_what_a_baseline_refuses_is_worse_by_the_last_line_too(folders, tmp_path
 
     assert (result.exit_code, result.output.splitlines()[-1]) == (
         1,
-        "Worse: 1 meaningfully larger error and 1 evaluation against the baseline.",
+        "Worse: 1 evaluation against the baseline; 1 meaningfully larger error, which no gate refuses.",
     )
 
 
@@ -387,7 +426,7 @@ def test_a_place_that_takes_no_file_is_said_after_the_comparison(folders, tmp_pa
         result = invoke(*folders, option, place)
 
         assert result.exit_code == code, result.output
-        assert "Worse: 1 meaningfully larger error." in result.output
+        assert "Worse: 1 meaningfully larger error; 1 measurement SLOWER" in result.output
         assert words in result.output.split("Worse:")[1]
 
 

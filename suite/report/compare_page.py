@@ -98,20 +98,24 @@ def answer(comparison: Comparison) -> tuple[str, str]:
     """(whether the new run is worse than the base, what else there is to say of the two)."""
     counts = comparison.count()
     refused = Counter(reason.gate for reason in comparison.reasons)
+    slower = sorted((s.low, s.ratio) for s in comparison.speeds if s.verdict == "SLOWER" and s.low and s.ratio)
+    let_pass = slower[: max(len(slower) - refused["speed"], 0)]  # a gate of speed refuses those whose interval begins above it
+    most = f"{'up to ' if len(let_pass) > 1 else ''}{max((ratio for _, ratio in let_pass), default=0):.3g} times the time"
     bad = [
-        _count(number, noun) + rest
-        for number, noun, rest in (
-            (counts["change"]["new failure"], "new failure", ""),
-            (counts["timed"]["new failure"], "new failure", " while timed"),
-            (len(comparison.worse()), "meaningfully larger error", ""),
-            (refused["speed"], "time", " above the gate of speed"),
-            (refused["baseline"], "evaluation", " against the baseline"),
+        (_count(number, noun) + rest, is_refused)
+        for number, noun, rest, is_refused in (
+            (counts["change"]["new failure"], "new failure", "", bool(refused["status"])),
+            (counts["timed"]["new failure"], "new failure", " while timed", bool(refused["status"])),
+            (len(comparison.worse()), "meaningfully larger error", "", bool(refused["accuracy"])),
+            (refused["speed"], "time", " above the gate of speed", True),
+            (refused["baseline"], "evaluation", " against the baseline", True),
+            (len(let_pass), "measurement", f" SLOWER ({most})", False),
         )
         if number
     ]
-    unasked = "" if refused else ", which no gate asks for"
-    words = " and ".join(filter(None, (", ".join(bad[:-1]), *bad[-1:])))
-    verdict = f"Worse: {words}{unasked}." if bad else "Not worse: no new failure, no meaningfully larger error."
+    asked, unasked = (_listed([words for words, one in bad if one is wanted]) for wanted in (True, False))
+    words = "; ".join(filter(None, (asked, unasked and f"{unasked}, which no gate refuses")))
+    verdict = f"Worse: {words}." if bad else "Not worse: no new failure, no meaningfully larger error."
     joined = sum(pair.base is not None and pair.new is not None for pair in comparison.pairs)
     rest = [f"{_count(joined, 'evaluation')} in both runs"]
     rest += [f"{counts['change'][name]:,} {words}" for name, words in ONE_SIDED.items() if counts["change"][name]]
@@ -119,6 +123,10 @@ def answer(comparison: Comparison) -> tuple[str, str]:
     found += [f"{counts['timed'][name]:,} {ONE_SIDED[name]}" for name in ("new", "gone") if counts["timed"][name]]
     text = ", ".join(rest) + "." + (f" Times: {', '.join(found)}." if found else "")
     return verdict, text
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 def reasons_of(comparisons: Sequence[Comparison]) -> list[str]:
