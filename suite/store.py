@@ -278,8 +278,10 @@ def _check_readable(text: str, parse: Callable[[Any], Any]) -> None:
 
 
 def _record(data: Any) -> Record:
+    """Raises ValueError also where the line states the id of another evaluation than the one that it is of."""
     record = Record.from_dict(data)
-    record.id.encode()
+    if (stated := data.get("id", record.id)) != record.id:
+        raise ValueError(f"id={stated!r:.80} is that of another evaluation; the line was changed")
     return record
 
 
@@ -328,7 +330,7 @@ def find_record(reference: str, runs_folder: Path) -> Record:
             count = max(found, default=0)
             raise ValueError(f"{path} has {count} line{'s' if count != 1 else ''}; there is no line {line}")
         try:
-            return Record.from_dict(strict_json.parse(found[int(line)]))
+            return _record(strict_json.parse(found[int(line)]))
         except ValueError as error:
             raise ValueError(f"{reference} is not a record: {error}") from None
     try:

@@ -452,6 +452,12 @@ def spoil_line(folder):
     path.write_text(path.read_text().replace('"ratio": 0.25', '"ratio": "small"'))
 
 
+def spoil_kernel(folder):
+    """The verdict of one kernel under the name of another."""
+    [path] = folder.glob("records-*.jsonl")
+    path.write_text(path.read_text().replace('"kernel": "fused"', '"kernel": "mine"'))
+
+
 def spoil_torn_middle(folder):
     [path] = folder.glob("records-*.jsonl")
     path.write_text(path.read_text()[100:])
@@ -463,6 +469,7 @@ def spoil_torn_middle(folder):
         (spoil_schema, r"records-.*:1 cannot be read: schema=99 is not one that this version reads"),
         (spoil_schema_without_an_end, r"records-.*:1 cannot be read: schema=99 is not one"),
         (spoil_line, r"records-.*:1 cannot be read: ratio='small' must be"),
+        (spoil_kernel, r"records-.*:2 cannot be read: id='r[0-9a-f]{12}' is that of another evaluation; the line was changed"),
         (spoil_torn_middle, r"records-.*:1 cannot be read"),
         (lambda folder: (folder / "env.json").unlink(), r"env.json cannot be read: .*does not exist"),
         (lambda folder: (folder / "env.json").write_text("[]"), r"env.json is not a JSON object"),

@@ -187,6 +187,26 @@ def test_a_foreign_line_is_skipped_with_a_notice(tmp_path, line):
     assert sum("records-x-1.jsonl:2 skipped: " in notice for notice in run.notices) == 1
 
 
+@pytest.mark.parametrize("field", ["kernel", "op", "case", "dtype", "device", "direction"])
+def test_a_line_that_says_of_what_it_is_another_thing_than_its_id_is_skipped(field, tmp_path):
+    data = make().to_dict()
+    other = json.dumps({**data, field: f"{data[field]}2"})
+
+    run = read_run(write(tmp_path, f"{other}\n{LINES[0]}"))
+
+    assert run.records == RECORDS[:1]
+    assert (
+        run.notices[0] == f"records-x-1.jsonl:1 skipped: id='{data['id']}' is that of another evaluation; the line was changed"
+    )
+
+
+def test_a_line_without_an_id_is_read(tmp_path):
+    data = make().to_dict()
+    data.pop("id")
+
+    assert read_run(write(tmp_path, json.dumps(data))).records == (make(),)
+
+
 def test_blank_lines_are_no_notice(tmp_path):
     run = read_run(write(tmp_path, "\n \n".join(LINES)))
 
