@@ -245,6 +245,39 @@ def test_a_kernel_caught_while_it_was_timed_stands_on_the_page_and_in_the_termin
     assert "Only in B op kernel evaluations times softmax lost 1" in text
 
 
+def faster_and_broken():
+    """One kernel that is faster and newly fails, with an error that is no number; another that is only faster."""
+    both = [record(kernel=kernel, case=f"softmax/{family}/4x64/s0", ratio=ratio)
+            for kernel in ("broken", "fine") for family, ratio in (("normal", 0.25), ("huge", 0.5))]  # fmt: skip
+    after = [replace(r, status="nonfinite", ratio=None) if r.kernel == "broken" and "huge" in r.case else r for r in both]
+    base = run(*both, timed(SLOW, kernel="broken"), timed(SLOW, kernel="fine"))
+    return compare(base, run(*after, timed(FAST, kernel="broken"), timed(FAST, kernel="fine"), name="B"))
+
+
+def test_a_kernel_that_is_faster_and_newly_fails_is_not_shown_as_better(capsys):
+    page = " ".join(render([faster_and_broken()]).split())
+    print_comparison([faster_and_broken()])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FASTER")]
+
+    assert re.findall(
+        r'<span class="chip faster">FASTER</span></td><td class="tight">softmax</td><td class="words">(\w+)', page
+    ) == ["fine"]
+    assert page.count("<small>but 1 new failure</small>") == 2  # beside its speed, and beside the worst error of what passes
+    assert re.search(r'<tr class="worse"><td>softmax</td><td class="words">broken</td>', page)
+    assert [("broken" in line, "but 1 new failure" in line) for line in lines].count((True, True)) == 1
+    assert sum("but 1 new failure" in line for line in lines) == 1
+
+
+def test_the_answer_gives_no_ulps():
+    """Of an output near 0 they are large and mean nothing; the bound says what they mean."""
+    tiny = run(record(), timed(FAST, max_ulp=499_043.0, ratio=0.001))
+
+    text = render([compare(tiny, tiny)])
+
+    assert "&lt;0.01 × bound</small>" in text
+    assert "499,043" not in text
+
+
 def test_facts_that_differ_stand_apart_from_those_that_do_not():
     found = environments(
         [run(timed(FAST)), run(timed(FAST), environment={**ENVIRONMENT, "threads": 2, "packages": {"torch": "2.14"}})]

@@ -189,7 +189,7 @@ def _best_cell(group: Group, advice: Advice, standing: Mapping[Subject, Standing
         "device": group.device,
         "time": "" if use is None else seconds(median(times_of(use))),
         "rate": "" if use is None else rate(use),
-        "error": "" if use is None else error(use),
+        "error": "" if use is None else _of_bound(use.data.get("ratio")),
         "declares": "" if use is None else standing[Subject.of(use)].declares,
         "notes": [m.kernel for m in advice.as_fast[:3]],
         "faster": [f"{m.kernel} ({reason}, {seconds(median(times_of(m)))})" for m, reason in advice.unsafe[:2]],
@@ -221,7 +221,11 @@ def rate(m: Measurement) -> str:
 def error(m: Measurement | Record) -> str:
     """The error of a judged output: times of the bound, and ulps."""
     ratio, ulp = (m.ratio, m.max_ulp) if isinstance(m, Record) else (m.data.get("ratio"), m.data.get("max_ulp"))
-    return f"{times(_number(ratio))} × bound" + (f", {_digits(_number(ulp))} ulp" if ulp is not None else "")
+    return _of_bound(ratio) + (f", {_digits(_number(ulp))} ulp" if ulp is not None else "")
+
+
+def _of_bound(ratio: Any) -> str:
+    return f"{times(_number(ratio))} × bound"
 
 
 def input_of(case: str) -> str:
@@ -271,7 +275,12 @@ def status_rows(comparison: Comparison, change: str) -> list[dict[str, Any]]:
 def speed_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """The measurements that both runs have, SLOWER first, the furthest from 1 first."""
     both = [speed for speed in comparison.speeds if speed.verdict]
-    return [_speed_row(speed) for speed in sorted(both, key=lambda s: (SPEEDS.index(s.verdict), -_far(s)))]
+    failures = Counter((row.op, row.kernel, row.dtype) for row, _, _ in map(told, comparison.changes()["new failure"]))
+    rows = []
+    for speed in sorted(both, key=lambda s: (SPEEDS.index(s.verdict), -_far(s))):
+        m = speed.measurement
+        rows.append(_speed_row(speed, failures[m.op, m.kernel, m.dtype] if speed.verdict == "FASTER" else 0))
+    return rows
 
 
 def error_rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
@@ -307,14 +316,15 @@ def _by_kernel(changes: Sequence[Pair | Speed]) -> list[dict[str, Any]]:
     return rows[:ROWS]
 
 
-def _speed_row(speed: Speed) -> dict[str, Any]:
+def _speed_row(speed: Speed, failures: int) -> dict[str, Any]:
+    """failures: new ones of that kernel and format, with which it is no gain that it is FASTER."""
     assert speed.base is not None
     assert speed.new is not None
     m = speed.new
     before, after = ([times_of(one)] if times_of(one) else [] for one in (speed.base, speed.new))
     return {
         "verdict": speed.verdict,
-        "kind": speed.verdict.lower().replace(" ", "-"),
+        "kind": "" if failures else speed.verdict.lower().replace(" ", "-"),
         "op": m.op,
         "kernel": m.kernel,
         "dtype": m.dtype,
@@ -325,7 +335,7 @@ def _speed_row(speed: Speed) -> dict[str, Any]:
         "ratio": "" if speed.ratio is None else _factor(speed.ratio),
         "interval": "" if speed.low is None or speed.high is None else f"{_factor(speed.low)} to {_factor(speed.high)}",
         "drawn": _drawn(speed),
-        "note": speed.note,
+        "note": _but(failures) or speed.note,
     }
 
 
@@ -346,6 +356,11 @@ def _drawn(speed: Speed) -> Markup:
     )
 
 
+def _but(failures: int) -> str:
+    """What stands beside a gain of a kernel that newly fails."""
+    return f"but {_count(failures, 'new failure')}" if failures else ""
+
+
 def _accuracy_rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     """A row for each op, kernel and format: the worst passing errors, how the errors changed, and the bits."""
     groups: dict[tuple[str, str, str, str], list[Pair]] = {}
@@ -353,6 +368,9 @@ def _accuracy_rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
         if pair.accuracy.change:
             r = pair.record
             groups.setdefault((r.op, r.kernel, r.direction, r.dtype), []).append(pair)
+    failures = Counter(
+        (r.op, r.kernel, r.direction, r.dtype) for r in (pair.record for pair in pairs if pair.change == "new failure")
+    )
     rows: list[dict[str, Any]] = []
     for (op, kernel, direction, dtype), group in sorted(groups.items()):
         passing = [
@@ -369,6 +387,7 @@ def _accuracy_rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
                 "versions": " → ".join(dict.fromkeys(r.kernel_version for r in (group[0].base, group[0].new) if r is not None)),
                 "before": "" if passing[0] is None else times(passing[0]),
                 "after": "" if passing[1] is None else times(passing[1]),
+                "but": _but(failures[op, kernel, direction, dtype]),
                 **{name: sum(p.accuracy.change == name for p in group) for name in ("equal", "better", "worse")},
                 "much_worse": sum(p.accuracy == ("worse", True) for p in group),
                 "much_better": sum(p.accuracy == ("better", True) for p in group),
@@ -376,7 +395,7 @@ def _accuracy_rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
                 "bits_not": sum(p.bits == "not comparable" for p in group),
             }
         )
-    return sorted(rows, key=lambda row: -row["much_worse"])[:ROWS]
+    return sorted(rows, key=lambda row: (not row["but"], -row["much_worse"]))[:ROWS]
 
 
 def _error_row(pair: Pair) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from suite.report.compare_page import (
 
 ROWS = 12
 """Rows of a table; the page and the files have more."""
-COLORS = {"SLOWER": "red", "FASTER": "green", "AMBIGUOUS": "yellow"}
+COLORS = {"slower": "red", "faster": "green", "ambiguous": "yellow"}
 
 
 def print_comparison(comparisons: Sequence[Comparison], *, show_paths: bool = False) -> None:
@@ -99,11 +99,11 @@ def _print_one(name: str, base: str, comparison: Comparison, table: Any) -> None
         [
             [
                 *(row[key] for key in ("verdict", "op", "kernel", "dtype", "input", "before", "after", "ratio")),
-                row["interval"] or row["note"],
+                " ".join(filter(None, (row["interval"], row["note"]))),
             ]
             for row in speeds
         ],
-        [COLORS.get(row["verdict"]) for row in speeds],
+        [COLORS.get(row["kind"]) for row in speeds],
     )
 
 
