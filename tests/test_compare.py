@@ -118,6 +118,35 @@ def test_nothing_in_common_says_what_each_side_has():
         compare(run(record(), name="A"), run(record(kernel="fused"), name="B"))
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "hint"),
+    [
+        (
+            record(kernel="v1/my.py:f"),
+            record(kernel="v2/my.py:f"),
+            r"; a kernel is named as --kernel named it, so v1/my.py:f and v2/my.py:f are two kernels; to compare versions, run "
+            r"them under one path, or name both in one run and see its report$",
+        ),
+        (record(kernel="v1/my.py:f"), record(kernel="v2/my.py:g"), r"softmax v2/my.py:g in float32$"),
+        (
+            record(),
+            record(case="softmax/normal/4x128/s0"),
+            r"; the cases differ, such as softmax/normal/4x64/s0 and softmax/normal/4x128/s0$",
+        ),
+        (
+            timed([1e-3]),
+            timed([1e-3], case="softmax/normal/4x128/s0"),
+            r"; the cases differ, such as softmax/normal/4x64/s0 and softmax/normal/4x128/s0$",
+        ),
+        (record(), record(dtype="float16"), r"softmax online in float16$"),
+        (record(), record(direction="backward"), r"; the directions differ: forward and backward$"),
+    ],
+)
+def test_nothing_in_common_says_what_keeps_equal_things_apart(one, other, hint):
+    with pytest.raises(ValueError, match=hint):
+        compare(run(one, name="A"), run(other, name="B"))
+
+
 # verdicts
 
 

@@ -221,7 +221,7 @@ def compare(base: Run, new: Run, *, threshold: float = THRESHOLD) -> Comparison:
         for one, other in _joined(times[0], times[1], devices, _time_key)
     )
     if not any(p.base and p.new for p in pairs) and not any(s.base and s.new for s in speeds):
-        raise ValueError(f"nothing in common: {_holds(base)}; {_holds(new)}")
+        raise ValueError("; ".join([f"nothing in common: {_holds(base)}", _holds(new), *_apart(base, new)]))
     return Comparison(base=base, new=new, pairs=pairs, speeds=speeds, same_environment=alike, threshold=threshold)
 
 
@@ -543,6 +543,38 @@ def _status(row: Record | Measurement | None) -> str | None:
 
 def _named(row: Record | Measurement) -> str:
     return f"{row.kernel} {row.dtype} {row.device} {row.case}"
+
+
+def _apart(base: Run, new: Run) -> list[str]:
+    """What keeps the runs apart, where it may surprise: the same kernels on other cases, or one file in two folders."""
+    kernels = [{_kernel_key(row) for row in _rows(run)} for run in (base, new)]
+    if both := kernels[0] & kernels[1]:
+        kernel = min(both)
+        one, other = (next(row for row in _rows(run) if _kernel_key(row) == kernel) for run in (base, new))
+        if one.case != other.case:
+            return [f"the cases differ, such as {one.case} and {other.case}"]
+        if _direction(one) != _direction(other):
+            return [f"the directions differ: {_direction(one)} and {_direction(other)}"]
+        return []
+    before, after = ({name.rpartition("/")[2]: name for _, name, _ in sorted(side) if ".py:" in name} for side in kernels)
+    return [
+        f"a kernel is named as --kernel named it, so {before[end]} and {after[end]} are two kernels; to compare versions, run "
+        "them under one path, or name both in one run and see its report"
+        for end in sorted(before.keys() & after.keys())
+        if before[end] != after[end]
+    ][:1]
+
+
+def _rows(run: Run) -> list[Record | Measurement]:
+    return [*run.records, *throughput_of(run)]
+
+
+def _kernel_key(row: Record | Measurement) -> tuple[str, str, str]:
+    return (row.op, row.kernel, row.dtype)
+
+
+def _direction(row: Record | Measurement) -> str:
+    return row.direction if isinstance(row, Record) else str(row.data["direction"])
 
 
 def _holds(run: Run) -> str:
