@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from suite.configuration import FILE, Configuration, read_configuration, unlike_facts
-from suite.records import Record
+from suite.records import Measurement, Record
 from suite.report.advice import versions_of
 from suite.report.compare import read_runs
 from suite.report.html import render
@@ -41,6 +41,7 @@ def publish(
     """
     if name is not None and not FOLDER.fullmatch(name):
         raise ValueError(f"--name {name!r:.80} must be letters, digits, '.', '_' and '-', such as 2026-11-21-quick")
+    _refuse_twice(folders)
     runs = read_runs(folders)
     configurations = [read_configuration(run.folder) for run in runs if (run.folder / FILE).exists()]
     _refuse_incomplete(runs)
@@ -52,6 +53,7 @@ def publish(
     records = sorted(latest(r for run in runs for r in run.records), key=lambda r: r.started)
     measurements = [m for run in runs for m in run.measurements]
     configuration = configurations[0] if len(configurations) == 1 else None
+    _refuse_one_name([*records, *measurements], keep)
     target = reports / machine_slug(environment) / (name or _default_name(records, configuration))
     _refuse_taken(target, replace=replace)
     reports.mkdir(parents=True, exist_ok=True)
@@ -64,8 +66,6 @@ def publish(
         _write_lines(folder / "records-1.jsonl.gz", (r.to_json() for r in _kept(records, keep)))
         _write_lines(folder / "measurements-1.jsonl.gz", (m.to_json() for m in _kept(measurements, keep)))
         [copy] = read_runs([folder])
-        if (len(copy.records), len(copy.measurements)) != (len(records), len(measurements)):
-            raise ValueError("kernels that differ by private paths alone have one name without them; publish them one by one")
         page = render([copy], show_paths=show_paths)
         (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
         target.parent.mkdir(exist_ok=True)
@@ -152,6 +152,24 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
         with gzip.GzipFile(filename="", mode="wb", fileobj=packed, compresslevel=9, mtime=0) as stream:
             stream.write(text.encode())
         path.write_bytes(packed.getvalue())
+
+
+def _refuse_twice(folders: Sequence[Path]) -> None:
+    resolved = [folder.resolve() for folder in folders]
+    for folder in folders:
+        if resolved.count(folder.resolve()) > 1:
+            raise ValueError(f"{str(folder)!r} is named twice")
+
+
+def _refuse_one_name(rows: Iterable[Record | Measurement], keep: Callable[[str], str]) -> None:
+    """What names an evaluation must stay apart from all others: two kernels would become one."""
+    named: dict[str, str] = {}
+    for text in dict.fromkeys(text for row in rows for text in (row.kernel, row.case, row.op, row.dtype, row.device)):
+        if (other := named.setdefault(keep(text), text)) != text:
+            raise ValueError(
+                f"{other} and {text} have one name without private paths, {keep(text)}; "
+                "run them from other folders, or publish with --show-paths"
+            )
 
 
 def _refuse_incomplete(runs: Sequence[Run]) -> None:
