@@ -290,6 +290,35 @@ def test_facts_that_differ_stand_apart_from_those_that_do_not():
     assert {row["fact"] for row in found["alike"]} >= {"cpu", "env id", "copies, measured"}
 
 
+def test_what_only_run_measures_is_no_difference_of_environments():
+    """bench does not measure the library of elementary functions."""
+    libm = {"libm": {"exp_ulp": 0.66, "points": 100_000}}
+
+    one, other = (
+        run(environment=ENVIRONMENT | libm),
+        run(environment={**ENVIRONMENT, "libm": {"exp_ulp": 0.7, "points": 100_000}}),
+    )
+
+    assert [row["fact"] for row in environments([one, run()])["unlike"]] == []
+    assert [row["fact"] for row in environments([one, other])["unlike"]] == ["libm exp ulp"]
+
+
+def test_inputs_that_no_new_run_has_timed_are_counted_and_left_out(capsys):
+    """Beside a published run of thousands of inputs, most rows would be dashes."""
+    base = run(record(), timed(FAST), timed(FAST, case="softmax/normal/4x128/s0"), timed(FAST, case="softmax/normal/4x256/s0"))
+    comparison = compare(base, run(record(), timed(FAST), timed(FAST, case="softmax/normal/4x512/s0"), name="B"))
+
+    page = " ".join(render([comparison]).split())
+    print_comparison([comparison])
+    out = capsys.readouterr().out
+
+    best = page[page.index("Which kernel to use") :]
+    assert re.findall(r'<td class="words input"><code>([^<]+)', best[: best.index("<h2>")]) == ["normal/4x512", "normal/4x64"]
+    assert "2 inputs that A alone has timed are left out." in page
+    assert "2 inputs that A alone has timed are left out" in out
+    assert "4x256" not in out
+
+
 def test_runs_have_short_names_that_differ():
     names = run_names([run(name=path) for path in ("/r/cpu/new", "/r/cuda/new", "/r/cuda/old")])
 

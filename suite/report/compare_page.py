@@ -45,7 +45,7 @@ def render(comparisons: Sequence[Comparison], *, gates: str = "", show_paths: bo
     )
     runs = [comparisons[0].base, *(one.new for one in comparisons)]
     names = run_names(runs)
-    reasons = reasons_of(comparisons)
+    reasons, best = reasons_of(comparisons), best_kernels(runs)
     context = {
         "names": names,
         "answers": [
@@ -56,7 +56,8 @@ def render(comparisons: Sequence[Comparison], *, gates: str = "", show_paths: bo
         "reasons": reasons[:REASONS],
         "more_reasons": max(len(reasons) - REASONS, 0),
         "environments": environments(runs),
-        "best": best_kernels(runs),
+        "best": best,
+        "base_alone": base_alone(best, names[0]),
         "comparisons": [_chapter(name, one) for name, one in zip(names[1:], comparisons, strict=True)],
         "notices": [f"{name}: {notice}" for name, run in zip(names, runs, strict=True) for notice in first_notices(run)],
     }
@@ -144,7 +145,11 @@ ONE_SIDED = {"new": "only in the new one", "gone": "gone", "no verdict now": "un
 
 def environments(runs: Sequence[Run]) -> dict[str, Any]:
     """{"unlike": rows of facts that differ, "alike": rows of those that do not}; a row is the fact and its value by run."""
-    flat = [_flat(run.environment) | _measured(run) for run in runs]
+    shared = all("libm" in run.environment for run in runs)  # bench does not measure it, which is no difference
+    flat = [
+        _flat({fact: value for fact, value in run.environment.items() if shared or fact != "libm"}) | _measured(run)
+        for run in runs
+    ]
     names = list(dict.fromkeys(name for facts in flat for name in facts))
     rows = [{"fact": name, "values": [facts.get(name, "–") for facts in flat]} for name in names]
     unlike = [row for row in rows if len(set(row["values"])) > 1]
@@ -153,7 +158,10 @@ def environments(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def best_kernels(runs: Sequence[Run]) -> dict[str, Any]:
-    """The rows of "which kernel": what was timed, and by run the kernel to use, its time and its error."""
+    """The rows of "which kernel": what a new run has timed, and by run, the base first, the kernel to use, its time and error.
+
+    base_alone: how many inputs the base alone has timed.
+    """
     found: dict[tuple[str, ...], dict[int, list[tuple[Group, list[Measurement], dict[str, Any]]]]] = {}
     for number, run in enumerate(runs):
         timed = throughput_of(run)
@@ -171,8 +179,15 @@ def best_kernels(runs: Sequence[Run]) -> dict[str, Any]:
             "cells": [[cell for _, _, cell in by_run.get(number, ())] for number in range(len(runs))],
         }
         for (op, direction, dtype, case), by_run in sorted(found.items(), key=lambda item: _order(item[0], item[1]))
+        if any(by_run.keys() - {0})
     ]
-    return {"rows": rows[:ROWS], "left_out": max(len(rows) - ROWS, 0)}
+    return {"rows": rows[:ROWS], "left_out": max(len(rows) - ROWS, 0), "base_alone": len(found) - len(rows)}
+
+
+def base_alone(best: Mapping[str, Any], base: str) -> str:
+    """A sentence about the inputs that only the base has timed, "" where there are none."""
+    number = best["base_alone"]
+    return f"{_count(number, 'input')} that {base} alone has timed {'is' if number == 1 else 'are'} left out." if number else ""
 
 
 def _order(

@@ -12,6 +12,7 @@ from rich.table import Table
 from suite.report.compare import Comparison
 from suite.report.compare_page import (
     answer,
+    base_alone,
     best_kernels,
     environments,
     error_rows,
@@ -61,7 +62,10 @@ def print_comparison(comparisons: Sequence[Comparison], *, show_paths: bool = Fa
     table("what differs", ["", *names], [[row["fact"], *row["values"]] for row in differing])
     for name, comparison in zip(names[1:], comparisons, strict=True):
         _print_one(name, names[0], comparison, table)
-    table("which kernel to use", ["op", "dtype", "input", *names], [_best(row) for row in best_kernels(runs)["rows"]])
+    best = best_kernels(runs)
+    table("which kernel to use", ["op", "dtype", "input", *names], [_best(row) for row in best["rows"]])
+    if left_out := base_alone(best, names[0]):
+        say(left_out, "dim")
     console.print()
     reasons = reasons_of(comparisons)
     for reason in reasons[:ROWS]:
