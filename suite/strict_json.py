@@ -19,6 +19,8 @@ from suite.regular_files import open_regular
 
 LINE_BYTES = 2**24
 """A record is some kilobytes; a line longer than this is none."""
+CHUNK_BYTES = 2**16
+"""What is read of a file at once."""
 UNPACKED_BYTES = 2**31
 """What a compressed file may unpack to: a million records; a few megabytes of zeros that were packed are as long."""
 DEPTH = 64
@@ -90,17 +92,24 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def _lines(stream: BinaryIO | gzip.GzipFile, *, most: float = math.inf) -> Iterator[tuple[int, bytes]]:
     """What lines() yields. Raises OverflowError where there are more than `most` bytes."""
     number = size = 0
-    while line := stream.readline(LINE_BYTES + 1):
-        number += 1
-        rest = line
-        while True:
-            size += len(rest)
-            if size > most:
-                raise OverflowError(f"more than {most:,} bytes")
-            if rest.endswith(b"\n") or not (rest := stream.readline(LINE_BYTES)):
-                break
-        if line.strip():
-            yield number, line.removesuffix(b"\n")
+    line = bytearray()  # as much of it as the chunks before have
+    while chunk := stream.read(CHUNK_BYTES):
+        size += len(chunk)
+        if size > most:
+            raise OverflowError(f"more than {most:,} bytes")
+        if not chunk.strip(b"\n") and not line.strip():
+            number += len(chunk)
+            line.clear()
+            continue
+        first, *others = chunk.split(b"\n")
+        line += first[: LINE_BYTES + 1 - len(line)]
+        for other in others:
+            number += 1
+            if line and not line.isspace():
+                yield number, bytes(line)
+            line = bytearray(other[: LINE_BYTES + 1])
+    if line.strip():
+        yield number + 1, bytes(line)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
