@@ -691,6 +691,13 @@ def test_a_write_that_fails_leaves_the_old_baseline(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["baseline.json"]
 
 
+def test_a_missing_baseline_says_how_to_make_one(tmp_path):
+    with pytest.raises(ValueError, match=r"base.json' does not exist; --update-baseline makes it of the new runs$"):
+        read_baseline(tmp_path / "base.json")
+    with pytest.raises(ValueError, match=r"cannot be read"):
+        read_baseline(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -41,6 +41,8 @@ ENTRY = {
 
 def read_baseline(path: Path) -> Baseline:
     """The baseline in a file. Raises ValueError, naming it, where it is missing, unreadable, or has an entry twice."""
+    if not os.path.exists(path):  # noqa: PTH110, which raises where a folder above cannot be entered
+        raise ValueError(f"baseline {str(path)!r} does not exist; --update-baseline makes it of the new runs")
     try:
         data = strict_json.read(path)
         if not isinstance(data, dict):
