@@ -12,7 +12,6 @@ docs/bench.md says what a number means.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import secrets
 import time
@@ -29,12 +28,12 @@ from numpy.typing import NDArray
 from suite.case import Case
 from suite.execution import evaluate
 from suite.execution.hosts import LOADING, Hosts
-from suite.execution.timed import Kept, Task, Timed, rolled
+from suite.execution.timed import FRESH_CALLS, ROUNDS, Kept, Task, Timed, rolled
 from suite.formats import Array, Format, get_format
 from suite.isolation import TIMEOUT_SECONDS
 from suite.judge import Judgement, judge_outputs
 from suite.kernels import Kernel, own_kernels
-from suite.known_failures import KnownFailure
+from suite.known_failures import KnownFailure, apply
 from suite.ops import Op, get_op
 from suite.ops.attention import Attention
 from suite.ops.attention.definition import Queries
@@ -58,6 +57,9 @@ WHOLE = 2**21
 
 FRESH = 2
 """Sets of inputs, of the seeds behind the case's, that samples take in turn."""
+
+SMALL, FURTHER = 2**14, ROUNDS * FRESH_CALLS
+"""Entries of a shape below which single calls have inputs of seeds of their own, and how many."""
 
 FAMILIES = {"merge_states": "alike"}
 """Of the cases, where it is not "normal"."""
@@ -205,7 +207,7 @@ def check_device(device: str) -> None:
     try:
         torch.empty(0, device=device)
     except Exception as error:  # each backend has its own
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0][:200]
         raise ValueError(f"--device {device!r} cannot be used: {reason}; expected cpu, cuda, cuda:1, ...") from None
     if torch.device(device).type not in ("cpu", "cuda"):
         raise ValueError(f"--device {device!r} has no clock here; expected cpu, cuda, cuda:1, ...")
@@ -237,6 +239,7 @@ class Bench:
         self._known, self._cache, self._target, self._budget_seconds = known, cache, target, budget_seconds
         self._limit_seconds = limit_seconds
         self.seed = secrets.randbits(32) if seed is None else seed
+        self._held_of, self._held = ("", ""), dict[int, Mapping[str, NDArray[Any]]]()
         self._on_cuda = device.startswith("cuda")
         self._copy_bytes_per_second: float | None = None
         self._matmul_operations_per_second: dict[str, float] = {}
@@ -274,7 +277,7 @@ class Bench:
     def _judged_and_timed(self, point: Point) -> tuple[Record, dict[str, Any] | None]:
         """The verdict, and the data of the measurement, if any."""
         kernel, case, dtype = point
-        judged = _inputs(case.id, dtype)
+        judged = self._inputs(case, dtype)
         few = self._rows(case) if len(case.shape) == 2 and int(np.prod(case.shape)) > WHOLE else None
         record = evaluate(
             case,
@@ -292,7 +295,7 @@ class Bench:
             return record, None
         data = self._about(point, record)
         if record.status == "passed":
-            data |= self._timed(point, get_format(dtype), first_seconds=record.seconds or 0.0)
+            data |= self._timed(point, get_format(dtype), record)
             if few is not None:
                 data["note"] = "; ".join(filter(None, (data["note"], f"judged on {len(few)} of {case.shape[0]} rows")))
         return record, data
@@ -342,16 +345,16 @@ class Bench:
             self._matmul_operations_per_second[dtype] = machine.matmul_operations_per_second(self._device, dtype)
         return self._copy_bytes_per_second, self._matmul_operations_per_second[dtype]
 
-    def _timed(self, point: Point, format: Format, *, first_seconds: float) -> dict[str, Any]:
-        """The times of a kernel that passed; or the status of what went wrong with it after all, and no times.
-
-        first_seconds: of the judged call, in which it was compiled.
-        """
+    def _timed(self, point: Point, format: Format, record: Record) -> dict[str, Any]:
+        """The times of a kernel that passed; or the status of what went wrong with it after all, and no times."""
         kernel, case, dtype = point
-        sets = [_inputs(replace(case, seed=case.seed + 1 + i).id, dtype) for i in range(FRESH)]
+        further = FURTHER if int(np.prod(case.shape)) < SMALL else 0
+        sets = [self._inputs(case, dtype, 1 + number) for number in range(FRESH + further)]
         op, rows = get_op(case.op).of(sets[0]), self._rows(case)
+        tensors = tuple({name: to_torch(values, op.input_format(name, format)) for name, values in one.items()} for one in sets)
         task = Task(
-            sets=tuple({name: to_torch(values, op.input_format(name, format)) for name, values in one.items()} for one in sets),
+            sets=tensors[:FRESH],
+            further=tensors[FRESH:],
             device=self._device,
             options=case.resolved_options(),
             rows=tuple(rows.tolist()) if len(case.shape) == 2 else None,
@@ -362,20 +365,36 @@ class Bench:
         outcome = self._hosts.of(kernel).time(kernel, task, limit_seconds=self._limit_seconds)
         if outcome.status is not None:
             status = "raised" if outcome.status == "unsupported" else outcome.status  # it has passed: it does not decline
-            return {"status": status, "note": f"while it was timed: {outcome.message}"}
+            return self._failed(record, status, (status,), f"while it was timed: {outcome.message}")
         for kept in outcome.timed.kept:
             judgement = judge_kept(kernel, case, kept, sets[kept.set], rows, format, self._oracle)
             if not judgement.passed:
-                which = "a call after the timed ones" if kept.shift else "the last timed output"
-                return {"status": judgement.status, "note": f"{which}: {judgement.message}"}
-        return _speed(outcome.timed, first_seconds)
+                which = "the last timed output" if kept.timed else "a call after the timed ones"
+                return self._failed(record, judgement.status, judgement.broken, f"{which}: {judgement.message}")
+        return _speed(outcome.timed, record.seconds or 0.0)
+
+    def _inputs(self, case: Case, dtype: str, further: int = 0) -> Mapping[str, NDArray[Any]]:
+        """The inputs of a case, or of the seed so far behind its own. Those of the last case are kept: kernels share them."""
+        if self._held_of != (case.id, dtype):
+            self._held_of = case.id, dtype
+            self._held.clear()
+        if further not in self._held:
+            self._held[further] = replace(case, seed=case.seed + further).inputs(get_format(dtype))
+        return self._held[further]
+
+    def _failed(self, record: Record, status: str, broken: Sequence[str], note: str) -> dict[str, Any]:
+        """The status and the note of a kernel that passed and then failed; the failure may be known."""
+        found = apply(replace(record, status=status, broken=tuple(broken), message=note), self._known)
+        return {"status": found.status, "note": f"{found.message}\nknown: {found.known}" if found.known else found.message}
 
 
 def _speed(timed: Timed, first_seconds: float) -> dict[str, Any]:
-    """The times among the data of a measurement."""
+    """The times among the data of a measurement. first_seconds: of the judged call, in which it was compiled."""
     timing = timed.timing
     if timing is None:
         return {"note": f"not timed: {timed.untimed}"}
+    if min(timing.samples_seconds) <= 0:
+        return {"note": "not timed: its calls took no time by the clock of its process"}
     return {
         "clock": timing.clock,
         "calls_per_sample": timing.calls_per_sample,
@@ -408,7 +427,8 @@ def judge_kept(
     """
     op, options = get_op(case.op).of(inputs), case.resolved_options()
     outputs = tuple(to_float64(one) for one in kept.outputs)
-    some = np.arange(len(rows)) if kept.shift == 0 else drawn_rows(len(rows), np.random.default_rng(kept.shift), FURTHER_ROWS)
+    few = np.random.default_rng([kept.set, kept.shift])
+    some = np.arange(len(rows)) if kept.timed else drawn_rows(len(rows), few, FURTHER_ROWS)
     if len(case.shape) == 2:
         inputs = _rolled_rows(inputs, rows[some], kept.shift)
         outputs = tuple(one[some] for one in outputs)
@@ -510,12 +530,6 @@ def visible_pairs(length: int, keys: int, causal: str | None) -> int:
         return length * keys
     last = np.arange(length) + (keys - length if causal == "bottom_right" else 0)  # the last key that each query sees
     return int(np.clip(last + 1, 0, keys).sum())
-
-
-@functools.lru_cache(maxsize=4)
-def _inputs(case_id: str, dtype: str) -> Mapping[str, NDArray[Any]]:
-    """A case's inputs, which all kernels share in turn."""
-    return Case.from_id(case_id).inputs(get_format(dtype))
 
 
 @contextlib.contextmanager

@@ -233,7 +233,7 @@ def _bench(
     from suite.oracle.cache import default_folder
     from suite.plugin import default_known_failures
     from suite.run import Result
-    from suite.store import Store, StoreError
+    from suite.store import ANEW, RESUMING, Store, StoreError
 
     plan, wanted = benchmark.PLANS[profile], list(dict.fromkeys(ops)) or list(benchmark.OPS)
     records, measurements = list[Any](), list[Any]()
@@ -275,7 +275,7 @@ def _bench(
     except KeyboardInterrupt:
         interrupted = True
     except StoreError as error:
-        stopped = str(error)
+        stopped = str(error).replace(RESUMING, ANEW)
     found = Result(records=tuple(records), environment=environment, interrupted=interrupted, stopped=stopped)
     return found, measurements
 

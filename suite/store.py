@@ -37,6 +37,10 @@ CUT_CHARACTERS = 10_000
 """What is kept of a text of a record that is too long for its readers; ordinary records have less in all."""
 
 
+RESUMING, ANEW = "go on with the same command and --resume", "measure again into a new folder"
+"""How to go on: of a run, and of a bench, which measures anew."""
+
+
 class StoreError(Exception):
     """What ends a run at once, by default a folder that takes no more: what was recorded before is whole, and the text says
     how to go on.
@@ -45,7 +49,7 @@ class StoreError(Exception):
     def __init__(self, folder: Path, error: OSError) -> None:
         super().__init__(
             f"run folder {str(folder)!r} cannot be written: {error.strerror or error}. What was recorded before is whole; "
-            f"{'make room' if error.errno in FULL else 'mend that'}, then go on with the same command and --resume"
+            f"{'make room' if error.errno in FULL else 'mend that'}, then {RESUMING}"
         )
 
 

@@ -15,12 +15,15 @@ from suite.bench import PLANS, Bench, Point, cases, device_lock, drawn_rows, poi
 from suite.case import Case
 from suite.cli import cli
 from suite.execution.hosts import Hosts
+from suite.execution.timed import Timed
 from suite.formats import get_format
 from suite.kernels import ATTRIBUTE, kernel, own_kernels
+from suite.known_failures import KnownFailure
 from suite.oracle import Oracle
 from suite.records import Measurement
 from suite.report.bench_terminal import of_length, print_bench
 from suite.store import Store, read_run
+from suite.timing.statistics import Timing
 
 QUICK = PLANS["quick"]
 ROWS = "softmax/normal/96x65/s0"
@@ -235,12 +238,14 @@ def test_the_seed_of_the_judged_rows_is_recorded(measuring):
 
 
 def test_inputs_that_do_not_fit_are_recorded_and_the_sweep_goes_on(measuring, monkeypatch):
-    def inputs(case_id, dtype):
-        if "96x65" in case_id:
-            raise MemoryError("cannot allocate")
-        return Case.from_id(case_id).inputs(get_format(dtype))
+    original = Case.inputs
 
-    monkeypatch.setattr(bench, "_inputs", inputs)
+    def inputs(case, format):
+        if case.shape == (96, 65):
+            raise MemoryError("cannot allocate")
+        return original(case, format)
+
+    monkeypatch.setattr(Case, "inputs", inputs)
     fused = own_kernels("softmax")["fused"]
     wanted = [Point(fused, Case.from_id(id), "float32") for id in (ROWS, "softmax/normal/9x8/s0")]
     (record, first), (_, second) = bench.sweep(measuring, wanted, lambda line: None)
@@ -600,3 +605,28 @@ def test_a_wrong_gradient_of_a_head_is_judged_with_what_shares_its_keys():
     alone = torch.nn.functional.scaled_dot_product_attention(again["q"], again["k"], again["v"], enable_gqa=True)
     expected = torch.autograd.grad(alone, (again["q"], again["k"], again["v"]), again["upstream"])
     assert all(np.allclose(one, other.numpy(), rtol=1e-12) for one, other in zip(found, expected, strict=True))
+
+
+def test_a_failure_of_a_timed_output_may_be_known(measuring):
+    """It passes on the case's seed and fails on a later one."""
+    calls = []
+
+    def rounds_sometimes(x, dim=-1):
+        calls.append(1)
+        return torch.softmax(x, dim) * (1.0 if len(calls) < 5 else 1.02)
+
+    chosen = of(rounds_sometimes)
+    entry = KnownFailure(chosen.id, "*", "cpu", "inaccurate", "softmax/*", "known to us", "https://example.org/1", "here:1")
+    measuring._known = [entry]
+
+    found = measured(measuring, chosen)
+
+    assert_no_times(found, "known_failure", "known to us")
+
+
+def test_a_clock_that_stands_still_gives_no_times():
+    timed = Timed(
+        timing=Timing(samples_seconds=(0.0,) * 6, clock="perf_counter", cache="warm", calls_per_sample=1, first_seconds=0.0)
+    )
+
+    assert bench._speed(timed, 1.0) == {"note": "not timed: its calls took no time by the clock of its process"}

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -117,6 +118,39 @@ def by_content():
     return remembers
 
 
+@pytest.mark.parametrize("shape", [(400, 300), (1, 1), (1, 2), (2, 2)])
+def test_a_kernel_that_answers_from_memory_is_found_also_where_rolled_inputs_are_no_others(shape):
+    """Slow where it computes, so that the smallest shapes show it."""
+    stored = {}
+
+    def remembers(x, dim=-1):
+        key = x.numpy().tobytes()
+        if key not in stored:
+            time.sleep(2e-4)
+            stored[key] = torch.softmax(x, dim)
+        return stored[key]
+
+    asked = task(*shape)
+    further = tuple({"x": torch.randn(*shape, generator=torch.Generator().manual_seed(seed))} for seed in range(1, 25))
+
+    outcome = timed(remembers, replace(asked, further=further))
+
+    assert outcome.timed.timing is None
+    assert outcome.timed.untimed.startswith("it answers from memory: ")
+
+
+def test_fresh_inputs_are_further_sets_and_then_the_first_one_rolled():
+    further = ({"x": torch.zeros(2, 2)}, {"x": torch.ones(2, 2)})
+    asked = replace(task(2, 2), further=further)
+
+    kept = InProcess().time(FUSED, asked).timed.kept
+
+    assert [(one.set, one.shift, one.timed) for one in kept[:5]] == [
+        (1, 0, True), (2, 0, False), (3, 0, False), (0, 1, False), (0, 2, False)
+    ]  # fmt: skip
+    assert torch.equal(kept[2].outputs[0], torch.full((2, 2), 0.5))
+
+
 @pytest.mark.parametrize("made", [by_version, by_content])
 def test_a_kernel_that_answers_from_memory_gets_no_times(made):
     """Both are right on every input."""
@@ -135,7 +169,7 @@ def test_a_kernel_that_computes_every_time_is_none_that_answers_from_memory(name
     assert InProcess().time(own_kernels("softmax")[name], task(*shape)).timed.timing is not None
 
 
-@pytest.mark.parametrize("period", [2, 3, 4])
+@pytest.mark.parametrize("period", [2, 3, 4, 5])
 def test_a_kernel_that_skips_calls_has_a_wrong_output_among_those_kept(period):
     asked, calls, output = task(), [], torch.empty(400, 300)
 

@@ -3,6 +3,7 @@
 import gc
 import math
 import time
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -349,13 +350,14 @@ class Device:
         self.now, self.ends, self.stream, self.capturing = 0.0, {}, "current", None
         self.captures = True
 
-    def launch(self, seconds, stream=None):
-        """Work of so many seconds on a stream: the host is on its way again after a launch."""
-        if self.capturing is not None:
+    def launch(self, seconds, stream=None, does=lambda: None):
+        """Work of so many seconds on a stream: the host is on its way again after a launch. A capture is of its own stream."""
+        if self.capturing is not None and stream is None:
             if not self.captures:
                 raise RuntimeError("operation not permitted when stream is capturing")
-            self.capturing.append(seconds)
+            self.capturing.append((seconds, does))
             return
+        does()
         self.now += self.LAUNCH
         stream = stream or self.stream
         self.ends[stream] = max(self.ends.get(stream, 0.0), self.now) + seconds
@@ -397,7 +399,9 @@ def device(monkeypatch):
             self.work = []
 
         def replay(self):
-            simulated.launch(sum(self.work))
+            for _, does in self.work:
+                does()
+            simulated.launch(sum(seconds for seconds, _ in self.work))
 
     class Capture:
         def __init__(self, graph):
@@ -406,8 +410,10 @@ def device(monkeypatch):
         def __enter__(self):
             simulated.capturing = self.graph.work
 
-        def __exit__(self, *_):
+        def __exit__(self, kind, *_):
             simulated.capturing = None
+            if not self.graph.work and kind is None:
+                warnings.warn("The CUDA Graph is empty. This usually means ...", UserWarning, stacklevel=1)
 
     class Flush:
         def __init__(self, device):
@@ -471,6 +477,35 @@ def test_what_cannot_be_captured_is_timed_by_events(device):
 
     assert found.clock == "cuda_event"
     assert calls[-1], "the last call is one that ran, not one of a capture"
+
+
+def test_the_output_after_a_graph_is_of_a_replay(device):
+    """Half of it is written on another stream, which the graph does not have: the last eager output would hide that."""
+    output = torch.zeros(2)
+
+    def call():
+        device.launch(10e-6, does=lambda: output[:1].fill_(1.0))
+        device.launch(10e-9, stream="its own", does=lambda: output[1:].fill_(1.0))
+        return output
+
+    found = cuda.measure(call, device="cuda")
+
+    assert found.clock == "cuda_graph"
+    assert output.isnan().tolist() == [False, True]
+
+
+def test_a_graph_of_nothing_is_no_graph(device):
+    calls = []
+
+    def call():
+        calls.append(device.capturing is None)
+        if calls[-1]:  # once it has seen its inputs it answers from memory
+            device.launch(20e-6)
+
+    found = cuda.measure(call, device="cuda")
+
+    assert found.clock == "cuda_event"
+    assert calls[-1]
 
 
 def test_inputs_take_turns_on_the_device_too(device):

@@ -183,16 +183,20 @@ class _Server:
         """Times the kernel on the task's sets of inputs in the shared memory; the outputs that are kept go behind "end"."""
         kernel, asked = self._kernels[request["kernel"], request["op"]], request["task"]
         torch.set_num_threads(request["threads"])
-        sets = tuple(self._read(one | {"options": asked["options"], "memory": "plain"}, "cpu") for one in asked["sets"])
+        calls = {
+            name: [self._read(one | {"options": asked["options"], "memory": "plain"}, "cpu") for one in asked[name]]
+            for name in ("sets", "further")
+        }
+        sets = {name: tuple(one.tensors for one in of_name) for name, of_name in calls.items()}
         rows = None if asked["rows"] is None else tuple(asked["rows"])
-        task = timed.Task(**asked | {"sets": tuple(one.tensors for one in sets), "options": sets[0].options, "rows": rows})
+        task = timed.Task(**asked | sets | {"options": calls["sets"][0].options, "rows": rows})
         outcome = self._host.time(kernel, task)
         self._end_if_forked()
         found, end = outcome.timed, request["end"]
         kept = []
         for one in found.kept:
             described, end = self._memory.write((output.cpu().contiguous() for output in one.outputs), start=end)
-            kept.append({"set": one.set, "shift": one.shift, "outputs": described})
+            kept.append({"set": one.set, "shift": one.shift, "timed": one.timed, "outputs": described})
         yield {
             "status": outcome.status,
             "message": outcome.message,

@@ -129,10 +129,11 @@ class Isolated(Host):
         try:
             process = self._running(server, kernel, task.device)
             end, sets = START, []
-            for one in task.sets:
+            for one in (*task.sets, *task.further):
                 described, end = process.memory.write(one.values(), start=end)
                 sets.append({"names": list(one), "tensors": described})
-            asked = {f.name: getattr(task, f.name) for f in fields(task)} | {"sets": sets, "options": dict(task.options)}
+            asked = {f.name: getattr(task, f.name) for f in fields(task)} | {"options": dict(task.options)}
+            asked |= {"sets": sets[: len(task.sets)], "further": sets[len(task.sets) :]}
             process.send(_request("time", kernel, task.device) | {"task": asked, "end": end})
             answer = process.receive("being timed", limit_seconds=limit_seconds)
             process.printed()
@@ -321,10 +322,7 @@ def _timed(answer: Mapping[str, Any], process: KernelProcess) -> timed.Timed:
         timing=None if found is None else Timing(**found | {"samples_seconds": tuple(found["samples_seconds"])}),
         untimed=answer["untimed"],
         peak_bytes=answer["peak_bytes"],
-        kept=tuple(
-            timed.Kept(set=one["set"], shift=one["shift"], outputs=tuple(process.memory.read(one["outputs"])))
-            for one in answer["kept"]
-        ),
+        kept=tuple(timed.Kept(**one | {"outputs": tuple(process.memory.read(one["outputs"]))}) for one in answer["kept"]),
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -26,14 +26,16 @@ from suite.tensors import dtype_name
 from suite.timing import cpu, cuda, memory
 from suite.timing.statistics import Timing
 
-ORDER = ("fresh", "fresh", "seen")
-"""Of the single calls. With the last timed call before them, three in a row are judged: a kernel that skips calls shows."""
+FRESH_CALLS, SEEN_CALLS = 4, 3
+"""Single calls of a round, on inputs never seen before and then on those of the call before. With the last timed call before
+them five in a row are judged: a kernel that skips calls shows.
+"""
 
-ROUNDS = 3
-"""Of ORDER, while fresh inputs seem to take longer than seen ones: the machine may have been busy."""
+ROUNDS = 6
+"""While fresh inputs seem to take longer: the machine may have been busy."""
 
 REMEMBERED, SLACK_SECONDS = 1.5, 3e-6
-"""How many times as long, and how much longer, the shortest call on fresh inputs takes than the shortest on seen ones."""
+"""How many times as long, and how much longer, the shortest call on fresh inputs takes where others were not computed."""
 
 T = TypeVar("T")
 
@@ -42,14 +44,16 @@ T = TypeVar("T")
 class Task:
     """What is timed, and how.
 
-    sets: inputs by name, on the CPU, taken in turn. device: where the kernel gets them. options: of the op. rows: the rows,
-    along the first dim, of the outputs that are kept; None for all of them. cache, target, budget_seconds: as in
+    sets: inputs by name, on the CPU, taken in turn. further: those of single calls after them, for inputs so small that sets
+    rolled are no others; where they end, the first set is rolled. device: where the kernel gets them. options: of the op. rows:
+    the rows, along the first dim, of the outputs that are kept; None for all of them. cache, target, budget_seconds: as in
     suite.timing.cpu.measure.
     """
 
     sets: tuple[Mapping[str, torch.Tensor], ...]
     device: str
     options: Mapping[str, Any]
+    further: tuple[Mapping[str, torch.Tensor], ...] = ()
     rows: tuple[int, ...] | None = None
     cache: cpu.Cache = "warm"
     target: float = 0.01
@@ -58,11 +62,15 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """An output, or its rows that the task asks for, of a call on the inputs of a set, rolled by `shift`: see rolled()."""
+    """An output, or its rows that the task asks for, of a call on the inputs of a set, rolled by `shift`: see rolled().
+
+    set: among the task's sets and further ones. timed: the call was among those of a sample.
+    """
 
     set: int
     shift: int
     outputs: tuple[torch.Tensor, ...]
+    timed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,12 +107,12 @@ def run(kernel: Kernel, task: Task) -> Timed:
         peak = memory.peak_bytes(running, device=running.device) if kernel.adapter == "torch" else None
         timing = _timing(running, task)
         last = (len(timing.samples_seconds) - 1) % len(task.sets)
-        kept = [Kept(set=last, shift=0, outputs=running.kept())]
+        kept = [Kept(set=last, shift=0, outputs=running.kept(), timed=True)]
         running.check_inputs(last)
         lazy = next((type(one) for one in as_tuple(running.output) if isinstance(one, torch.Tensor) and _is_odd(one)), None)
         if lazy is not None:
             return Timed(untimed=f"its output is a {lazy.__name__}, which may hold no values yet when the call returns")
-        probed, remembered = _probed(running)
+        probed, remembered = _probed(running, timing.median.value)
     return Timed(timing=None if remembered else timing, untimed=remembered, peak_bytes=peak, kept=(*kept, *probed))
 
 
@@ -134,24 +142,46 @@ def _is_odd(tensor: torch.Tensor) -> bool:
     return type(tensor) not in (torch.Tensor, torch.nn.Parameter)
 
 
-def _probed(running: Running) -> tuple[list[Kept], str]:
-    """The outputs of single calls on inputs never seen before, and what must be said of a kernel that answers from memory."""
+def _probed(running: Running, timed_seconds: float) -> tuple[list[Kept], str]:
+    """The outputs of single calls on inputs never seen before, and what must be said of a kernel that answers from memory.
+
+    It does where these calls take longer than the timed ones, and longer than single calls on the inputs of the call before:
+    a single call may take longer for reasons of its own.
+    """
     kept: list[Kept] = []
-    seconds: dict[str, list[float]] = {"fresh": [], "seen": []}
+    fresh, seen = list[float](), list[float]()
     for _ in range(ROUNDS):
-        for kind in ORDER:
-            if kind == "fresh":
-                running.load(0, shift=len(kept) + 1)
+        for _ in range(FRESH_CALLS):
+            running.load_fresh(len(kept))
             running.touch()  # so that both kinds of calls find the caches alike
-            seconds[kind].append(_single_seconds(running))
-            if kind == "fresh":
-                kept.append(Kept(set=0, shift=len(kept) + 1, outputs=running.kept()))
-        fresh, seen = min(seconds["fresh"]), min(seconds["seen"])
-        if fresh <= REMEMBERED * seen + SLACK_SECONDS:
-            running.check_inputs(0, shift=len(kept))
-            return kept, ""
-    times = f"{fresh * 1e6:,.1f} us on inputs never seen before, {seen * 1e6:,.1f} us on those of the call before"
+            fresh.append(_single_seconds(running))
+            kept.append(running.kept_of_fresh(len(kept)))
+        running.check_fresh(len(kept) - 1)
+        if not _longer(fresh, timed_seconds):
+            return [*kept, *_behind(running, len(kept))], ""
+        for _ in range(SEEN_CALLS):
+            running.touch()
+            seen.append(_single_seconds(running))
+        if not _longer(fresh, min(seen)) and len(seen) > SEEN_CALLS:
+            return [*kept, *_behind(running, len(kept))], ""
+    times = f"{min(fresh) * 1e6:,.1f} us on inputs never seen before, {min(seen) * 1e6:,.1f} us on those of the call before"
     return kept, f"it answers from memory: {times}"
+
+
+def _longer(seconds: Sequence[float], than: float) -> bool:
+    return min(seconds) > REMEMBERED * than + SLACK_SECONDS
+
+
+def _behind(running: Running, number: int) -> list[Kept]:
+    """On a GPU: the output of a call whose inputs are written behind other work on the stream, read as soon as that stream has
+    come past the call. A kernel on another stream, which does not wait for the inputs or is not waited for, has it wrong.
+    """
+    if not running.device.startswith("cuda"):
+        return []
+    cuda.occupy(running.device)
+    running.load_fresh(number)
+    running()
+    return [running.kept_of_fresh(number)]
 
 
 def _single_seconds(running: Running) -> float:
@@ -171,7 +201,8 @@ class Running:
     def __init__(self, kernel: Kernel, task: Task) -> None:
         self._kernel, self._task, self._adapter = kernel, task, adapter_of(kernel)
         self._op = get_op(kernel.op)
-        self._sets = [{name: tensor.to(task.device) for name, tensor in one.items()} for one in task.sets]
+        every = (*task.sets, *task.further)
+        self._sets = [{name: tensor.to(task.device) for name, tensor in one.items()} for one in every]
         self._tensors = {name: tensor.clone() for name, tensor in self._sets[0].items()}
         self._scratch = {name: torch.empty_like(tensor) for name, tensor in self._tensors.items()}
         self._call: Callable[[], Any]
@@ -199,6 +230,26 @@ class Running:
         if self._adapter.finished is not None:  # a library whose arrays never change
             self._place()
 
+    def load_fresh(self, number: int) -> None:
+        """load() of inputs that no call has seen: number 0, 1, ..."""
+        index, shift = self._fresh(number)
+        self.load(index, shift=shift)
+
+    def kept_of_fresh(self, number: int) -> Kept:
+        """The last output, of the fresh inputs of that number."""
+        index, shift = self._fresh(number)
+        return Kept(set=index, shift=shift, outputs=self.kept())
+
+    def check_fresh(self, number: int) -> None:
+        """check_inputs() of the fresh inputs of that number."""
+        index, shift = self._fresh(number)
+        self.check_inputs(index, shift=shift)
+
+    def _fresh(self, number: int) -> tuple[int, int]:
+        """(set, shift) of the fresh inputs of that number."""
+        further = number < len(self._task.further)
+        return (len(self._task.sets) + number, 0) if further else (0, number - len(self._task.further) + 1)
+
     def touch(self) -> None:
         """Reads the inputs."""
         with torch.no_grad():
@@ -206,9 +257,9 @@ class Running:
                 self._scratch[name].copy_(tensor)
 
     def kept(self) -> tuple[torch.Tensor, ...]:
-        """A copy of the rows of the last output that the task asks for, as they are now. Raises WrongOutputError."""
-        if self.device.startswith("cuda"):
-            torch.cuda.synchronize(self.device)
+        """A copy of the rows of the last output that the task asks for, as they are now: on a GPU, as soon as its stream has
+        come past the call. Raises WrongOutputError.
+        """
         value = self._adapter.tensors(self.output)
         copies: list[torch.Tensor] = []
         with contextlib.suppress(Exception):  # of what is no such tensor, which is told below

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from suite.store import StoreError
+from suite.store import RESUMING, StoreError
 
 Description = dict[str, Any]
 
@@ -34,7 +34,7 @@ class NoResourceError(StoreError):
         Exception.__init__(
             self,
             f"{what} cannot be had: {error.strerror or error} (limits on files, ulimit -f and -n, may be the reason). "
-            "What was recorded before is whole; mend that, then go on with the same command and --resume",
+            f"What was recorded before is whole; mend that, then {RESUMING}",
         )
 
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from suite.records import Measurement, Record
-from suite.report.advice import Advice, Group, Standing, Subject, advise, grouped, ranked, standings, times_as_fast
+from suite.report.advice import TORCH, Advice, Group, Standing, Subject, advise, grouped, ranked, standings, times_as_fast
 from suite.report.compare_page import seconds
 from suite.report.summaries import times
 from suite.report.visible import NAME, visible
@@ -25,12 +25,18 @@ def print_advice(console: Console, measurements: Sequence[Measurement], records:
     shown = list(groups) if len(groups) <= INPUTS else _longest(groups)
     where = " at the longest inputs" if len(shown) < len(groups) else ""
     standing = standings(records, measurements)
+    alone = set[str]()
     for op, direction in dict.fromkeys(group[:2] for group in shown):
         own = [group for group in shown if group[:2] == (op, direction)]
         console.print()
         console.print(f"{op} {direction}: which kernel to use{where}", style="bold")
-        _print_table(console, {group: advise(ranked(groups[group]), standing) for group in own}, standing)
+        advised = {group: advise(ranked(groups[group]), standing) for group in own}
+        _print_table(console, advised, standing)
+        if op in TORCH and not any(advice.torch for advice in advised.values()):
+            alone.add(f"{op}'s {TORCH[op][0]}")
     console.print()
+    if alone:
+        console.print(f"torch's own was not timed beside them; --kernel names it, too: {', '.join(sorted(alone))}", style="dim")
     easy = len({record.family for record in records}) == 1
     console.print(
         "the fastest of those that passed all that was judged here and do not declare that they work without a shift or in a "

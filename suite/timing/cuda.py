@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -90,10 +91,13 @@ def measure(
             details={"device_before": before, "launch_bound": False},
         )
         if clock == "cuda_event" and once < SMALL_SECONDS:
-            replay = graph_of(call)
-            if replay is not None:
-                eager = back_to_back_seconds(call, device)
+            eager = back_to_back_seconds(call, device)  # before the capture, whose output is the last call's
+            captured = graph_of(call)
+            if captured is not None:
+                replay, output = captured
                 timing = by_graph(timing, samples_of(replay, event_seconds), eager)
+                spoil(output)
+                replay()  # so that the output is of a replay, all of it
         return replace(timing, details={**(timing.details or {}), "device_after": device_state(device)})
 
 
@@ -142,8 +146,9 @@ def unseen(late: float, idle: float, seen: float) -> bool:
     return late - idle > max(UNSEEN_SECONDS, UNSEEN_SHARE * seen)
 
 
-def graph_of(call: Callable[[], Any]) -> Callable[[], None] | None:
-    """A function that replays the call's kernels without launching them one by one; None where they cannot be captured.
+def graph_of(call: Callable[[], Any]) -> tuple[Callable[[], None], Any] | None:
+    """A function that replays the call's kernels without launching them one by one, and the output that it fills; None where
+    they cannot be captured, or where nothing was.
 
     The inputs are read where they lie, so fresh ones are copied there.
     """
@@ -157,14 +162,36 @@ def graph_of(call: Callable[[], Any]) -> Callable[[], None] | None:
             for _ in range(WARM_UP_CALLS):
                 call()
         torch.cuda.current_stream().wait_stream(stream)
-        with torch.cuda.graph(graph):
-            call()
-    except RuntimeError:  # it waits for the device, copies from the host, or asks for a value
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*graph is empty", category=UserWarning)
+            with torch.cuda.graph(graph):
+                output = call()
+    except (RuntimeError, UserWarning):  # it waits for the device, copies from the host, asks for a value, or does nothing here
         torch.cuda.synchronize()
         call()  # so that what the call left last is of a call, not of half a capture
         return None
-    replay: Callable[[], None] = graph.replay
-    return replay
+    return graph.replay, output
+
+
+def spoil(output: Any) -> None:
+    """Fills an output's tensors of numbers with NaN: what a replay does not write shows."""
+    import torch
+
+    for one in output if isinstance(output, tuple | list) else (output,):
+        if isinstance(one, torch.Tensor) and one.is_floating_point():
+            one.detach().fill_(torch.nan)
+
+
+OCCUPIED_CYCLES = 4_000_000
+"""Some 2 ms: longer than Python takes to launch a few calls."""
+
+
+def occupy(device: str) -> None:
+    """Keeps the current stream busy: what is launched on it next waits, and what is launched on another one does not."""
+    import torch
+
+    with torch.cuda.device(device):
+        torch.cuda._sleep(OCCUPIED_CYCLES)  # type: ignore[no-untyped-call]
 
 
 def back_to_back_seconds(call: Callable[[], Any], device: str) -> float:
