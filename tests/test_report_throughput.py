@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import pytest
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,7 +15,9 @@ from suite.oracle import Oracle
 from suite.records import Measurement, Record
 from suite.report import throughput
 from suite.report.chapters import sound
+from suite.report.html import render
 from suite.report.throughput import is_sound, pareto_front, throughput_context
+from suite.store import Run
 
 
 @pytest.fixture(autouse=True)
@@ -568,3 +571,17 @@ def test_a_measured_kernel_is_sound_after_json_and_shown(monkeypatch):
     [section] = sections(read)
     assert section["use"]["kernel"] == "fused"
     assert math.isclose(read.data["ratio"], float(cells(section)["fused"][0]["error"].split()[0]), rel_tol=0.05)  # two digits
+
+
+def test_a_bench_alone_begins_with_speed_and_says_nothing_of_what_is_safe(tmp_path):
+    """naive is no safe attention because it is right on normal inputs; a hard one makes the page that of a run."""
+    fast = made("naive", op="attention", shape=(1, 2, 16, 8))
+    [easy] = verdicts(fast, numerics="shift=none")
+    hard = replace(easy, family="overflow_ladder", case="attention/overflow_ladder/1x2x16x8/s0")
+
+    alone, joined = (render([Run(tmp_path, {}, records, (), (fast,))]) for records in ((easy,), (easy, hard)))
+
+    assert "which kernel is safe for what" not in alone
+    assert "which kernel is safe for what" in joined
+    assert alone.index("Speed beside accuracy") < alone.index("<h2>Kernels</h2>")
+    assert joined.index("Speed beside accuracy") > joined.index("<h2>Kernels</h2>")
