@@ -1,5 +1,6 @@
 """References in one file: they serve another machine, one without python-flint too, and a torn or foreign file is refused."""
 
+import io
 import sys
 
 import numpy as np
@@ -96,6 +97,9 @@ FOREIGN = {
     "fewer values": {"hi": np.zeros(3)},
     "negative radius": {"radius": -np.ones(68)},
     "no radius": {"radius": np.full(68, np.nan)},
+    "a radius that allows everything": {"radius": np.full(68, np.inf)},
+    "no value": {"hi": np.full(68, np.nan)},
+    "no rest": {"lo": np.full(68, np.inf)},
     "rows in disorder": {"rows": np.array([3, 2, 1, 0])},
     "shapes of another sum": {"shapes": np.array([[-4, -17]])},
     "objects": {"hi": np.array([{}], dtype=object)},
@@ -117,6 +121,52 @@ def test_a_foreign_file_is_refused(what, bundle, tmp_path):
     with pytest.raises(ValueError, match="it has no format"):
         unpack(path, tmp_path / "there")
     assert not (tmp_path / "there").exists()
+
+
+def test_what_is_no_archive_or_holds_objects_is_told_in_plain_words(tmp_path):
+    path = tmp_path / "references.npz"
+    for content, message in (
+        (b"some text", "it is no .npz file, or its end is missing"),
+        (b"", "it is no .npz file, or its end is missing"),
+        (saved(np.save, np.zeros(3)), "it is no .npz file, or its end is missing"),
+        (saved(np.savez, format=np.array([{}], dtype=object)), "format cannot be read as numbers or text"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="is no whole file of references") as raised:
+            unpack(path, tmp_path / "there")
+        assert str(raised.value).endswith(message)
+
+
+def saved(write, *arrays, **named):
+    buffer = io.BytesIO()
+    write(buffer, *arrays, **named)
+    return buffer.getvalue()
+
+
+# A file is well formed and its numbers are not: a stored reference decides nothing that float64 contradicts.
+
+ALTERED = {
+    "halves": lambda one: one._replace(hi=one.hi / 2, lo=one.lo * 0),
+    "one entry, in the ninth digit": lambda one: one._replace(hi=one.hi * np.where(np.arange(17) == 5, 1 + 1e-9, 1)),
+    "a rest that is no rest": lambda one: one._replace(lo=one.hi),
+    "a radius that allows everything": lambda one: one._replace(radius=one.radius + 1),
+    "an infinite radius": lambda one: one._replace(radius=one.radius + np.inf),
+    "no numbers": lambda one: one._replace(hi=one.hi * np.nan),
+    "infinities": lambda one: one._replace(hi=one.hi + np.inf),
+}
+
+
+@pytest.mark.parametrize("what", ALTERED)
+def test_an_altered_reference_is_computed_again(what, tmp_path):
+    original = reference(tmp_path)
+    (path,) = tmp_path.glob("*/*.npz")
+    cache.save(tmp_path, path.stem, ALTERED[what](cache.load(tmp_path, path.stem)))
+
+    again = reference(tmp_path)
+
+    for name in ("hi", "lo", "radius"):
+        assert np.array_equal(getattr(again, name), getattr(original, name))
+    assert np.array_equal(cache.load(tmp_path, path.stem).hi, original.hi)
 
 
 # The command.

@@ -112,8 +112,13 @@ class Oracle:
                 pending = pending[~tiers.sufficient(hi, radius, allowed, target, special == FINITE)[pending]]
             if len(pending):
                 stored = cache.load(self._folder, key)
-                if stored is None or not stored.serves(pending, special.shape[1]):
-                    stored = tiers.certified(op, problem, pending, allowed, target, special == FINITE)
+                finite = special == FINITE
+                if (
+                    stored is None
+                    or not stored.serves(pending, special.shape[1])
+                    or not tiers.plausible(stored, op, problem, facts, pending, allowed, target, finite)
+                ):
+                    stored = tiers.certified(op, problem, pending, allowed, target, finite)
                     cache.save(self._folder, key, stored)
                 at = np.searchsorted(stored.rows, pending)
                 hi[pending], lo[pending], radius[pending] = stored.hi[at], stored.lo[at], stored.radius[at]

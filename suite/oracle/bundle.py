@@ -51,10 +51,9 @@ def unpack(path: Path, folder: Path) -> int:
     Raises ValueError for a file that is torn, of another version or something else, and where the folder takes nothing;
     OSError where the file cannot be read.
     """
+    content = path.read_bytes()
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        references = _references(arrays)
+        references = _references(_arrays(content))
     except (ValueError, EOFError, TypeError, AttributeError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{str(path)!r} is no whole file of references: {reason}") from None
@@ -63,6 +62,20 @@ def unpack(path: Path, folder: Path) -> int:
     if references and cache.load(folder, next(iter(references))) is None:
         raise ValueError(f"the cache folder {str(folder)!r} takes no references")
     return len(references)
+
+
+def _arrays(content: bytes) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file. Raises ValueError where it is none, in words for its user: numpy's are about pickles."""
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        raise ValueError("it is no .npz file, or its end is missing")
+    arrays = dict[str, np.ndarray]()
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        for name in stored.files:
+            try:
+                arrays[name] = stored[name]
+            except ValueError:
+                raise ValueError(f"{name[:60]} cannot be read as numbers or text") from None
+    return arrays
 
 
 def _references(arrays: dict[str, np.ndarray]) -> dict[str, Certified]:
@@ -79,8 +92,11 @@ def _references(arrays: dict[str, np.ndarray]) -> dict[str, Certified]:
         raise ValueError("hi, lo and radius are not as long as shapes says")
     if rows.dtype != np.int64 or rows.shape != (shapes[:, 0].sum(),):
         raise ValueError("rows is not as long as shapes says")
-    if not (values[2] >= 0).all():
-        raise ValueError("a radius is no number from 0 on")
+    hi, lo, radius = values
+    if np.isnan(hi).any() or not np.isfinite(lo).all():  # hi is infinite where the exact value is beyond float64
+        raise ValueError("a value of hi or lo is no number")
+    if not (np.isfinite(radius) & (radius >= 0)).all():
+        raise ValueError("a radius is no finite number from 0 on")
     found, row, entry = dict[str, Certified](), 0, 0
     for key, tier, (count, columns) in zip(keys, tiers, shapes.tolist(), strict=True):
         if not isinstance(key, str) or not _KEY.fullmatch(key) or tier not in TIERS:

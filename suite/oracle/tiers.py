@@ -12,6 +12,7 @@ from suite.formats import float64 as float64_format
 from suite.numerics import Numerics
 from suite.ops import Op
 from suite.ops.arithmetic import Arb, Float64, Mpmath
+from suite.oracle import libm
 from suite.oracle.certified import ASSUMED_ULP, Certified, certified_tier
 
 Mask = NDArray[np.bool_]
@@ -60,6 +61,24 @@ def certified(op: Op, problem: Any, rows: NDArray[np.intp], allowed: Array, targ
     if len(pending):
         raise ArithmeticError(f"{op.name}: {LAST_BITS} bits do not certify row {rows[pending[0]]} of the input")
     return result
+
+
+def plausible(
+    stored: Certified, op: Op, problem: Any, facts: Any, rows: NDArray[np.intp], allowed: Array, target: Format, finite: Mask
+) -> bool:
+    """Whether these rows of a stored reference are as certain as certified() makes them, and nowhere outside of what float64
+    proves. A file may have been altered: its own radius proves nothing.
+    """
+    at, finite = np.searchsorted(stored.rows, rows), finite[rows]
+    hi, lo, radius = stored.hi[at], stored.lo[at], stored.radius[at]
+    if (finite & np.isnan(hi)).any() or not sufficient(hi, radius, allowed[rows], target, finite).all():
+        return False
+    if not libm.is_accurate():  # then float64 proves nothing here
+        return True
+    own, proved = float64(op, problem, facts, rows)
+    with np.errstate(invalid="ignore"):  # infinity less infinity: both are beyond float64
+        outside = ~(np.abs((hi - own) + lo) <= proved + radius) & np.isfinite(own) & np.isfinite(proved)
+    return not (outside & finite).any()
 
 
 def arb(op: Op, problem: Any, bits: int) -> tuple[Array, Array, Array]:
