@@ -1,6 +1,7 @@
 """Configurations by device: which entry counts, that every parameter reaches its kernel, and what an invalid file says."""
 
 import json
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -145,6 +146,21 @@ def test_launches_of_the_default_are_as_before(monkeypatch):
     fused("softmax", torch.ones(100, 16384), -1)
 
     assert (found.ROWS, found.BLOCK, found.num_warps) == (1, 16384, 16)
+
+
+def test_no_grid_is_larger_than_a_device_takes(monkeypatch):
+    """Of the second and the third axis CUDA takes 65535 programs (CUDA C++ programming guide, compute capabilities)."""
+    grids = {}
+    for module in (triton_attention, triton_attention_backward):
+        monkeypatch.setattr(module, "launch", lambda kernel, grid, *_, **__: grids.setdefault(kernel.fn.__name__, grid))
+    q = torch.ones(1, 1, 1, 16).expand(35000, 2, 40, 16).requires_grad_()
+
+    attention(q, q, q, causal=None, scale=None, softcap=None, enable_gqa=False)[0].sum().backward()
+
+    assert set(grids) == {"attention_kernel", "keys_kernel", "queries_kernel"}
+    for grid in grids.values():
+        assert math.prod(grid) == 2 * 70000
+        assert all(programs <= 65535 for programs in grid[1:])
 
 
 SHARED_BYTES = 227 * 2**10

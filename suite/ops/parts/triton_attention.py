@@ -34,8 +34,10 @@ def attention_kernel(
     SIZE: tl.constexpr, VALUE: tl.constexpr,
 ):  # fmt: skip
     """One block of queries of one head. shared: heads of q to a head of k. reach: o, where a query i sees keys j <= i + o."""
-    i = (tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)).to(tl.int64)[:, None]
-    batch, head = (tl.program_id(1) // heads).to(tl.int64), (tl.program_id(1) % heads).to(tl.int64)
+    blocks = (length + QUERIES - 1) // QUERIES  # of a head; all in one axis of the grid, as the others end at 65535
+    block, of_all = tl.program_id(0) % blocks, tl.program_id(0) // blocks
+    i = (block * QUERIES + tl.arange(0, QUERIES)).to(tl.int64)[:, None]
+    batch, head = (of_all // heads).to(tl.int64), (of_all % heads).to(tl.int64)
     entry, column = tl.arange(0, SIZE)[None, :], tl.arange(0, VALUE)[None, :]
     q_at = q_ptr + batch * q_batch + head * q_head
     k_at = k_ptr + batch * k_batch + head // shared * k_head
@@ -46,7 +48,7 @@ def attention_kernel(
     o = tl.full([QUERIES, VALUE], 0.0, tl.float32)
     end = keys
     if CAUSAL:  # no block of keys that its last query does not see
-        end = tl.minimum(keys, (tl.program_id(0) + 1) * QUERIES + reach)
+        end = tl.minimum(keys, (block + 1) * QUERIES + reach)
     for start in range(0, end, KEYS):
         j = start + tl.arange(0, KEYS).to(tl.int64)
         k = tl.load(
@@ -97,7 +99,7 @@ def attention(
     q_inner, k_inner, v_inner = q.to(inner), k.to(inner), v.to(inner)
     chosen = configuration("attention_16_bit" if is_narrow(inner, head_size, value_size) else "attention", q.device)
     launch(
-        attention_kernel, (triton.cdiv(length, chosen["queries"]), batches * heads),
+        attention_kernel, (triton.cdiv(length, chosen["queries"]) * batches * heads,),
         q_inner, k_inner, v_inner, o, lse, heads, heads // groups, length, keys, offset(causal, length, keys),
         head_size, value_size,
         *q_inner.stride(), *k_inner.stride(), *v_inner.stride(),

@@ -35,8 +35,10 @@ def keys_kernel(
     SIZE: tl.constexpr, VALUE: tl.constexpr,
 ):  # fmt: skip
     """dk, dv of one block of keys, for one head of q; tiles are [KEYS, QUERIES]. lse: finite. Others as in attention_kernel."""
-    j = (tl.program_id(0) * KEYS + tl.arange(0, KEYS)).to(tl.int64)[:, None]
-    head = tl.program_id(1).to(tl.int64)  # of all batches
+    blocks = (keys + KEYS - 1) // KEYS  # of a head, as in attention_kernel
+    block = tl.program_id(0) % blocks
+    j = (block * KEYS + tl.arange(0, KEYS)).to(tl.int64)[:, None]
+    head = (tl.program_id(0) // blocks).to(tl.int64)  # of all batches
     entry, column = tl.arange(0, SIZE)[None, :], tl.arange(0, VALUE)[None, :]
     of_key, of_value = (j < keys) & (entry < head_size), (j < keys) & (column < value_size)
     k = tl.load(k_ptr + (head // shared * keys + j) * head_size + entry, mask=of_key, other=0.0)
@@ -44,7 +46,7 @@ def keys_kernel(
     dk, dv = tl.full([KEYS, SIZE], 0.0, tl.float32), tl.full([KEYS, VALUE], 0.0, tl.float32)
     first = 0
     if CAUSAL:  # no block of queries that does not see the first key
-        first = tl.maximum(tl.program_id(0) * KEYS - reach, 0) // QUERIES * QUERIES
+        first = tl.maximum(block * KEYS - reach, 0) // QUERIES * QUERIES
     for start in range(first, length, QUERIES):
         i = start + tl.arange(0, QUERIES).to(tl.int64)
         row = head * length + i
@@ -80,8 +82,10 @@ def queries_kernel(
     SIZE: tl.constexpr, VALUE: tl.constexpr,
 ):  # fmt: skip
     """dq of one block of queries of one head; tiles are [QUERIES, KEYS]."""
-    i = (tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)).to(tl.int64)[:, None]
-    head = tl.program_id(1).to(tl.int64)
+    blocks = (length + QUERIES - 1) // QUERIES
+    block = tl.program_id(0) % blocks
+    i = (block * QUERIES + tl.arange(0, QUERIES)).to(tl.int64)[:, None]
+    head = (tl.program_id(0) // blocks).to(tl.int64)
     row = head * length + i
     entry, column = tl.arange(0, SIZE)[None, :], tl.arange(0, VALUE)[None, :]
     q = tl.load(q_ptr + row * head_size + entry, mask=(i < length) & (entry < head_size), other=0.0)
@@ -91,7 +95,7 @@ def queries_kernel(
     dq = tl.full([QUERIES, SIZE], 0.0, tl.float32)
     end = keys
     if CAUSAL:  # no block of keys that its last query does not see
-        end = tl.minimum(keys, (tl.program_id(0) + 1) * QUERIES + reach)
+        end = tl.minimum(keys, (block + 1) * QUERIES + reach)
     for start in range(0, end, KEYS):
         j = start + tl.arange(0, KEYS).to(tl.int64)[:, None]
         at = head // shared * keys + j
@@ -173,7 +177,7 @@ def gradients(
         "SIZE": padded(head_size), "VALUE": padded(value_size), "num_warps": chosen["warps"], "num_stages": chosen["stages"],
     }  # fmt: skip
     if lse.numel() and keys:
-        launch(keys_kernel, (triton.cdiv(keys, KEYS), batches * heads), *given, dk, dv, *sizes, **constants)
-        launch(queries_kernel, (triton.cdiv(length, QUERIES), batches * heads), *given, dq, *sizes, **constants)
+        launch(keys_kernel, (triton.cdiv(keys, KEYS) * batches * heads,), *given, dk, dv, *sizes, **constants)
+        launch(queries_kernel, (triton.cdiv(length, QUERIES) * batches * heads,), *given, dq, *sizes, **constants)
     dk, dv = (x.reshape(batches, groups, heads // groups, *x.shape[2:]).sum(2) for x in (dk, dv))
     return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
