@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import re
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -97,6 +98,19 @@ class Row:
 def at_least(what: str, measured: float, goal: float, *, note: str = "") -> Row:
     """A ratio that is to be `goal` at least."""
     return Row(what=what, measured=measured, unit="", goal=goal, met=measured >= goal, note=note)
+
+
+def unusable(device: str) -> str:
+    """Why nothing can be measured on a device, to follow its name; "" where it can."""
+    if device == "cpu":
+        return ""
+    found = re.fullmatch(r"cuda(?::([0-9]+))?", device)
+    if not found:
+        return " is not one of cuda, cuda:N, cpu"
+    count = torch.cuda.device_count()
+    if not count:
+        return ": torch finds no CUDA device here"
+    return f": torch finds {count} CUDA devices here, from cuda:0" if int(found[1] or 0) >= count else ""
 
 
 def sizes_of(device: str) -> Sizes:

@@ -3,7 +3,8 @@
     references -> facts -> correctness -> merge -> timers -> goals -> tuning -> bench -> report
 
 Each stage is one process or several side by side, so a fault of the device ends a stage and not the run. A stage that fails is
-named in the table at the end; one whose time is over is interrupted and keeps what it has; none begins after the budget.
+named in the table at the end; one whose time is over is interrupted and keeps what it has; none begins after the budget but
+merge and report, for which some of it is kept.
 docs/gpu.md says how to prepare a machine without network.
 """
 
@@ -19,10 +20,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from suite.configuration import ALL, read_configuration
 from suite.isolation import MOST_THREADS
 from suite.ops import NAMES
 from suite.records import summary_class
@@ -36,20 +38,28 @@ GRACE_SECONDS = 10.0
 """From an interruption to the end by force."""
 
 RESERVED_SECONDS = 20.0
-"""Of the budget, for the report."""
+"""Of the budget, for merge and report; each gets LEAST_RESERVED_SECONDS even where a stage did not end when it was told to."""
+
+LEAST_RESERVED_SECONDS = 10.0
 
 SUITE = (sys.executable, "-m", "suite")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Commands that run side by side. share: of the budget, at most. good: exit codes with which none has failed."""
+    """Commands that run side by side. share: of the budget, at most. good: exit codes with which none has failed.
+
+    runs: run folders, of which those with records end its one command; it is skipped where none has. reserved: it begins
+    whatever is left of the budget.
+    """
 
     name: str
     commands: tuple[tuple[str, ...], ...]
     share: float = 1.0
     good: tuple[int, ...] = (0,)
     environment: Mapping[str, str] = field(default_factory=dict)
+    runs: tuple[Path, ...] = ()
+    reserved: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +82,11 @@ def stages(
     ops: Sequence[str] = (),
     tune: bool = False,
 ) -> list[Stage]:
-    """The stages in their order, but the report. jobs: processes that judge side by side. ops: all, where none is named."""
+    """The stages in their order. jobs: processes that judge side by side. ops: all, where none is named."""
     selection = (f"--device={device}", f"--profile={profile}", *(f"--op={op}" for op in ops))
-    shards = [str(out / f"shard-{number}") for number in range(1, jobs + 1)]
+    shards = tuple(out / f"shard-{number}" for number in range(1, jobs + 1))
     judging = tuple(
-        (*SUITE, "run", *selection, "--direction=both", "--no-measure", f"--shard={number}/{jobs}", "--out", shard)
+        (*SUITE, "run", *selection, "--direction=both", "--no-measure", f"--shard={number}/{jobs}", "--out", str(shard))
         for number, shard in enumerate(shards, start=1)
     )
 
@@ -85,15 +95,18 @@ def stages(
 
     loading = [Stage(name="references", commands=((*SUITE, "references", "--load", str(references)),))]
     tuning = [Stage(name="tuning", commands=measuring("tune", into="configurations.json"), share=0.3)]
+    merging = ((*SUITE, "merge", "--out", str(out / "correctness")),)
+    reporting = ((*SUITE, "report", "--out", str(out / "report.html")),)
     return [
         *(loading if references else []),
         Stage(name="facts", commands=measuring("gpu_goals", "facts", into="facts.json"), share=0.1),
         Stage(name="correctness", commands=judging, share=0.45, good=(0, 1, 3), environment=sharing(jobs)),
-        Stage(name="merge", commands=((*SUITE, "merge", *shards, "--out", str(out / "correctness")),), good=(0, 1)),
+        Stage(name="merge", commands=merging, good=(0, 1, 3), runs=shards, reserved=True),
         Stage(name="timers", commands=measuring("gpu_goals", "timers", into="timers.json"), share=0.15),
         Stage(name="goals", commands=measuring("gpu_goals", "goals", into="goals.json"), share=0.3),
         *(tuning if tune else []),
         Stage(name="bench", commands=((*SUITE, "bench", *selection, "--out", str(out / "bench")),), good=(0, 1)),
+        Stage(name="report", commands=reporting, runs=(out / "correctness", out / "bench"), reserved=True),
     ]
 
 
@@ -108,21 +121,35 @@ def run_stages(
     out: Path,
     *,
     budget_seconds: float,
+    reserved_seconds: float = 0.0,
     say: Callable[[str], None],
     keep: Callable[[Sequence[Outcome]], None] = lambda _: None,
 ) -> list[Outcome]:
-    """Runs the stages one after the other, each with a log under `out`; keep() gets all outcomes so far after each."""
+    """Runs the stages one after the other, each with a log under `out`; keep() gets all outcomes so far after each.
+
+    reserved_seconds: beside the budget, for the stages that are reserved.
+    """
     begin, outcomes = time.monotonic(), list[Outcome]()
     for stage in planned:
         left = budget_seconds - (time.monotonic() - begin)
-        if left < LEAST_SECONDS:
-            outcomes.append(Outcome(stage=stage.name, status="skipped", seconds=0.0, note="the budget is spent"))
+        if stage.reserved:
+            left = max(left + reserved_seconds, LEAST_RESERVED_SECONDS)
+        runs = [str(folder) for folder in stage.runs if any(folder.glob("records-*.jsonl"))]
+        if stage.runs and not runs:
+            outcomes.append(_skipped(stage, "there is no run to take"))
+        elif left < LEAST_SECONDS:
+            outcomes.append(_skipped(stage, "the budget is spent"))
         else:
             say(f"{stage.name} ...")
-            outcomes.append(run_stage(stage, out, seconds=min(left, stage.share * budget_seconds)))
+            ready = replace(stage, commands=tuple((*command, *runs) for command in stage.commands))
+            outcomes.append(run_stage(ready, out, seconds=min(left, stage.share * (budget_seconds + reserved_seconds))))
             say(f"{stage.name}: {outcomes[-1].status} after {outcomes[-1].seconds:.0f} s {outcomes[-1].note}".rstrip())
         keep(outcomes)
     return outcomes
+
+
+def _skipped(stage: Stage, why: str) -> Outcome:
+    return Outcome(stage=stage.name, status="skipped", seconds=0.0, note=why)
 
 
 def run_stage(stage: Stage, out: Path, *, seconds: float) -> Outcome:
@@ -186,18 +213,31 @@ def last_line(log: Path) -> str:
 
 
 def judged(folder: Path) -> list[dict[str, Any]]:
-    """The rows of what was judged: one for all evaluations, and one for each kernel that failed."""
-    if not folder.is_dir():
-        return []
-    records = latest(read_records(folder, []))
+    """The rows of what was judged: one for all evaluations, and one for each kernel that failed. Of a part, none is met."""
+    records = latest(read_records(folder, [])) if folder.is_dir() else []
+    if not records:
+        return [_row("evaluations that failed", None, met=False, note="nothing was judged")]
     counts = Counter(summary_class(record.status) for record in records)
     text = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    rows = [_row("evaluations that failed", counts["failed"], met=bool(records) and not counts["failed"], note=text)]
+    missing = _missing(folder, len(records))
+    met = not missing and not counts["failed"]
+    rows = [_row("evaluations that failed", counts["failed"], met=met, note="; ".join(filter(None, (missing, text))))]
     failed = Counter(f"{r.op} {r.kernel}" for r in records if summary_class(r.status) == "failed")
     return rows + [_row(f"failed: {name}", count, met=False) for name, count in failed.most_common()]
 
 
-def _row(what: str, measured: float, *, met: bool, note: str = "") -> dict[str, Any]:
+def _missing(folder: Path, count: int) -> str:
+    """What a run folder with so many records lacks; "" where it is whole."""
+    try:
+        configuration = read_configuration(folder)
+    except ValueError as error:
+        return f"INCOMPLETE: {error}"
+    if configuration.shard != ALL:
+        return f"INCOMPLETE: only shards {configuration.shard}"
+    return f"INCOMPLETE: {count} of {configuration.planned} are judged" if count < configuration.planned else ""
+
+
+def _row(what: str, measured: float | None, *, met: bool, note: str = "") -> dict[str, Any]:
     return {"what": what, "measured": measured, "unit": "", "goal": 0, "met": met, "note": note}
 
 
@@ -237,13 +277,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=min(8, max((os.cpu_count() or 1) // 2, 1)), help="that judge side by side")
     parser.add_argument("--tune", action="store_true", help="also time the configurations of Triton's kernels")
     given = parser.parse_args(arguments)
-    if given.out.exists() and any(given.out.iterdir()):
-        parser.error(f"--out {str(given.out)!r} is not empty; name a new folder")
     if not 0 < given.budget_seconds < float("inf"):
         parser.error(f"--budget-seconds {given.budget_seconds} must be above 0")
     if not 1 <= given.jobs <= MOST_THREADS:
         parser.error(f"--jobs {given.jobs} must be from 1 to {MOST_THREADS}")
-    given.out.mkdir(parents=True, exist_ok=True)
+    if given.references and not given.references.is_file():
+        parser.error(f"--references {str(given.references)!r} is no file")
+    from suite.gpu_goals import unusable  # and torch, which takes seconds
+
+    if reason := unusable(given.device):
+        parser.error(f"--device {given.device}{reason}")
+    if given.out.exists() and not given.out.is_dir():
+        parser.error(f"--out {str(given.out)!r} is no folder; name a new one")
+    try:
+        given.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out {str(given.out)!r} cannot be made: {error.strerror}")
+    if any(given.out.iterdir()):
+        parser.error(f"--out {str(given.out)!r} is not empty; name a new folder")
     words = {name: value for name, value in vars(given).items() if name not in ("out", "budget_seconds")}
     planned = stages(given.out, **words)
 
@@ -254,18 +305,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data = {"rows": rows_of(given.out), "stages": [asdict(one) for one in outcomes]}
         (given.out / "gpu_run.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
 
-    outcomes = run_stages(
-        planned, given.out, budget_seconds=max(given.budget_seconds - RESERVED_SECONDS, 0.0), say=say, keep=keep
-    )
-    folders = [str(given.out / name) for name in ("correctness", "bench") if any((given.out / name).glob("records-*.jsonl"))]
-    if folders:
-        command = (*SUITE, "report", *folders, "--out", str(given.out / "report.html"))
-        outcomes.append(run_stage(Stage(name="report", commands=(command,)), given.out, seconds=RESERVED_SECONDS))
-    keep(outcomes)
+    budget = max(given.budget_seconds - RESERVED_SECONDS, 0.0)
+    outcomes = run_stages(planned, given.out, budget_seconds=budget, reserved_seconds=RESERVED_SECONDS, say=say, keep=keep)
     rows = rows_of(given.out)
     say("\n" + table(rows, outcomes))
-    verdicts = judged(given.out / "correctness")
-    right = bool(verdicts) and all(row["met"] for row in verdicts)
+    right = all(row["met"] for row in judged(given.out / "correctness"))
     return 0 if right and all(one.status == "done" for one in outcomes) else 1
 
 

@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from suite import gpu_run
+from suite.configuration import Configuration
 from suite.gpu_run import Outcome, Stage, judged, main, run_stages, table
 from suite.oracle.cache import default_folder
 from suite.records import Record
@@ -115,6 +117,24 @@ def test_no_stage_begins_when_the_budget_is_spent(tmp_path):
     assert kept == [1, 2]
 
 
+def test_what_has_a_reserve_runs_when_the_budget_is_spent_with_the_runs_that_there_are(tmp_path):
+    for name in ("first", "third"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "records-1.jsonl").touch()
+    begun = tuple(tmp_path / name for name in ("first", "second", "third"))
+    slow = Stage(name="slow", commands=python("import time; time.sleep(60)"))
+    join = Stage(name="join", commands=python("import sys; print(*sys.argv[1:])"), runs=begun, reserved=True)
+    nothing = Stage(name="nothing", commands=python("raise SystemExit(1)"), runs=(tmp_path / "none",), reserved=True)
+
+    outcomes = run_stages(
+        [slow, join, nothing], tmp_path, budget_seconds=gpu_run.LEAST_SECONDS + 0.5, reserved_seconds=20.0, say=lambda _: None
+    )
+
+    assert [one.status for one in outcomes] == ["interrupted", "done", "skipped"]
+    assert (tmp_path / "join-1.log").read_text().split() == [str(begun[0]), str(begun[2])]
+    assert outcomes[2].note == "there is no run to take"
+
+
 # The table.
 
 
@@ -126,13 +146,19 @@ def record(kernel, status, case="softmax/normal/1x3/s0"):
     )  # fmt: skip
 
 
+def configuration(planned, shard):
+    return Configuration(asked={}, kernels={}, code={}, env_id="e", shard=shard, planned=planned).to_dict()
+
+
 def test_failed_evaluations_are_counted_and_their_kernels_named(tmp_path):
-    with_failures, without = (Store(tmp_path / name) for name in ("with", "without"))
+    with_failures, without, part, shard = (Store(tmp_path / name) for name in ("with", "without", "part", "shard"))
     for kernel, status in (("good", "passed"), ("bad", "inaccurate"), ("bad", "crashed"), ("odd", "known_failure")):
         with_failures.append(record(kernel, status, case=f"softmax/normal/{len(status)}x3/s0"))
-    without.append(record("good", "passed"))
-    with_failures.close()
-    without.close()
+    for store, planned, of in ((with_failures, 4, "1/1"), (without, 1, "1/1"), (part, 3, "1/1"), (shard, 1, "2/8")):
+        if store is not with_failures:
+            store.append(record("good", "passed"))
+        store.write_json("run.json", configuration(planned, of))
+        store.close()
     (tmp_path / "empty").mkdir()
 
     rows = judged(tmp_path / "with")
@@ -143,8 +169,14 @@ def test_failed_evaluations_are_counted_and_their_kernels_named(tmp_path):
     ]
     assert rows[0]["note"] == "2 failed, 1 known_failure, 1 passed"
     assert [row["met"] for row in judged(tmp_path / "without")] == [True]
-    assert [row["met"] for row in judged(tmp_path / "empty")] == [False]
-    assert judged(tmp_path / "none") == []
+    for name, note in (
+        ("part", "INCOMPLETE: 1 of 3 are judged; 1 passed"),
+        ("shard", "INCOMPLETE: only shards 2/8; 1 passed"),
+        ("empty", "nothing was judged"),
+        ("none", "nothing was judged"),
+    ):
+        [row] = judged(tmp_path / name)
+        assert (row["met"], row["note"]) == (False, note)
 
 
 def test_the_table_shows_each_goal_beside_what_was_measured():
@@ -179,6 +211,28 @@ def test_misuse_is_told_before_anything_runs(arguments, message, tmp_path, capsy
 
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--device", "cuda"), "--device cuda: torch finds no CUDA device here"),
+        (("--device", "gpu"), "--device gpu is not one of cuda, cuda:N, cpu"),
+        (("--device", "cpu", "--out", "FILE"), "FILE' is no folder; name a new one"),
+        (("--device", "cpu", "--out", "FILE/below"), "FILE/below' cannot be made: Not a directory"),
+        (("--device", "cpu", "--references", "missing.npz"), "--references 'missing.npz' is no file"),
+    ],
+)
+def test_what_cannot_run_is_told_before_anything_runs(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    (tmp_path / "FILE").touch()
+
+    with pytest.raises(SystemExit) as ended:
+        main(["--out", str(tmp_path / "out"), *(word.replace("FILE", str(tmp_path / "FILE")) for word in arguments)])
+
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_whole_run_on_the_cpu(tmp_path, monkeypatch, capfd):
