@@ -14,6 +14,7 @@ import json
 import re
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,9 @@ CANNOT_LOOK_FAST = 0.9
 OF_COPY, OF_TORCH, OF_COPY_VOCABULARY, OF_BEST_BACKEND = 0.9, 1.0, 0.85, 0.6
 BACKENDS = ("FLASH_ATTENTION", "EFFICIENT_ATTENTION", "CUDNN_ATTENTION")
 ROUNDS = 5
+ORACLE = Oracle()
+"""It remembers: many candidates of a kernel are judged on the same inputs."""
+
 JUDGED_ROWS = 16
 """Rows of an output that are judged; all of softmax's rows repeat them."""
 
@@ -111,6 +115,11 @@ def unusable(device: str) -> str:
     if not count:
         return ": torch finds no CUDA device here"
     return f": torch finds {count} CUDA devices here, from cuda:0" if int(found[1] or 0) >= count else ""
+
+
+def on_device(device: str) -> AbstractContextManager[Any]:
+    """Makes a CUDA device the current one inside: events and streams are the current device's, whatever a tensor's is."""
+    return torch.cuda.device(device) if device.startswith("cuda") else nullcontext()
 
 
 def sizes_of(device: str) -> Sizes:
@@ -244,6 +253,8 @@ def of_rows(
     notes = [f"{name} {time * 1e6:.1f} us" for name, time in found.items()]
     notes += [f"a copy of this size {same * 1e6:.1f} us", *wrong]
     yield at_least(f"{what}: of copy", moved / found[best] / copy, goal, note="; ".join(notes))
+    # `copy` is of a gigabyte: a small one does not reach it, as a time of a few microseconds has a launch in it.
+    yield Row(what=f"{what}: of a copy of this size", measured=same / found[best], unit="")
     theirs = seconds(lambda: torch.softmax(x, -1), device)
     beside = Row(what=f"{what}: torch's time / ours", measured=theirs / found[best], unit="")
     yield beside if beside_torch is None else at_least(beside.what, theirs / found[best], beside_torch)
@@ -267,21 +278,21 @@ def of_attention(causal: str | None, device: str) -> Iterator[Row]:
     def theirs() -> torch.Tensor:
         return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal is not None)
 
-    found = dict[str, float]()
+    found, failed = dict[str, float](), list[str]()
     for name in BACKENDS:
         with sdpa_kernel(getattr(SDPBackend, name)):
             try:
                 found[name] = seconds(theirs, device)
             except RuntimeError as error:
                 if not str(error).startswith(REFUSALS):
-                    raise
+                    failed.append(f"{name}: {type(error).__name__}: {str(error).splitlines()[0]}")
     if not found:
-        raise NotImplementedError("no backend of torch takes the call")
+        raise NotImplementedError("; ".join(["no backend of torch takes the call", *failed]))
     ours, best = seconds(lambda: kernel(q, k, v, causal=causal), device), min(found, key=found.__getitem__)
     batch, heads, length, size = shape
     operations = 4 * batch * heads * length * length * size / (2 if causal else 1)
     notes = [f"{operations / ours / 1e12:.1f} TFLOP/s; best: {best}", f"ours {ours * 1e3:.3f} ms"]
-    notes += [f"{name} {time * 1e3:.3f} ms" for name, time in found.items()]
+    notes += [*(f"{name} {time * 1e3:.3f} ms" for name, time in found.items()), *failed]
     yield at_least(what, found[best] / ours, OF_BEST_BACKEND, note="; ".join(notes))
 
 
@@ -291,7 +302,7 @@ def failure(op: str, inputs: Mapping[str, torch.Tensor], output: Any, options: M
     dtype = get_format(dtype_name(next(iter(inputs.values()))))
     shapes = {name: tuple(x.shape) for name, x in inputs.items()}
     resolved = definition.resolve_options(options, shapes)
-    references = Oracle().references(definition, {name: to_numpy(x) for name, x in inputs.items()}, resolved, dtype)
+    references = ORACLE.references(definition, {name: to_numpy(x) for name, x in inputs.items()}, resolved, dtype)
     outputs = [to_float64(one) for one in as_tuple(output)]
     judgement = judge_outputs(definition, references, outputs, shapes, resolved, dtype, BEST_PRACTICE, statistics=False)
     return "" if judgement.passed else judgement.message.splitlines()[0]
@@ -327,8 +338,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(arguments)
+    if reason := unusable(given.device):
+        parser.error(f"--device {given.device}{reason}")
     rows = list[dict[str, Any]]()
-    with torch.no_grad():
+    with torch.no_grad(), on_device(given.device):
         for row in STAGES[given.stage](given.device):
             rows.append(asdict(row))
             given.out.write_text(json.dumps({"environment": probe(given.device), "rows": rows}, indent=1), encoding="utf-8")

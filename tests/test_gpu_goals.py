@@ -1,5 +1,6 @@
 """What a GPU run measures beside the commands: a wrong kernel gets no time, a fault leaves the rest, ratios have goals."""
 
+import contextlib
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from suite import gpu_goals
-from suite.gpu_goals import ON_CPU, Row, at_least, attempted, goals, hidden_work, main, of_attention, of_rows, timers
+from suite.gpu_goals import ON_CPU, Row, at_least, attempted, goals, hidden_work, main, of_attention, of_rows, timers, unusable
 
 
 @pytest.fixture
@@ -38,10 +39,13 @@ def rows(*names):
 def test_a_right_kernel_is_timed_beside_a_copy_and_torch(kernels):
     kernels(ours=softmax)
 
-    of_copy, beside_torch = rows("ours")
+    of_copy, alike, beside_torch = rows("ours")
 
     assert of_copy.what == "softmax 64 x 128 bfloat16: of copy"
     assert of_copy.goal == 0.9
+    assert (alike.what, alike.goal) == ("softmax 64 x 128 bfloat16: of a copy of this size", None)
+    times = [float(note.split()[-2]) for note in of_copy.note.split("; ")]
+    assert alike.measured == pytest.approx(times[1] / times[0], rel=0.05)
     assert of_copy.measured > 0
     assert beside_torch.measured == pytest.approx(1, rel=0.9)  # the same function twice, on a machine with other work
     assert "ours" in of_copy.note
@@ -50,7 +54,7 @@ def test_a_right_kernel_is_timed_beside_a_copy_and_torch(kernels):
 def test_of_several_kernels_the_fastest_has_the_goal(kernels):
     kernels(slow=lambda x: [softmax(x) for _ in range(20)][-1], fast=softmax)
 
-    of_copy, _ = rows("slow", "fast")
+    of_copy, *_ = rows("slow", "fast")
 
     times = {part.split()[0]: float(part.split()[1]) for part in of_copy.note.split("; ")[:2]}
     assert times["fast"] < times["slow"]
@@ -78,7 +82,7 @@ def test_a_wrong_kernel_gets_no_time(wrong, note, kernels):
 def test_a_wrong_kernel_beside_a_right_one_is_named(kernels):
     kernels(ours=softmax, wrong=lambda x: x)
 
-    of_copy, _ = rows("wrong", "ours")
+    of_copy, *_ = rows("wrong", "ours")
 
     assert of_copy.measured > 0
     assert "wrong: softmax bfloat16" in of_copy.note
@@ -97,6 +101,25 @@ def test_attention_is_timed_beside_the_fastest_backend(causal, kernels):
     assert row.measured > 0
     assert row.goal == 0.6
     assert "best: FLASH_ATTENTION" in row.note
+
+
+def test_a_backend_that_fails_leaves_the_others(kernels, monkeypatch):
+    kernels(triton_flash=attend)
+    asked = []
+
+    def seconds(call, device):
+        asked.append(call)
+        if len(asked) == 1:
+            raise RuntimeError("cuDNN Frontend error: no plan\nfor this")
+        return 1e-3
+
+    monkeypatch.setattr(gpu_goals, "seconds", seconds)
+
+    [row] = of_attention(None, "cpu")
+
+    assert row.measured == 1.0
+    assert "best: EFFICIENT_ATTENTION" in row.note
+    assert "FLASH_ATTENTION: RuntimeError: cuDNN Frontend error: no plan" in row.note
 
 
 @pytest.mark.parametrize("causal", [None, "top_left"])
@@ -121,7 +144,7 @@ def test_a_kernel_that_raises_leaves_the_rest(kernels, monkeypatch):
     bad = [row for row in found if row.measured is None]
     assert [row.note for row in bad] == ["no kernel image is available"] * len(ON_CPU.lengths)
     assert all(row.met is False for row in bad)
-    assert len(found) == len(bad) + 2 + 2
+    assert len(found) == len(bad) + 3 + 2
 
 
 def test_attempted_keeps_the_rows_before_the_fault():
@@ -169,3 +192,32 @@ def test_what_was_measured_before_the_end_is_kept(tmp_path, monkeypatch):
     written = json.loads((tmp_path / "facts.json").read_text())
     assert [row["what"] for row in written["rows"]] == ["first"]
     assert written["environment"]["device"] == "cpu"
+
+
+def test_the_device_that_was_named_is_the_current_one(tmp_path, monkeypatch):
+    """Events and streams are those of the current device."""
+    current = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: current.append(device) or contextlib.nullcontext())
+    monkeypatch.setitem(gpu_goals.STAGES, "facts", lambda device: [Row(what=str(current), measured=1.0, unit="")])
+
+    main(["facts", "--device", "cuda:1", "--out", str(tmp_path / "facts.json")])
+
+    assert json.loads((tmp_path / "facts.json").read_text())["rows"][0]["what"] == "['cuda:1']"
+
+
+@pytest.mark.parametrize(
+    ("device", "reason"),
+    [
+        ("cpu", ""),
+        ("cuda", ""),
+        ("cuda:1", ""),
+        ("cuda:2", ": torch finds 2 CUDA devices here, from cuda:0"),
+        ("cuda:", " is not one of cuda, cuda:N, cpu"),
+        ("cpu:0", " is not one of cuda, cuda:N, cpu"),
+    ],
+)
+def test_a_device_that_cannot_be_used_is_told(device, reason, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+    assert unusable(device) == reason
