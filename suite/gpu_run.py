@@ -42,6 +42,9 @@ RESERVED_SECONDS = 20.0
 
 LEAST_RESERVED_SECONDS = 10.0
 
+TUNING = 0.25
+"""Of the budget, for candidates; the last one of a kernel, and its rounds, may take longer."""
+
 SUITE = (sys.executable, "-m", "suite")
 
 
@@ -75,6 +78,7 @@ class Outcome:
 def stages(
     out: Path,
     *,
+    budget_seconds: float,
     device: str,
     profile: str,
     jobs: int,
@@ -94,7 +98,8 @@ def stages(
         return ((sys.executable, "-m", f"suite.{module}", *words, f"--device={device}", "--out", str(out / into)),)
 
     loading = [Stage(name="references", commands=((*SUITE, "references", "--load", str(references)),))]
-    tuning = [Stage(name="tuning", commands=measuring("tune", into="configurations.json"), share=0.3)]
+    seconds = f"--budget-seconds={TUNING * budget_seconds}"
+    tuning = [Stage(name="tuning", commands=measuring("tune", seconds, into="configurations.json"), share=TUNING + 0.1)]
     merging = ((*SUITE, "merge", "--out", str(out / "correctness")),)
     reporting = ((*SUITE, "report", "--out", str(out / "report.html")),)
     return [
@@ -295,7 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--out {str(given.out)!r} cannot be made: {error.strerror}")
     if any(given.out.iterdir()):
         parser.error(f"--out {str(given.out)!r} is not empty; name a new folder")
-    words = {name: value for name, value in vars(given).items() if name not in ("out", "budget_seconds")}
+    words = {name: value for name, value in vars(given).items() if name != "out"}
     planned = stages(given.out, **words)
 
     def say(line: str) -> None:

@@ -1,10 +1,12 @@
 """Times configurations of the Triton kernels and stores the fastest for this device: python -m suite.tune --out FILE.
 
-    for each kernels: for the stored configuration and each candidate, all in this process: judge its output, time every shape
+    for each kernels: for the stored configuration and each candidate, the nearest to it first, all in this process: time every
+    shape, and judge the output of what is the fastest so far
 
 The one with the smallest geometric mean of its times over the stored one's is kept, where it gains GAIN when both are timed
-again in turns: the fastest of many is the luckiest too. FILE holds all entries, with this device's rewritten after each kernel;
-in the place of suite/ops/parts/triton_configurations.json it counts.
+again in turns: the fastest of many is the luckiest too. After a fault of the device nothing is kept of its kernels, and the
+program ends, as all that follows in this process would fail. FILE holds all entries, with this device's rewritten after each
+kernel; in the place of suite/ops/parts/triton_configurations.json it counts.
 """
 
 from __future__ import annotations
@@ -13,16 +15,18 @@ import argparse
 import itertools
 import json
 import math
+import os
 import statistics
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from suite.gpu_goals import JUDGED_ROWS, failure, normal, repeated, seconds
+from suite.gpu_goals import JUDGED_ROWS, failure, normal, on_device, repeated, seconds, unusable
 from suite.kernels import own_kernels
 from suite.ops.parts.triton_configuration import FILE, PARAMETERS, Configuration, configuration, names_of, read, trying
 
@@ -87,6 +91,33 @@ def candidates(values: Mapping[str, Sequence[int]]) -> Iterator[dict[str, int]]:
         yield dict(zip(values, chosen, strict=True))
 
 
+def nearest_first(tried: Iterable[Configuration], stored: Configuration) -> list[Configuration]:
+    """By how often a parameter must be doubled or halved to come from the stored one, which is left out: it was chosen with
+    care, so what is near is likely, and the time may not suffice for all.
+    """
+
+    def distance(one: Configuration) -> float:
+        return sum(abs(math.log2(one[name] / value)) for name, value in stored.items())
+
+    return sorted((one for one in tried if one != stored), key=distance)
+
+
+class DeviceLostError(RuntimeError):
+    """A candidate after which the device no longer answers this process."""
+
+
+def lost(device: str) -> str:
+    """Why a device no longer answers; "" where it does."""
+    if not device.startswith("cuda"):
+        return ""
+    try:
+        torch.ones(1, device=device).item()
+        torch.cuda.synchronize(device)
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
 def tune(
     kernels: str,
     work: Work,
@@ -98,28 +129,47 @@ def tune(
 ) -> Configuration:
     """The fastest of the stored configuration and those tried, until a time of the monotonic clock.
 
-    One that does not compile, or whose output is wrong, is not taken. Raises RuntimeError where that holds of the stored one.
+    One that does not compile, or whose output is wrong, is not taken. Raises RuntimeError where that holds of the stored one,
+    and DeviceLostError where the device does not answer after a candidate.
     """
     stored = configuration(kernels, torch.device(device))
     draw = normal if work.op == "attention" else repeated
     tensors = [draw(f"tune|{kernels}", shape, device).to(work.format) for shape in work.shapes]
 
-    def times(candidate: Configuration) -> list[float] | str:
-        return _times(kernels, work, candidate, tensors, device)
+    def each(candidate: Configuration, measure: Callable[[torch.Tensor, Callable[[], Any]], Any]) -> list[Any] | str:
+        """What `measure` gives for each tensor and its call; or why there is nothing."""
+        try:
+            with trying(kernels, candidate):
+                return [measure(x, _call(work, x)) for x in tensors]
+        except Exception as error:  # its compiler's, or the device has too little shared memory or registers for it
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
+            if why := lost(device):
+                raise DeviceLostError(f"{kernels} {dict(candidate)}: {reason}; the device no longer answers: {why}") from None
+            return reason
 
-    first = times(stored)
+    def times(candidate: Configuration) -> list[float] | str:
+        return each(candidate, lambda _, call: seconds(call, device))
+
+    def wrong(candidate: Configuration) -> str:
+        found = each(candidate, lambda x, call: _wrong(work, x, call()))
+        return found if isinstance(found, str) else next(filter(None, found), "")
+
+    first = wrong(stored) or times(stored)
     if isinstance(first, str):
         raise RuntimeError(f"{kernels}: the stored configuration {dict(stored)}: {first}")
     best, least = stored, 1.0
-    for candidate in tried:
+    for number, candidate in enumerate(tried):
         if time.monotonic() > until:
-            say(f"{kernels}: its time is over; some candidates are left")
+            say(f"{kernels}: its time is over; of {len(tried)} candidates {len(tried) - number} are left")
             break
         found = times(candidate)
         ratio = math.inf if isinstance(found, str) else geometric_mean(found, first)
         say(f"{kernels} {dict(candidate)}: {found if isinstance(found, str) else f'{ratio:.3f} of the stored time'}")
         if ratio < least:
-            best, least = candidate, ratio
+            if message := wrong(candidate):
+                say(f"{kernels} {dict(candidate)}: {message}")
+            else:
+                best, least = candidate, ratio
     if best is stored:
         return stored
     rounds = [(times(best), times(stored)) for _ in range(ROUNDS)]
@@ -131,19 +181,6 @@ def tune(
 def geometric_mean(times: Sequence[float], others: Sequence[float]) -> float:
     """Of the ratios of times."""
     return math.exp(statistics.fmean(math.log(a / b) for a, b in zip(times, others, strict=True)))
-
-
-def _times(
-    kernels: str, work: Work, candidate: Configuration, tensors: Sequence[torch.Tensor], device: str
-) -> list[float] | str:
-    """Seconds for each tensor; or why there are none."""
-    try:
-        with trying(kernels, candidate):
-            calls = [_call(work, x) for x in tensors]
-            wrong = next(filter(None, (_wrong(work, x, call()) for x, call in zip(tensors, calls, strict=True))), "")
-            return wrong or [seconds(call, device) for call in calls]
-    except Exception as error:  # its compiler's, or the device has too little shared memory or registers for it
-        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
 
 
 def _call(work: Work, x: torch.Tensor) -> Callable[[], Any]:
@@ -191,31 +228,63 @@ def write(path: Path, device: str, kernels: str, chosen: Configuration) -> None:
     path.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Tunes all kernels, or those named, sharing the budget between those that are left."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Tunes all kernels, or those named; each has a share of the budget by its number of candidates.
+
+    0, or 1 after a fault of the device.
+    """
     parser = argparse.ArgumentParser(prog="python -m suite.tune", description="Times configurations of Triton's kernels.")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="of configurations, with this device's rewritten"
     )
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, ...; cpu tests this program")
     parser.add_argument("--kernels", action="append", choices=tuple(PARAMETERS), help="only these; may be repeated")
-    parser.add_argument("--budget-seconds", type=float, default=120.0, metavar="S")
+    parser.add_argument("--budget-seconds", type=float, default=300.0, metavar="S")
     given = parser.parse_args(arguments)
+    if not 0 < given.budget_seconds < math.inf:
+        parser.error(f"--budget-seconds {given.budget_seconds} must be above 0 and finite")
+    if reason := unusable(given.device):
+        parser.error(f"--device {given.device}{reason}")
+    if reason := _unwritable(given.out):
+        parser.error(f"--out {str(given.out)!r} cannot be written: {reason}")
     wanted, works = given.kernels or list(PARAMETERS), ON_CUDA if given.device.startswith("cuda") else ON_CPU
-    end = time.monotonic() + given.budget_seconds
-    for number, kernels in enumerate(wanted):
-        until = time.monotonic() + (end - time.monotonic()) / (len(wanted) - number)
+    try:
+        read(given.out if given.out.exists() else FILE)  # an invalid file is told before minutes are spent
+        tried = {
+            kernels: nearest_first(candidates(CANDIDATES[kernels]), configuration(kernels, torch.device(given.device)))
+            for kernels in wanted
+        }
+        end = time.monotonic() + given.budget_seconds
+        with on_device(given.device):
+            for number, kernels in enumerate(wanted):
+                share = len(tried[kernels]) / max(sum(len(tried[one]) for one in wanted[number:]), 1)
+                until = time.monotonic() + (end - time.monotonic()) * share
+                chosen = tune(kernels, works[kernels], tried[kernels], given.device, say=_say, until=until)
+                write(given.out, given.device, kernels, chosen)
+                _say(f"{kernels}: {dict(chosen)}")
+    except DeviceLostError as fault:
+        _say(str(fault))
+        _say("left: " + " ".join(f"--kernels {one}" for one in wanted[number:]))
+        return 1
+    except (RuntimeError, ValueError, OSError) as error:
+        parser.error(str(error))
+    return 0
 
-        def say(line: str) -> None:
-            print(line, flush=True)
 
-        try:
-            chosen = tune(kernels, works[kernels], list(candidates(CANDIDATES[kernels])), given.device, say=say, until=until)
-            write(given.out, given.device, kernels, chosen)
-        except (RuntimeError, ValueError) as error:
-            parser.error(str(error))
-        say(f"{kernels}: {dict(chosen)}")
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _unwritable(path: Path) -> str:
+    """Why a file cannot be written or is no file of configurations; "" where it can."""
+    if path.is_dir():
+        return "it is a folder"
+    if not path.parent.is_dir():
+        return f"there is no folder {str(path.parent)!r}"
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        return "permission denied"
+    return ""
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

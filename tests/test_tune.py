@@ -1,5 +1,6 @@
 """Tuning: the fastest right candidate is kept, luck and wrong outputs are not, and only this device's entry changes."""
 
+import contextlib
 import json
 import math
 
@@ -11,7 +12,7 @@ pytest.importorskip("triton", reason="it tunes Triton's kernels")
 from suite import tune as program
 from suite.ops.parts import triton_configuration
 from suite.ops.parts.triton_configuration import FILE, configuration, read
-from suite.tune import CANDIDATES, ON_CPU, ON_CUDA, candidates, main, tune
+from suite.tune import CANDIDATES, ON_CPU, ON_CUDA, DeviceLostError, candidates, main, nearest_first, tune
 
 STORED = configuration("rows", torch.device("cpu"))
 FAST, SLOW = {"entries": 256, "warps": 4}, {"entries": 1024, "warps": 4}
@@ -96,7 +97,94 @@ def test_no_candidate_is_tried_when_the_time_is_over(clock):
     found, said = tuned(FAST, until=0.0)
 
     assert found == STORED
-    assert said == "rows: its time is over; some candidates are left"
+    assert said == "rows: its time is over; of 1 candidates 1 are left"
+
+
+def test_only_what_would_be_taken_is_judged(clock, monkeypatch):
+    clock(lambda one: {256: 0.5, 1024: 0.9}.get(one["entries"], 1.0))
+    judged = []
+    monkeypatch.setattr(program, "_wrong", lambda *_: judged.append(configuration("rows", torch.device("cpu"))) or "")
+
+    assert tuned(FAST, SLOW)[0] == FAST
+    assert judged == [STORED, FAST]
+
+
+def test_after_a_fault_of_the_device_nothing_is_taken(clock, monkeypatch):
+    """An illegal memory access stays: whatever is called afterwards in this process fails."""
+
+    def times(one):
+        if one == SLOW:
+            monkeypatch.setattr(program, "lost", lambda device: "CUDA error: an illegal memory access was encountered")
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return 0.5 if one == FAST else 1.0
+
+    clock(times)
+
+    with pytest.raises(
+        DeviceLostError, match=r"rows \{'entries': 1024, 'warps': 4\}: RuntimeError: CUDA error: an illegal"
+    ) as raised:
+        tuned(FAST, SLOW)
+    assert "the device no longer answers" in str(raised.value)
+
+
+def test_the_command_writes_nothing_after_a_fault_and_names_what_is_left(tmp_path, monkeypatch, capsys):
+    def faulty(kernels, *_, **__):
+        if kernels == "split":
+            raise DeviceLostError("split: no answer")
+        return FAST
+
+    monkeypatch.setattr(program, "tune", faulty)
+    path = tmp_path / "new.json"
+
+    code = main(["--device", "cpu", "--kernels", "rows", "--kernels", "split", "--kernels", "fused", "--out", str(path)])
+
+    assert code == 1
+    assert read(path) == {**read(FILE), "cpu": {"rows": FAST}}
+    assert capsys.readouterr().out.endswith("split: no answer\nleft: --kernels split --kernels fused\n")
+
+
+def test_what_is_near_to_the_stored_configuration_is_tried_first():
+    found = nearest_first([{"a": 2, "b": 64}, {"a": 8, "b": 64}, {"a": 4, "b": 64}, {"a": 4, "b": 32}], {"a": 4, "b": 64})
+
+    assert found == [{"a": 2, "b": 64}, {"a": 8, "b": 64}, {"a": 4, "b": 32}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--budget-seconds", "nan"), "--budget-seconds nan must be above 0"),
+        (("--budget-seconds", "-5"), "--budget-seconds -5.0 must be above 0"),
+        (("--budget-seconds", "inf"), "--budget-seconds inf must be above 0 and finite"),
+        (("--device", "cuda"), "--device cuda: torch finds no CUDA device here"),
+        (("--device", "tpu"), "--device tpu is not one of cuda, cuda:N, cpu"),
+        (("--out", "none/new.json"), "--out 'none/new.json' cannot be written: there is no folder 'none'"),
+        (("--out", "."), "--out '.' cannot be written: it is a folder"),
+    ],
+)
+def test_misuse_is_told_before_anything_is_tuned(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(program, "tune", lambda *_, **__: pytest.fail("tuned"))
+
+    with pytest.raises(SystemExit) as ended:
+        main(["--device", "cpu", "--out", "new.json", *arguments])
+
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_work_is_on_the_device_that_was_named(tmp_path, monkeypatch):
+    """Events and streams are those of the current device."""
+    current = []
+    monkeypatch.setattr(program, "unusable", lambda _: "")
+    monkeypatch.setattr(program, "on_device", lambda device: current.append(device) or contextlib.nullcontext())
+    monkeypatch.setattr(program, "configuration", lambda *_: STORED)
+    monkeypatch.setattr(program, "tune", lambda *_, **__: current == ["cuda:1"] and FAST)
+    monkeypatch.setattr(program, "names_of", lambda device: (str(device),))
+
+    assert main(["--device", "cuda:1", "--kernels", "rows", "--out", str(tmp_path / "new.json")]) == 0
+
+    assert read(tmp_path / "new.json")["cuda:1"] == {"rows": FAST}
 
 
 @pytest.mark.parametrize("kernels", ON_CPU)
@@ -155,8 +243,8 @@ def test_a_new_file_begins_as_the_packages(tmp_path, monkeypatch):
     assert read(tmp_path / "new.json") == {**read(FILE), "cpu": {"rows": STORED}}
 
 
-def test_an_invalid_file_is_told(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(program, "seconds", lambda call, device: 1.0)
+def test_an_invalid_file_is_told_before_anything_is_tuned(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(program, "tune", lambda *_, **__: pytest.fail("tuned"))
     (tmp_path / "bad.json").write_text('{"default": {"rows": {"entries": 4096}}}')
 
     with pytest.raises(SystemExit) as ended:
