@@ -43,6 +43,9 @@ CANNOT_LOOK_FAST = 0.9
 """What a call that leaves its work on another stream must take at least, in times of one that does not."""
 
 OF_COPY, OF_TORCH, OF_COPY_VOCABULARY, OF_BEST_BACKEND = 0.9, 1.0, 0.85, 0.6
+LONGEST_WITHOUT_SPILLS = 32768
+"""Rows of triton_fused that a program holds in its registers (docs/gpu.md)."""
+
 BACKENDS = ("FLASH_ATTENTION", "EFFICIENT_ATTENTION", "CUDNN_ATTENTION")
 ROUNDS = 5
 ORACLE = Oracle()
@@ -200,7 +203,8 @@ def goals(device: str) -> Iterator[Row]:
     sizes = sizes_of(device)
     one = functools.partial(of_rows, device=device, copy=copy)
     for length in sizes.lengths:
-        yield from attempted(one, (sizes.rows, length), ("triton_fused",), goal=OF_COPY, beside_torch=OF_TORCH)
+        names = ("triton_fused", "triton_online") if length > LONGEST_WITHOUT_SPILLS else ("triton_fused",)
+        yield from attempted(one, (sizes.rows, length), names, goal=OF_COPY, beside_torch=OF_TORCH)
     yield from attempted(one, sizes.vocabulary, ("triton_online", "triton_split"), goal=OF_COPY_VOCABULARY)
     for causal in (None, "top_left"):
         yield from attempted(of_attention, causal, device)

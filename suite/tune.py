@@ -37,8 +37,8 @@ ROUNDS = 3
 """In which the fastest candidate and the stored one take turns."""
 
 CANDIDATES: Mapping[str, Mapping[str, tuple[int, ...]]] = {
-    "fused": {"entries": (2048, 4096, 8192), "entries_per_warp": (256, 512, 1024, 2048)},
-    "online": {"block": (1024, 4096, 8192), "entries": (4096, 8192), "warps": (4, 8, 16)},
+    "fused": {"entries": (1024, 2048, 4096, 8192), "entries_per_warp": (256, 512, 1024, 2048)},
+    "online": {"block": (1024, 4096, 8192, 16384, 32768), "entries": (16384,), "warps": (4, 8, 16, 32)},
     "split": {"shortest_part": (1024, 4096, 8192), "most_parts": (1024,), "entries": (4096, 8192), "warps": (4, 8, 16)},
     "rows": {"entries": (1024, 2048, 4096, 8192), "warps": (4, 8, 16)},
     "attention": {"queries": (32, 64), "keys": (32, 64), "warps": (4, 8), "stages": (1, 2)},

@@ -88,6 +88,18 @@ def test_a_wrong_kernel_beside_a_right_one_is_named(kernels):
     assert "wrong: softmax bfloat16" in of_copy.note
 
 
+def test_rows_that_fused_spills_are_those_of_online_too(monkeypatch):
+    asked = []
+    monkeypatch.setattr(gpu_goals, "of_rows", lambda shape, names, **_: asked.append((shape[1], names)) or ())
+    monkeypatch.setattr(gpu_goals, "of_attention", lambda *_: ())
+    monkeypatch.setattr(gpu_goals, "sizes_of", lambda _: replace(ON_CPU, lengths=(32768, 65536)))
+    monkeypatch.setattr(gpu_goals.machine, "copy_bytes_per_second", lambda _: 1.0)
+
+    list(goals("cpu"))
+
+    assert asked[:2] == [(32768, ("triton_fused",)), (65536, ("triton_fused", "triton_online"))]
+
+
 def attend(q, k, v, causal=None):
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal is not None)
 

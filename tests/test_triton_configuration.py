@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -101,7 +103,7 @@ def test_a_candidate_counts_inside_alone_and_must_be_valid():
 
 CALLS = {
     "fused": lambda: fused("softmax", torch.ones(8, 64), -1),
-    "online": lambda: online("softmax", torch.ones(8, 64), -1),
+    "online": lambda: online("softmax", torch.ones(8, 512), -1),
     "split": lambda: split("softmax", torch.ones(8, 4096), -1),
     "rows": lambda: log_softmax(torch.ones(8, 8192), -1),
     "attention": lambda: attend(),
@@ -163,6 +165,16 @@ def test_no_grid_is_larger_than_a_device_takes(monkeypatch):
         assert all(programs <= 65535 for programs in grid[1:])
 
 
+def test_a_block_of_online_is_no_longer_than_its_rows(monkeypatch):
+    launches = []
+    monkeypatch.setattr("suite.ops.parts.triton_online.launch", lambda _, grid, *__, **constants: launches.append(constants))
+    with trying("online", {"block": 4096, "entries": 4096, "warps": 4}):
+        for length in (100, 5000):
+            online("softmax", torch.ones(100, length), -1)
+
+    assert [(one["ROWS"], one["BLOCK"]) for one in launches] == [(32, 128), (1, 4096)]
+
+
 SHARED_BYTES = 227 * 2**10
 """What a block may take of a multiprocessor's shared memory, capability 9.0 (CUDA C++ programming guide, table of compute
 capabilities)."""
@@ -176,11 +188,11 @@ def test_large_tiles_load_ahead_and_fit_into_shared_memory(kernels, monkeypatch,
     names = ("keys_kernel", "queries_kernel") if "backward" in kernels else ("attention_kernel",)
     module = triton_attention_backward if "backward" in kernels else triton_attention
     for kernel in (getattr(module, name) for name in names):
-        compiled = compiled_for_cuda(kernel, chosen)
+        found = compiled_for_cuda(kernel, chosen)
 
-        assert compiled.metadata.shared <= SHARED_BYTES
-        assert "cp.async" in compiled.asm["ptx"]
-        assert "wgmma" in compiled.asm["ptx"]
+        assert found.metadata.shared <= SHARED_BYTES
+        assert "cp.async" in found.asm["ptx"]
+        assert "wgmma" in found.asm["ptx"]
 
 
 def compiled_for_cuda(kernel, chosen):
@@ -198,14 +210,60 @@ def compiled_for_cuda(kernel, chosen):
     kinds |= dict.fromkeys(("lse_ptr", "delta_ptr", "dq_ptr", "dk_ptr", "dv_ptr"), "*fp32") | dict.fromkeys(
         constants, "constexpr"
     )
+    aligned = ("_ptr", "_row", "_head", "_batch", "_size")
+    return compiled(kernel, kinds, constants, aligned, num_warps=chosen["warps"], num_stages=chosen["stages"])
+
+
+def compiled(kernel, kinds, constants, aligned, **options):
+    """kinds: of arguments that are no i32. aligned: how the names of those end that are multiples of 16."""
     signature = {name: kinds.get(name, "i32") for name in kernel.arg_names}
     place = kernel.arg_names.index
-    aligned = [name for name in signature if name.endswith(("_ptr", "_row", "_head", "_batch", "_size"))]
     source = triton.compiler.ASTSource(
         fn=kernel,
         signature=signature,
         constexprs={(place(name),): value for name, value in constants.items()},
-        attrs={(place(name),): [["tt.divisibility", 16]] for name in aligned},
+        attrs={(place(name),): [["tt.divisibility", 16]] for name in signature if name.endswith(aligned)},
     )
-    options = {"num_warps": chosen["warps"], "num_stages": chosen["stages"]}
     return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+
+
+MOST_THREADS, REGISTERS = 2048, 65536
+"""Of a multiprocessor of capability 9.0 (as above)."""
+
+
+@pytest.mark.parametrize("kernels", ["fused", "online", "split", "rows"])
+def test_programs_of_rows_spill_nothing_and_fill_half_of_a_multiprocessor(kernels, monkeypatch, tmp_path):
+    """Of bfloat16: rows of 1024 and 16384, of a vocabulary where a program has a part of a row."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    launches = []
+
+    def launch(kernel, grid, *_, num_warps, **constants):
+        launches.append((kernel, num_warps, constants))
+
+    for name in ("fused", "online", "split", "log_softmax"):
+        monkeypatch.setattr(f"suite.ops.parts.triton_{name}.launch", launch)
+    call = {"fused": fused, "online": online, "split": split, "rows": lambda op, x, dim: log_softmax(x, dim)}[kernels]
+    with trying(kernels, read(FILE)["capability 9.0"][kernels]):
+        for length in (1024, 16384) if kernels in ("fused", "rows") else (128256,):
+            call("softmax", torch.ones(1, length), -1)
+
+    assert launches
+    for kernel, warps, constants in launches:
+        given = {**constants, "column_stride": 1}
+        given = {name: given[name] for name in kernel.arg_names if name in given}
+        kinds = dict.fromkeys(("x_ptr", "y_ptr"), "*bf16") | dict.fromkeys(("m_ptr", "d_ptr"), "*fp32")
+        aligned = ("_ptr", "row_stride", "n")
+        found = compiled(kernel, kinds | dict.fromkeys(given, "constexpr"), given, aligned, num_warps=warps)
+        registers, spilled = resources(found, tmp_path)
+        assert spilled == 0
+        threads = 32 * warps
+        assert threads * min(MOST_THREADS // threads, REGISTERS // (threads * registers)) >= MOST_THREADS // 2
+
+
+def resources(found, tmp_path):
+    """(registers of a thread, bytes that it spills) by NVIDIA's assembler, which comes with Triton."""
+    (tmp_path / "kernel.ptx").write_text(found.asm["ptx"])
+    command = [triton.knobs.nvidia.ptxas.path, "-v", "--gpu-name=sm_90a", tmp_path / "kernel.ptx", "-o", tmp_path / "kernel"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    spilled = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", said)
+    return int(re.search(r"Used (\d+) registers", said)[1]), int(spilled[1]) + int(spilled[2])

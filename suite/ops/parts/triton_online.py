@@ -64,8 +64,9 @@ def online(op: str, x: torch.Tensor, dim: int) -> torch.Tensor:
 def _compute(op: str, x: torch.Tensor, result: torch.Tensor) -> None:
     rows, n = x.shape
     chosen = configuration("online", x.device)
-    ROWS = rows_per_program(chosen["block"], chosen["entries"])
+    block = min(chosen["block"], triton.next_power_of_2(n))
+    ROWS = rows_per_program(block, chosen["entries"])
     launch(
         online_kernel, (triton.cdiv(rows, ROWS),), x, result, rows, n, *x.stride(),
-        OP=op, FORMAT=arithmetic(x), ROWS=ROWS, BLOCK=chosen["block"], num_warps=chosen["warps"],
+        OP=op, FORMAT=arithmetic(x), ROWS=ROWS, BLOCK=block, num_warps=chosen["warps"],
     )  # fmt: skip
