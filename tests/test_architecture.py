@@ -27,8 +27,8 @@ LAYERS = (
     ("execution",),
     ("measure", "report", "merge", "bench"),
     ("plugin",),
-    ("run", "publish", "catalogue", "doctor", "claims", "tolerance", "bench_items", "gpu_goals", "gpu_run"),
-    ("tune",),
+    ("run", "publish", "catalogue", "doctor", "claims", "tolerance", "bench_items", "gpu_goals"),
+    ("tune", "gpu_run"),
     ("cli",),
     ("__main__",),
 )
