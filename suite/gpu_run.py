@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -162,18 +162,18 @@ def run_stage(stage: Stage, out: Path, *, seconds: float) -> Outcome:
     begin = time.monotonic()
     logs = [out / f"{stage.name}-{number}.log" for number in range(1, len(stage.commands) + 1)]
     with contextlib.ExitStack() as files:
-        processes = [
-            subprocess.Popen(
-                command,
-                stdout=files.enter_context(log.open("wb")),
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, **stage.environment},
-                start_new_session=True,
-                preexec_fn=_interruptible,
-            )
-            for command, log in zip(stage.commands, logs, strict=True)
-        ]
+        with _interruptible():
+            processes = [
+                subprocess.Popen(
+                    command,
+                    stdout=files.enter_context(log.open("wb")),
+                    stderr=subprocess.STDOUT,
+                    stdin=subprocess.DEVNULL,
+                    env={**os.environ, **stage.environment},
+                    start_new_session=True,
+                )
+                for command, log in zip(stage.commands, logs, strict=True)
+            ]
         try:
             in_time = _ended(processes, begin + seconds)
             if not in_time:
@@ -192,9 +192,17 @@ def run_stage(stage: Stage, out: Path, *, seconds: float) -> Outcome:
     return Outcome(stage=stage.name, status="done", seconds=spent)
 
 
-def _interruptible() -> None:
-    """What a shell starts in the background ignores interruptions, and so would all that it starts."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """What a shell starts in the background ignores interruptions, and so would all that is started by it."""
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    if ignored:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _ended(processes: Sequence[subprocess.Popen[bytes]], deadline: float) -> bool:
