@@ -188,6 +188,16 @@ def test_compiled_is_compiled_and_its_graph_serves_other_lengths(op, graphs):
     assert graphs() == 1
 
 
+@quiet
+@pytest.mark.parametrize(("shape", "dim"), [((3, 511), -1), ((3, 512), 1), ((2, 3, 1025), 2), ((513, 4), 0)])
+def test_blocks_of_a_compiled_row_need_not_be_full(shape, dim):
+    online, x = own_kernels("softmax")["online_compiled"], draw(*shape)
+    x.movedim(dim, -1)[0] = -torch.inf
+
+    judged("softmax", online, x, dim)
+    assert call(online, torch.empty(0, 5)).shape == (0, 5)
+
+
 def test_the_ninth_graph_is_compiled_too(graphs, without_inductor):
     """torch.compile runs the ninth eagerly, or raises with fullgraph; `shift` cannot run eagerly under this decorator."""
     function = compiled(shift)
