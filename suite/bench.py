@@ -370,7 +370,9 @@ class Bench:
             judgement = judge_kept(kernel, case, kept, sets[kept.set], rows, format, self._oracle)
             if not judgement.passed:
                 which = "the last timed output" if kept.timed else "a call after the timed ones"
-                return self._failed(record, judgement.status, judgement.broken, f"{which}: {judgement.message}")
+                wrong = f"{judgement.failed:,} of {judgement.entries:,} entries, up to {judgement.ratio:.3g} times of bound"
+                note = f"{which}: {wrong}\n{judgement.message}"
+                return self._failed(record, judgement.status, judgement.broken, note)
         return _speed(outcome.timed, record.seconds or 0.0)
 
     def _inputs(self, case: Case, dtype: str, further: int = 0) -> Mapping[str, NDArray[Any]]:
