@@ -13,7 +13,7 @@ from typing import Any
 
 from suite.configuration import ALL, FILE, Configuration, differences, in_shard, read_configuration, shards, unlike_facts
 from suite.records import Measurement, Record
-from suite.store import Store, latest, read_environment, read_measurements, read_records
+from suite.store import Store, latest, read_environment, read_measurements, read_records, refuse_twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,7 @@ def join(folders: Sequence[Path], *, unlike_environments: bool = False) -> Merge
     Raises ValueError where a folder is no run, is named twice, is of another configuration or, without unlike_environments,
     of another environment; the text lists every difference.
     """
-    seen: set[Path] = set()
-    for folder in folders:
-        if folder.resolve() in seen:
-            raise ValueError(f"{str(folder)!r} is named twice")
-        seen.add(folder.resolve())
+    refuse_twice(folders)
     parts = tuple(_read(folder) for folder in folders)
     _refuse_unlike(parts, unlike_environments=unlike_environments)
     gaps, numbers = _gaps(parts)

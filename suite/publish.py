@@ -24,7 +24,7 @@ from suite.report.html import render
 from suite.report.presentable import changed, mapped
 from suite.report.privacy import private
 from suite.report.published import BEGIN, FOLDER, index_page, index_table, read_published, readme_table, with_table
-from suite.store import Run, latest
+from suite.store import Run, latest, refuse_twice
 
 NOISE = re.compile(r"\((?:r|tm|c)\)|@.*|\b(?:cpu|processor|\d+-core)\b", re.IGNORECASE | re.ASCII)
 """What makers put around the name of a model."""
@@ -41,7 +41,7 @@ def publish(
     """
     if name is not None and not FOLDER.fullmatch(name):
         raise ValueError(f"--name {name!r:.80} must be letters, digits, '.', '_' and '-', such as 2026-11-21-quick")
-    _refuse_twice(folders)
+    refuse_twice(folders)
     runs = read_runs(folders)
     configurations = [read_configuration(run.folder) for run in runs if (run.folder / FILE).exists()]
     _refuse_incomplete(runs)
@@ -152,13 +152,6 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
         with gzip.GzipFile(filename="", mode="wb", fileobj=packed, compresslevel=9, mtime=0) as stream:
             stream.write(text.encode())
         path.write_bytes(packed.getvalue())
-
-
-def _refuse_twice(folders: Sequence[Path]) -> None:
-    resolved = [folder.resolve() for folder in folders]
-    for folder in folders:
-        if resolved.count(folder.resolve()) > 1:
-            raise ValueError(f"{str(folder)!r} is named twice")
 
 
 def _refuse_one_name(rows: Iterable[Record | Measurement], keep: Callable[[str], str]) -> None:

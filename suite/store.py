@@ -207,6 +207,15 @@ def refuse_records(folder: Path, *, resumable: bool = True) -> None:
         raise ValueError(f"--out {str(folder)!r} holds the records of another run; name a new folder{advice}")
 
 
+def refuse_twice(folders: Iterable[Path], *, why: str = "") -> None:
+    """Raises ValueError where a folder is named twice, in whatever words. why: what follows in the message."""
+    seen: set[Path] = set()
+    for folder in folders:
+        if folder.resolve() in seen:
+            raise ValueError(f"{str(folder)!r} is named twice{why}")
+        seen.add(folder.resolve())
+
+
 def read_run(folder: Path) -> Run:
     """Reads a run folder. A torn or foreign line is skipped with a notice.
 

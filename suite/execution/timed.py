@@ -16,13 +16,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from suite.execution.adapters import adapter_of, wrong_kind
 from suite.judge import as_tuple
 from suite.kernels import Kernel
 from suite.ops import UPSTREAM, get_op
-from suite.tensors import dtype_name
+from suite.tensors import bits, dtype_name
 from suite.timing import cpu, cuda, memory
 from suite.timing.statistics import Timing
 
@@ -281,7 +282,7 @@ class Running:
         """Raises ChangedInputError where the tensors do not hold the bits of a set, rolled."""
         for name, values in self._sets[index].items():
             expected, found = rolled(values, shift, torch.roll), self._tensors[name].detach()
-            if found.shape != expected.shape or not torch.equal(_as_bits(found), _as_bits(expected)):
+            if found.shape != expected.shape or not np.array_equal(bits(found), bits(expected)):
                 raise ChangedInputError(_changed(name))
 
     def _place(self) -> None:
@@ -325,15 +326,6 @@ def rolled(values: T, shift: int, roll: Callable[[T, tuple[int, ...], tuple[int,
 
 def _changed(name: str) -> str:
     return f"the kernel changed its input {name} in a timed call"
-
-
-def _as_bits(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor's bits as integers, in which NaN equals itself."""
-    return (
-        tensor.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
-        if tensor.is_floating_point()
-        else tensor
-    )
 
 
 def _arguments(*positional: Any, **named: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -24,7 +24,8 @@ from suite.configuration import FILE, read_configuration
 from suite.formats import Array
 from suite.records import PASSING, STATUSES, Measurement, Record
 from suite.schema import SIZE, check
-from suite.store import Run, has_records, latest, read_environment, read_measurements, read_records
+from suite.store import Run, has_records, latest, read_environment, read_measurements, read_records, refuse_twice
+from suite.timing.statistics import FEWEST, LEVEL
 
 T = TypeVar("T", bound=Record | Measurement)
 
@@ -35,8 +36,8 @@ bound: four times what the reference may be off. Crossing the bound always is.""
 THRESHOLD = 0.05
 """The share by which a median must differ for FASTER or SLOWER."""
 
-LEVEL, FEWEST, MOST = 0.95, 6, 1000
-"""Of intervals; samples below which no interval of a median has that level; samples that a measurement may have."""
+MOST = 1000
+"""Samples that a measurement may have."""
 
 CHANGES = ("new failure", "no verdict now", "mended", "other verdict", "new", "gone")
 ACCURACY = ("equal", "better", "worse")
@@ -169,10 +170,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     read: lines of another schema or changed ones, throughput of no known shape. Only a torn last line is skipped, with a
     notice.
     """
-    resolved = [folder.resolve() for folder in folders]
-    for folder in folders:
-        if resolved.count(folder.resolve()) > 1:
-            raise ValueError(f"{str(folder)!r} is named twice; a run has nothing to be compared with but another")
+    refuse_twice(folders, why="; a run has nothing to be compared with but another")
     with _no_collection():
         return [read(folder) for folder in folders]
 
