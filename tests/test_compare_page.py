@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -18,10 +17,10 @@ from suite.report.compare import Reason, compare
 from suite.report.compare_page import answer, environments, rate, render, run_names, seconds
 from suite.report.compare_terminal import print_comparison
 from suite.store import Run, Store
+from tests.test_report import Page
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {"env_id": "e1", "threads": 1, "cpu_capability": "AVX2", "cpu": "EPYC", "packages": {"torch": "2.13.0"}}
-VOID = {"meta", "br", "circle", "line"}
 HOSTILE = "<b>&\"'<script>alert(1)</script><img src=x onerror=alert(1)>{{ 7*7 }}{% x %}[red]\x1b[31m\u202e"
 FAST, SLOW = [1e-3 + 1e-6 * i for i in range(20)], [2e-3 + 1e-6 * i for i in range(20)]
 
@@ -58,32 +57,6 @@ def stored(folder, *held, environment=ENVIRONMENT):
         store.append(one) if isinstance(one, Record) else store.append_measurement(one)
     store.close()
     return folder
-
-
-class Page(HTMLParser):
-    """Tags with attributes, the text, and whether every tag is closed in order."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.open, self.text, self.broken = [], [], "", []
-        self.feed(text)
-        self.close()
-        self.broken += self.open
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.broken.append(tag)
-
-    def handle_data(self, data):
-        self.text += data
 
 
 def everything(text="x", *, name="B"):
