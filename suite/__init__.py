@@ -1,4 +1,5 @@
-"""softmax-suite tells the truth about softmax and attention kernels: against certified references, by proved bounds.
+"""softmax-suite tells the truth about softmax and attention kernels: against certified references,
+by proved bounds.
 
     from suite import judge
     judge("softmax", x, y).raise_if_failed()
@@ -6,9 +7,9 @@
 Importing this package does not import torch.
 """
 
-from suite.judge import Judgement, JudgementError, judge
 from suite.kernels import kernel
 from suite.numerics import BEST_PRACTICE, CONTRACT, Numerics, Semantics
+from suite.verdict.judge import Judgement, JudgementError, judge
 from suite.version import __version__
 
 __all__ = [

@@ -1,4 +1,6 @@
-"""A case: op, family, shape, options, laws and seed. Its id alone rebuilds its inputs; its docstring states its law."""
+"""A case: op, family, shape, options, laws and seed. Its id alone rebuilds its inputs; its
+docstring states its law.
+"""
 
 from __future__ import annotations
 
@@ -27,21 +29,26 @@ SIZES = ("keys", "key_heads", "value_size")
 """The sizes of attention that its queries do not tell; the queries' own by default."""
 
 LOWEST = (
-    "unjudged by contract: a row masked by the format's lowest number has another result in exact arithmetic than in any kernel"
+    "unjudged by contract: a row masked by the format's lowest number has another result in exact arithmetic"
+    " than in any kernel"
 )
 
 CASE_ATTRIBUTE = "__softmax_suite_case__"
-_ID = re.compile(r"(?P<op>\w+)/(?P<family>\w+)/(?P<shape>\d+(x\d+)*)(?P<settings>(/\w+=[\w.,+-]+)*)/s(?P<seed>\d+)")
+_ID = re.compile(
+    r"(?P<op>\w+)/(?P<family>\w+)/(?P<shape>\d+(x\d+)*)(?P<settings>(/\w+=[\w.,+-]+)*)/s(?P<seed>\d+)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One input for one op.
 
-    family: input family. shape: of the first tensor. options: of the op, as given. layout: of the op's tensors in memory.
-    target: what cross_entropy's targets are, "indices" or "probabilities". tensors: of attention, the sizes that the queries
-    do not tell (keys, key_heads, value_size) and the kinds of its further tensors, by name. upstream: the kind of gradient of
-    the output that is given, of a case of the backward. laws: relations to check besides accuracy.
+    family: input family. shape: of the first tensor. options: of the op, as given. layout: of the
+    op's tensors in memory.
+    target: what cross_entropy's targets are, "indices" or "probabilities". tensors: of attention,
+    the sizes that the queries do not tell (keys, key_heads, value_size) and the kinds of its
+    further tensors, by name. upstream: the kind of gradient of the output that is given, of a case
+    of the backward. laws: relations to check besides accuracy.
     profile: the smallest profile that runs it. why: the law, one sentence. source: where it comes from.
     """
 
@@ -62,7 +69,9 @@ class Case:
     def __post_init__(self) -> None:
         for name, valid in (("layout", LAYOUTS), ("target", TARGETS), ("upstream", ("", "file", *UPSTREAMS))):
             if getattr(self, name) not in valid:
-                raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(filter(None, valid))}")
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} is not one of {', '.join(filter(None, valid))}"
+                )
         if self.target != "indices" and self.op != "cross_entropy":
             raise ValueError(f"target={self.target!r} is cross_entropy's; {self.op} has none")
         if self.op == "attention":
@@ -92,7 +101,9 @@ class Case:
         fixed = fixed_shape(op.name, match["family"])
         shape = tuple(int(n) for n in match["shape"].split("x"))
         if fixed not in (None, shape):
-            raise ValueError(f"{match['family']} has the shape {'x'.join(map(str, fixed or ()))}, not {match['shape']}")
+            raise ValueError(
+                f"{match['family']} has the shape {'x'.join(map(str, fixed or ()))}, not {match['shape']}"
+            )
         settings = [setting.split("=") for setting in match["settings"].split("/")[1:]]
         options = dict(settings)
         if len(options) < len(settings):
@@ -100,8 +111,14 @@ class Case:
         layout, target = options.pop("layout", "contiguous"), options.pop("target", "indices")
         upstream = options.pop("upstream", "")
         if "upstream=" in id and not upstream:
-            raise ValueError(f"case id {id!r} has an upstream without a name; expected one of {', '.join(UPSTREAMS)}")
-        tensors = {name: options.pop(name) for name in list(options) if name in (*SIZES, *op.optional)} if op.optional else {}
+            raise ValueError(
+                f"case id {id!r} has an upstream without a name; expected one of {', '.join(UPSTREAMS)}"
+            )
+        tensors = (
+            {name: options.pop(name) for name in list(options) if name in (*SIZES, *op.optional)}
+            if op.optional
+            else {}
+        )
         case = cls(
             op=op.name,
             family=match["family"],
@@ -131,7 +148,9 @@ class Case:
         op = get_op(self.op)
         options = self.resolved_options()
         parts = op.outputs(options)
-        return {name: part.output_shape(shapes, options) for name, part in zip(op.upstreams, parts, strict=False)}
+        return {
+            name: part.output_shape(shapes, options) for name, part in zip(op.upstreams, parts, strict=False)
+        }
 
     def _forward_shapes(self) -> dict[str, tuple[int, ...]]:
         op = get_op(self.op)
@@ -153,13 +172,19 @@ class Case:
 
     def resolved_options(self) -> dict[str, Any]:
         """The options with defaults. Raises ValueError for one that has no meaning for this shape."""
-        shared = {"enable_gqa": True} if "key_heads" in self.tensors and self.tensors["key_heads"] != self.shape[1] else {}
+        shared = (
+            {"enable_gqa": True}
+            if "key_heads" in self.tensors and self.tensors["key_heads"] != self.shape[1]
+            else {}
+        )
         return get_op(self.op).resolve_options({**shared, **self.options}, self._forward_shapes())
 
     def sizes(self) -> attention.Sizes:
         """The sizes of attention's tensors. Raises ValueError for a name or a number that is none."""
         if len(self.shape) != 4:
-            raise ValueError(f"attention has q of four dims, batch, heads, length, head size; got {list(self.shape)}")
+            raise ValueError(
+                f"attention has q of four dims, batch, heads, length, head size; got {list(self.shape)}"
+            )
         batch, heads, length, head_size = self.shape
         return attention.Sizes(
             batch=batch,
@@ -179,8 +204,9 @@ class Case:
         return kinds
 
     def inputs(self, format: Format) -> dict[str, Array]:
-        """The inputs by argument, the same bits on every machine: float64 logits of `shape`, every finite value a number of
-        `format`, and what else the op takes; of a case of the backward, the gradients of its outputs.
+        """The inputs by argument, the same bits on every machine: float64 logits of `shape`, every
+        finite value a number of `format`, and what else the op takes; of a case of the backward,
+        the gradients of its outputs.
         """
         found = self._forward_inputs(format)
         op, options = get_op(self.op), self.resolved_options()
@@ -195,7 +221,10 @@ class Case:
         op, options = get_op(self.op), self.resolved_options()
         if self.op == "attention":
             sizes, kinds = self.sizes(), self._kinds()
-            further = {name: attention_tensors.tensor(name, kind, sizes, format, self.seed) for name, kind in kinds.items()}
+            further = {
+                name: attention_tensors.tensor(name, kind, sizes, format, self.seed)
+                for name, kind in kinds.items()
+            }
             return attention.build(self.family, sizes, format, self.seed) | further
         if self.op == "merge_states":
             return states.build(self.family, self.shape, format, self.seed)
@@ -203,7 +232,11 @@ class Case:
         others, n = self.shape[:axis] + self.shape[axis + 1 :], self.shape[axis]
         rows = inputs.build(self.family, int(np.prod(others)), n, format, self.seed)
         if self.layout == "expanded":  # its slices along the first dim are one, so their rows must be equal
-            rows = np.tile(rows[: len(rows) // others[0]], (others[0], 1)) if axis != 0 else np.tile(rows[:, :1], (1, n))
+            rows = (
+                np.tile(rows[: len(rows) // others[0]], (others[0], 1))
+                if axis != 0
+                else np.tile(rows[:, :1], (1, n))
+            )
         found: dict[str, Any] = {op.arguments[0]: _unrows(rows, others, axis)}
         if "target" in op.arguments:
             draw = Draw(f"target|{self.target}|{self.family}|{self.shape}|{self.seed}")
@@ -217,7 +250,9 @@ class Case:
 
 
 def fixed_shape(op: str, family: str) -> tuple[int, ...] | None:
-    """The shape of the op's family of captured data, None for one that has any. Raises ValueError with the valid names."""
+    """The shape of the op's family of captured data, None for one that has any. Raises ValueError
+    with the valid names.
+    """
     if op == "attention":
         sizes = attention.get_family(family).fixed
         return None if sizes is None else sizes.q
@@ -254,14 +289,17 @@ def _unrows(rows: Array, others: tuple[int, ...], axis: int) -> Array:
 
 
 def _option(op: Op, name: str, text: str) -> Any:
-    """The value of an option in a case id. Raises ValueError for an unknown option or a value that cannot be one."""
+    """The value of an option in a case id. Raises ValueError for an unknown option or a value that
+    cannot be one.
+    """
     if name not in op.options:
         settings = (*op.options, "layout", *((*SIZES, *op.optional) if op.optional else ("target",)))
         raise ValueError(f"{op.name} has no option {name!r}; valid options: {', '.join(settings)}")
     value = parse_option(op, name, text)
     if setting_text(value) != text:
         raise ValueError(
-            f"{name}={text} must be written {setting_text(value)} in a case id: an id names one case, and a case has one id"
+            f"{name}={text} must be written {setting_text(value)} in a case id: an id names one case, and a"
+            " case has one id"
         )
     return value
 
@@ -334,10 +372,10 @@ def case(
 ) -> Callable[[T], T]:
     """Makes a test function a case: it runs for every op, shape, seed, kernel and dtype that the run selects.
 
-    shapes: profile -> shapes; the default is LADDER, or the shape of the captured data. options: of the op,
-    or several of them, each of which makes a case; tensors: of attention, upstream: of the backward, likewise. dtypes: in
-    which it says something.
-    The function's docstring is the law. Raises ValueError for an unknown op, family, profile or law, and without a docstring.
+    shapes: profile -> shapes; the default is LADDER, or the shape of the captured data. options: of
+    the op, or several of them, each of which makes a case; tensors: of attention, upstream: of the
+    backward, likewise. dtypes: in which it says something. The function's docstring is the law.
+    Raises ValueError for an unknown op, family, profile or law, and without a docstring.
     """
     from suite.laws import get_law
 
@@ -391,7 +429,9 @@ EVERY_LENGTH: Mapping[str, Sequence[tuple[int, ...]]] = {
         *((4, 32768), (2, 50257), (2, 128256), (2, 151936)),
     ],
 }
-"""For the families at tile boundaries, which must be met at every length, those of vocabularies among them."""
+"""For the families at tile boundaries, which must be met at every length, those of vocabularies
+among them.
+"""
 
 VOCABULARY: Mapping[str, Sequence[tuple[int, ...]]] = {"standard": [(2, 151936)]}
 """The row length of a language model's vocabulary."""

@@ -1,4 +1,6 @@
-"""What `softmax-suite list` shows. Only `cases` and `kernels` look at source files; nothing here imports torch."""
+"""What `softmax-suite list` shows. Only `cases` and `kernels` look at source files; nothing here
+imports torch.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from suite import strict_json
 from suite.case import CASE_ATTRIBUTE, PROFILES, CaseSpecification
+from suite.records import strict_json
 
 
 def ops() -> Iterator[str]:
@@ -28,7 +30,7 @@ def kernels() -> Iterator[str]:
 
 def inputs() -> Iterator[str]:
     """The families of every op, and what else a case of attention may hold, by argument."""
-    from suite.inputs import all_families, attention, attention_tensors, states
+    from suite.inputs import all_families, attention, attention_tensors, first_sentence, states
     from suite.inputs.upstream import UPSTREAMS
     from suite.ops import NAMES
 
@@ -50,7 +52,7 @@ def inputs() -> Iterator[str]:
             else f"attention, {what}="
         )
         for name, function in named.items():
-            summary = (getattr(function, "generate", function).__doc__ or "").strip().split("\n")[0]
+            summary = first_sentence(getattr(function, "generate", function))
             yield f"  {name:<26}{summary}"
 
 
@@ -93,7 +95,9 @@ def case_specifications() -> list[CaseSpecification]:
 
     found = []
     for path in sorted(cases_folder().rglob("test_*.py")):
-        specification = importlib.util.spec_from_file_location(f"_softmax_suite_cases_{path.parent.name}_{path.stem}", path)
+        specification = importlib.util.spec_from_file_location(
+            f"_softmax_suite_cases_{path.parent.name}_{path.stem}", path
+        )
         assert specification is not None
         assert specification.loader is not None
         module = importlib.util.module_from_spec(specification)

@@ -1,7 +1,8 @@
 """The command `softmax-suite`, also `python -m suite`.
 
-Exit codes: 0 passed, known_failure or unsupported; 1 any other status, or a known failure that passed; 2 misuse;
-3 nothing judged; 4 internal error, or a full disk; 130 interrupted, report written. Heavy imports happen inside the commands.
+Exit codes: 0 passed, known_failure or unsupported; 1 any other status, or a known failure that
+passed; 2 misuse; 3 nothing judged; 4 internal error, or a full disk; 130 interrupted, report
+written. Heavy imports happen inside the commands.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 import click
 
 from suite.case import DIRECTIONS, PROFILES
+from suite.execution.isolation import ISOLATE, MOST_THREADS, TIMEOUT_SECONDS, Isolate
 from suite.formats import DTYPES
-from suite.isolation import ISOLATE, MOST_THREADS, TIMEOUT_SECONDS, Isolate
 from suite.ops import NAMES, ROW_OPS
 from suite.version import __version__
 
 if TYPE_CHECKING:
-    from suite.records import Measurement, Record
+    from suite.records.record import Measurement, Record
     from suite.run import Result
 
 RUNS = Path("runs")
@@ -91,9 +92,22 @@ def selection(function: F) -> F:
     """The options that select what runs; shared by run and check."""
     for option in reversed(
         [
-            click.option("--op", "ops", multiple=True, type=click.Choice(NAMES), help="Only this op; may be repeated."),
-            click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Only this dtype; repeatable."),
-            click.option("--device", default="cpu", show_default=True, help="Device of the inputs: cpu, cuda, cuda:1, ..."),
+            click.option(
+                "--op", "ops", multiple=True, type=click.Choice(NAMES), help="Only this op; may be repeated."
+            ),
+            click.option(
+                "--dtype",
+                "dtypes",
+                multiple=True,
+                type=click.Choice(DTYPES),
+                help="Only this dtype; repeatable.",
+            ),
+            click.option(
+                "--device",
+                default="cpu",
+                show_default=True,
+                help="Device of the inputs: cpu, cuda, cuda:1, ...",
+            ),
             click.option(
                 "--direction",
                 type=click.Choice((*DIRECTIONS, "both")),
@@ -101,7 +115,9 @@ def selection(function: F) -> F:
                 show_default=True,
                 help="Cases of the forward, of the backward (autograd's gradients), or of both.",
             ),
-            click.option("--case", "patterns", multiple=True, metavar="PATTERN", help="Only cases whose id matches."),
+            click.option(
+                "--case", "patterns", multiple=True, metavar="PATTERN", help="Only cases whose id matches."
+            ),
             click.option(
                 "--isolate",
                 type=click.Choice(ISOLATE),
@@ -109,15 +125,46 @@ def selection(function: F) -> F:
                 show_default=True,
                 help="Which kernels run in a process of their own.",
             ),
-            click.option("--timeout", type=POSITIVE, default=TIMEOUT_SECONDS, metavar="S", help="Per case, where isolated."),
-            click.option("--memory", type=POSITIVE, metavar="GIB", help="Memory, where isolated. Default: half of it."),
-            click.option("--strict", is_flag=True, help="Ignore what kernels declare; judge by best practice."),
-            click.option("--known-failures", "known", multiple=True, type=click.Path(path_type=Path), metavar="FILE"),
-            click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write records here."),
-            click.option("--resume", is_flag=True, help="Go on with the run in --out: what it has recorded is not run again."),
-            click.option("--shard", default="1/1", metavar="I/N", help="Only part I of N of the cases; merge joins the parts."),
             click.option(
-                "--threads", type=click.IntRange(1, MOST_THREADS), default=1, show_default=True, help="Of torch, for kernels."
+                "--timeout",
+                type=POSITIVE,
+                default=TIMEOUT_SECONDS,
+                metavar="S",
+                help="Per case, where isolated.",
+            ),
+            click.option(
+                "--memory", type=POSITIVE, metavar="GIB", help="Memory, where isolated. Default: half of it."
+            ),
+            click.option(
+                "--strict", is_flag=True, help="Ignore what kernels declare; judge by best practice."
+            ),
+            click.option(
+                "--known-failures", "known", multiple=True, type=click.Path(path_type=Path), metavar="FILE"
+            ),
+            click.option(
+                "--json",
+                "json_file",
+                type=click.Path(path_type=Path),
+                metavar="FILE",
+                help="Write records here.",
+            ),
+            click.option(
+                "--resume",
+                is_flag=True,
+                help="Go on with the run in --out: what it has recorded is not run again.",
+            ),
+            click.option(
+                "--shard",
+                default="1/1",
+                metavar="I/N",
+                help="Only part I of N of the cases; merge joins the parts.",
+            ),
+            click.option(
+                "--threads",
+                type=click.IntRange(1, MOST_THREADS),
+                default=1,
+                show_default=True,
+                help="Of torch, for kernels.",
             ),
         ]
     ):
@@ -126,19 +173,38 @@ def selection(function: F) -> F:
 
 
 @cli.command()
-@click.option("--kernel", "kernels", multiple=True, metavar="K", help="NAME, FILE.py:FUNC or pkg.mod:FUNC. Default: all own.")
-@click.option("--profile", type=click.Choice(PROFILES), default="smoke", show_default=True, help="How much to run.")
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Run folder. Default: runs/<time>."
+    "--kernel",
+    "kernels",
+    multiple=True,
+    metavar="K",
+    help="NAME, FILE.py:FUNC or pkg.mod:FUNC. Default: all own.",
+)
+@click.option(
+    "--profile", type=click.Choice(PROFILES), default="smoke", show_default=True, help="How much to run."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Run folder. Default: runs/<time>.",
 )
 @click.option(
     "--measure/--no-measure",
     default=None,
-    help="Measure each kernel for the chapters. Default: from profile standard on; before, torch's own for those of gradients.",
+    help=(
+        "Measure each kernel for the chapters. Default: from profile standard on; before, torch's own for"
+        " those of gradients."
+    ),
 )
 @selection
 def run(
-    kernels: tuple[str, ...], profile: str, out: Path | None, measure: bool | None, json_file: Path | None, **selected: Any
+    kernels: tuple[str, ...],
+    profile: str,
+    out: Path | None,
+    measure: bool | None,
+    json_file: Path | None,
+    **selected: Any,
 ) -> None:
     """Runs the cases on kernels and writes records.csv, env.json and report.html."""
     folder = out or RUNS / datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
@@ -160,17 +226,45 @@ def run(
 
 @cli.command()
 @click.option(
-    "--op", "ops", multiple=True, type=click.Choice(NAMES), help="Only this op; repeatable. Default: all but merge_states."
+    "--op",
+    "ops",
+    multiple=True,
+    type=click.Choice(NAMES),
+    help="Only this op; repeatable. Default: all but merge_states.",
 )
-@click.option("--kernel", "kernels", multiple=True, metavar="K", help="NAME, FILE.py:FUNC or pkg.mod:FUNC. Default: all own.")
-@click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Only this dtype; repeatable.")
+@click.option(
+    "--kernel",
+    "kernels",
+    multiple=True,
+    metavar="K",
+    help="NAME, FILE.py:FUNC or pkg.mod:FUNC. Default: all own.",
+)
+@click.option(
+    "--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Only this dtype; repeatable."
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--direction", type=click.Choice((*DIRECTIONS, "both")), default="forward", show_default=True)
-@click.option("--shape", "shapes", multiple=True, metavar="SHAPE", help="Such as 4096x4096, or 1x8x2048x64 of attention.")
+@click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    metavar="SHAPE",
+    help="Such as 4096x4096, or 1x8x2048x64 of attention.",
+)
 @click.option("--lengths", metavar="N,N,...", help="In place of the profile's.")
-@click.option("--profile", type=click.Choice(PROFILES[:3]), default="quick", show_default=True, help="How much to measure.")
-@click.option("--cache", type=click.Choice(["warm", "flushed"]), default="warm", show_default=True, help="Of the CPU.")
-@click.option("--threads", type=click.IntRange(1, MOST_THREADS), default=1, show_default=True, help="Of torch.")
+@click.option(
+    "--profile",
+    type=click.Choice(PROFILES[:3]),
+    default="quick",
+    show_default=True,
+    help="How much to measure.",
+)
+@click.option(
+    "--cache", type=click.Choice(["warm", "flushed"]), default="warm", show_default=True, help="Of the CPU."
+)
+@click.option(
+    "--threads", type=click.IntRange(1, MOST_THREADS), default=1, show_default=True, help="Of torch."
+)
 @click.option(
     "--timeout",
     type=POSITIVE,
@@ -180,25 +274,39 @@ def run(
     help="Per case, of a kernel in a process of its own; its timing may take ten times as long.",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Run folder. Default: runs/bench-<time>."
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Run folder. Default: runs/bench-<time>.",
 )
 def bench(
-    kernels: tuple[str, ...], shapes: tuple[str, ...], lengths: str | None, out: Path | None, threads: int, **asked: Any
+    kernels: tuple[str, ...],
+    shapes: tuple[str, ...],
+    lengths: str | None,
+    out: Path | None,
+    threads: int,
+    **asked: Any,
 ) -> None:
-    """Times kernels, beside their accuracy: each is judged first, and one that does not pass gets no times."""
+    """Times kernels, beside their accuracy: each is judged first, and one that does not pass gets
+    no times.
+    """
     if shapes and lengths:
         misuse("--shape and --lengths both say how long rows are; give one")
     sizes = [_sizes("--shape", shape, "x", "32x8192") for shape in dict.fromkeys(shapes)]
     folder = out or RUNS / datetime.datetime.now().strftime("bench-%Y-%m-%d-%H%M%S")
     if kernels:
-        from suite.isolation import start_server
+        from suite.execution.isolation import start_server
 
         start_server()
     import torch
 
     torch.set_num_threads(threads)
     result, measurements = _bench(
-        kernels, sizes, tuple(dict.fromkeys(_sizes("--lengths", lengths, ",", "256,4096"))) if lengths else (), folder, **asked
+        kernels,
+        sizes,
+        tuple(dict.fromkeys(_sizes("--lengths", lengths, ",", "256,4096"))) if lengths else (),
+        folder,
+        **asked,
     )
     if measurements:
         from suite.report.bench_terminal import print_bench
@@ -206,7 +314,9 @@ def bench(
         print_bench(measurements, records=result.records)
     if result.records:
         _write_report(folder)
-    if result.exit_code in (0, 3) and any(one.data["status"] not in ("passed", "known_failure") for one in measurements):
+    if result.exit_code in (0, 3) and any(
+        one.data["status"] not in ("passed", "known_failure") for one in measurements
+    ):
         sys.exit(1)
     _finish(result)
 
@@ -226,14 +336,14 @@ def _bench(
     timeout: float,
 ) -> tuple[Result, list[Measurement]]:
     """Measures into the run folder: what bench() says. Misuse ends the command."""
-    from suite import bench as benchmark
-    from suite.environment import probe
+    from suite.bench import points as benchmark
     from suite.execution.hosts import LOADING, Hosts
     from suite.oracle import Oracle
     from suite.oracle.cache import default_folder
     from suite.plugin import default_known_failures
+    from suite.records.environment import probe
+    from suite.records.store import ANEW, RESUMING, Store, StoreError
     from suite.run import Result
-    from suite.store import ANEW, RESUMING, Store, StoreError
 
     plan, wanted = benchmark.PLANS[profile], list(dict.fromkeys(ops)) or list(benchmark.OPS)
     records, measurements = list[Any](), list[Any]()
@@ -241,7 +351,11 @@ def _bench(
     try:
         benchmark.check_device(device)
         environment = probe(device)
-        with benchmark.device_lock(device), Hosts(timeout=timeout) as hosts, _holding(folder, resume=False, resumable=False):
+        with (
+            benchmark.device_lock(device),
+            Hosts(timeout=timeout) as hosts,
+            _holding(folder, resume=False, resumable=False),
+        ):
             chosen = (
                 benchmark.named_kernels(kernels, wanted, hosts, device=device)
                 if kernels
@@ -251,7 +365,12 @@ def _bench(
                 point
                 for one in (DIRECTIONS if direction == "both" else (direction,))
                 for point in benchmark.points(
-                    chosen, plan, dtypes=tuple(dict.fromkeys(dtypes)), direction=one, lengths=lengths, shapes=shapes
+                    chosen,
+                    plan,
+                    dtypes=tuple(dict.fromkeys(dtypes)),
+                    direction=one,
+                    lengths=lengths,
+                    shapes=shapes,
                 )
             ]
             with contextlib.closing(Store(folder)) as store:
@@ -267,7 +386,9 @@ def _bench(
                     budget_seconds=plan.budget_seconds,
                     limit_seconds=LOADING * timeout,
                 )
-                for record, measurement in benchmark.sweep(measuring, points, lambda line: click.echo(line, err=True)):
+                for record, measurement in benchmark.sweep(
+                    measuring, points, lambda line: click.echo(line, err=True)
+                ):
                     records += [record] if record is not None else []
                     measurements += [measurement] if measurement is not None else []
     except ValueError as error:
@@ -289,8 +410,17 @@ def _sizes(option: str, text: str, separator: str, example: str) -> tuple[int, .
 
 
 @cli.command()
-@click.option("--kernel", "kernels", multiple=True, required=True, metavar="K", help="NAME, FILE.py:FUNC or pkg.mod:FUNC.")
-@click.option("--profile", type=click.Choice(PROFILES), default="quick", show_default=True, help="How much to run.")
+@click.option(
+    "--kernel",
+    "kernels",
+    multiple=True,
+    required=True,
+    metavar="K",
+    help="NAME, FILE.py:FUNC or pkg.mod:FUNC.",
+)
+@click.option(
+    "--profile", type=click.Choice(PROFILES), default="quick", show_default=True, help="How much to run."
+)
 @click.option(
     "--input",
     "input_file",
@@ -298,8 +428,12 @@ def _sizes(option: str, text: str, separator: str, example: str) -> tuple[int, .
     metavar="FILE",
     help="Judge on x, or logits and target, of this .npz or .safetensors.",
 )
-@click.option("--option", "settings", multiple=True, metavar="NAME=VALUE", help=f"With --input. {OPTION_HELP}")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Also write a run folder.")
+@click.option(
+    "--option", "settings", multiple=True, metavar="NAME=VALUE", help=f"With --input. {OPTION_HELP}"
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Also write a run folder."
+)
 @selection
 def check(
     kernels: tuple[str, ...],
@@ -335,21 +469,31 @@ def check(
     required=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Inputs by name (x; logits, target; q, k, v, ...), y and lse; or upstream and dx, dq, ...; .npz or .safetensors.",
+    help=(
+        "Inputs by name (x; logits, target; q, k, v, ...), y and lse; or upstream and dx, dq, ...; .npz or"
+        " .safetensors."
+    ),
 )
 @click.option("--dim", type=int, help="The reduced dim, -1 by default; short for --option dim=DIM.")
 @click.option("--option", "settings", multiple=True, metavar="NAME=VALUE", help=OPTION_HELP)
 @click.option("--dtype", type=click.Choice(DTYPES), help="Format of raw bit patterns in an .npz.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE")
 def judge(
-    op: str, tensors: Path, dim: int | None, settings: tuple[str, ...], dtype: str | None, json_file: Path | None
+    op: str,
+    tensors: Path,
+    dim: int | None,
+    settings: tuple[str, ...],
+    dtype: str | None,
+    json_file: Path | None,
 ) -> None:
-    """Judges saved tensors: x, the input, and y, what a kernel made of it. For C++, CUDA, JAX and other machines."""
+    """Judges saved tensors: x, the input, and y, what a kernel made of it. For C++, CUDA, JAX and
+    other machines.
+    """
     from dataclasses import asdict
 
-    from suite.judge import judge as judge_tensors
-    from suite.records import plain
-    from suite.saved_tensors import load
+    from suite.inputs.saved_tensors import load
+    from suite.records.record import plain
+    from suite.verdict.judge import judge as judge_tensors
 
     try:
         options = _parse_options(op, settings) | ({"dim": dim} if dim is not None else {})
@@ -357,7 +501,9 @@ def judge(
         if op == "attention" and {"lse", "upstream_lse"} & set(saved):
             options = {"return_lse": True} | options
         inputs = _pick_inputs(op, saved, tensors)
-        judgement = judge_tensors(op, inputs, _pick_outputs(op, inputs, saved, options, tensors), options=options)
+        judgement = judge_tensors(
+            op, inputs, _pick_outputs(op, inputs, saved, options, tensors), options=options
+        )
     except (ValueError, TypeError) as error:
         misuse(str(error))
     click.echo(judgement.message)
@@ -368,8 +514,12 @@ def judge(
 
 @cli.command()
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR...")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Default: report.html in the first folder.")
-@click.option("--show-paths", is_flag=True, help="Leave home folders, user and host names as they are; else ~ and HOST.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Default: report.html in the first folder."
+)
+@click.option(
+    "--show-paths", is_flag=True, help="Leave home folders, user and host names as they are; else ~ and HOST."
+)
 def report(folders: tuple[Path, ...], out: Path | None, show_paths: bool) -> None:
     """Writes records.csv and report.html from run folders."""
     from suite.report import FullDiskError, write_report
@@ -384,16 +534,25 @@ def report(folders: tuple[Path, ...], out: Path | None, show_paths: bool) -> Non
 
 @cli.command()
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR...")
-@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="A new run folder.")
-@click.option("--unlike-environments", is_flag=True, help="Also join runs of machines or packages that differ.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="A new run folder.",
+)
+@click.option(
+    "--unlike-environments", is_flag=True, help="Also join runs of machines or packages that differ."
+)
 def merge(folders: tuple[Path, ...], out: Path, unlike_environments: bool) -> None:
     """Joins the run folders of shards into one, with its report, and says what overlaps and what is missing.
 
-    Exit codes are those of run, for all records together; 1 also where something is missing or records contradict each other.
+    Exit codes are those of run, for all records together; 1 also where something is missing or
+    records contradict each other.
     """
-    from suite.merge import join
+    from suite.records.merge import join
+    from suite.records.store import Store, StoreError
     from suite.run import Result, stale_in
-    from suite.store import Store, StoreError
 
     try:
         merged = join(folders, unlike_environments=unlike_environments)
@@ -426,24 +585,35 @@ def merge(folders: tuple[Path, ...], out: Path, unlike_environments: bool) -> No
 @cli.command()
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN]...")
 @click.option(
-    "--reports", type=click.Path(path_type=Path, file_okay=False), default="reports", show_default=True, metavar="DIR"
+    "--reports",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="reports",
+    show_default=True,
+    metavar="DIR",
 )
 @click.option("--name", metavar="NAME", help="Of the published run. Default: its day and profile.")
 @click.option("--replace", is_flag=True, help="Put it in the place of another published run of that name.")
-@click.option("--show-paths", is_flag=True, help="Leave home folders, user and host names as they are; else ~ and HOST.")
-def publish(folders: tuple[Path, ...], reports: Path, name: str | None, replace: bool, show_paths: bool) -> None:
-    """Copies runs of one environment, as one run, to reports/<machine>/<name>/, and writes the pages of all published runs.
+@click.option(
+    "--show-paths", is_flag=True, help="Leave home folders, user and host names as they are; else ~ and HOST."
+)
+def publish(
+    folders: tuple[Path, ...], reports: Path, name: str | None, replace: bool, show_paths: bool
+) -> None:
+    """Copies runs of one environment, as one run, to reports/<machine>/<name>/, and writes the
+    pages of all published runs.
 
     Without RUN it writes the pages alone.
     """
     from suite import publish as publishing
-    from suite.store import FULL
+    from suite.records.store import FULL
 
     if not folders and (name is not None or replace or show_paths):
         misuse("--name, --replace and --show-paths are of a run that is published; name one")
     try:
         if folders:
-            folder = publishing.publish(folders, reports=reports, name=name, replace=replace, show_paths=show_paths)
+            folder = publishing.publish(
+                folders, reports=reports, name=name, replace=replace, show_paths=show_paths
+            )
             click.echo(f"published: {folder}")
         for path in publishing.write_pages(reports):
             click.echo(f"written: {path}")
@@ -458,20 +628,40 @@ def publish(folders: tuple[Path, ...], reports: Path, name: str | None, replace:
 @cli.command()
 @click.argument("base", type=click.Path(path_type=Path), metavar="BASE")
 @click.argument("new", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="NEW...")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.html", help="Write the page here.")
-@click.option("--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE", help="Write all rows as CSV.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write all rows as JSON.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.html", help="Write the page here."
+)
+@click.option(
+    "--csv", "csv_file", type=click.Path(path_type=Path), metavar="FILE", help="Write all rows as CSV."
+)
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write all rows as JSON."
+)
 @click.option(
     "--fail-on",
     default="status,accuracy",
     show_default=True,
     metavar="GATES",
-    help="What ends with exit code 1: status (a new failure), accuracy (a meaningfully larger error), speed:10%; or none.",
+    help=(
+        "What ends with exit code 1: status (a new failure), accuracy (a meaningfully larger error),"
+        " speed:10%; or none."
+    ),
 )
 @click.option("--threshold", default="5%", show_default=True, metavar="P%", help="Of FASTER and SLOWER.")
-@click.option("--baseline", type=click.Path(path_type=Path), metavar="FILE", help="Fail also on errors above this file's.")
-@click.option("--update-baseline", is_flag=True, help="Tighten --baseline by the errors of the new runs; it never loosens.")
-@click.option("--show-paths", is_flag=True, help="Leave home folders, user and host names as they are; else ~ and HOST.")
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Fail also on errors above this file's.",
+)
+@click.option(
+    "--update-baseline",
+    is_flag=True,
+    help="Tighten --baseline by the errors of the new runs; it never loosens.",
+)
+@click.option(
+    "--show-paths", is_flag=True, help="Leave home folders, user and host names as they are; else ~ and HOST."
+)
 def compare(
     base: Path,
     new: tuple[Path, ...],
@@ -501,14 +691,19 @@ def compare(
         misuse("--update-baseline tightens the file that --baseline names; name it")
     named = {"--baseline": baseline, "--csv": csv_file, "--json": json_file, "--out": out}
     try:
-        check_targets({option: path for option, path in named.items() if path is not None and str(path) != "-"}, [base, *new])
+        check_targets(
+            {option: path for option, path in named.items() if path is not None and str(path) != "-"},
+            [base, *new],
+        )
         gates, share = parse_gates(fail_on), parse_share(threshold)
         best: ratchet.Baseline = {}
         if baseline is not None and (baseline.exists() or not update_baseline):
             best = ratchet.read_baseline(baseline)
         first, *others = read_runs([base, *new])
         joined = [join(first, other, threshold=share) for other in others]
-        comparisons = [replace(one, reasons=(*gate(one, gates), *ratchet.broken_by(best, one.new))) for one in joined]
+        comparisons = [
+            replace(one, reasons=(*gate(one, gates), *ratchet.broken_by(best, one.new))) for one in joined
+        ]
         records = [record for other in others for record in other.records]
         if baseline is not None and not update_baseline and not ratchet.covers(best, records):
             raise ValueError(f"baseline {str(baseline)!r} has no entry for any evaluation of these runs")
@@ -535,14 +730,28 @@ def compare(
 
 @cli.command()
 @click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.npz", help="Make references, for elsewhere."
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.npz",
+    help="Make references, for elsewhere.",
 )
 @click.option(
-    "--load", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.npz", help="Put those of a file in place."
+    "--load",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.npz",
+    help="Put those of a file in place.",
 )
 @click.option("--op", "ops", multiple=True, type=click.Choice(NAMES), help="Only this op; may be repeated.")
-@click.option("--kernel", "kernels", multiple=True, metavar="K", help="NAME, FILE.py:FUNC or pkg.mod:FUNC. Default: all own.")
-@click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Only this dtype; repeatable.")
+@click.option(
+    "--kernel",
+    "kernels",
+    multiple=True,
+    metavar="K",
+    help="NAME, FILE.py:FUNC or pkg.mod:FUNC. Default: all own.",
+)
+@click.option(
+    "--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Only this dtype; repeatable."
+)
 @click.option("--profile", type=click.Choice(PROFILES), help="How much. Default: smoke.")
 @click.option("--direction", type=click.Choice((*DIRECTIONS, "both")), help="Default: forward.")
 @click.option("--case", "patterns", multiple=True, metavar="PATTERN", help="Only cases whose id matches.")
@@ -554,9 +763,11 @@ def references(
     direction: str | None,
     **selected: Any,
 ) -> None:
-    """Makes a file of the costly references that a run of a selection needs, or loads one where such a run will be.
+    """Makes a file of the costly references that a run of a selection needs, or loads one where
+    such a run will be.
 
-    Makes them by running the selection here, on the CPU: its kernels' verdicts do not matter. bench needs none of them.
+    Makes them by running the selection here, on the CPU: its kernels' verdicts do not matter. bench
+    needs none of them.
     """
     from suite.oracle import bundle
     from suite.oracle.cache import default_folder
@@ -619,7 +830,9 @@ def _empty_cache() -> Iterator[Path]:
 
 @cli.command()
 @click.argument("record", metavar="RECORD")
-@click.option("--runs", type=click.Path(path_type=Path), default=RUNS, show_default=True, help="Where run folders are.")
+@click.option(
+    "--runs", type=click.Path(path_type=Path), default=RUNS, show_default=True, help="Where run folders are."
+)
 def reproduce(record: str, runs: Path) -> None:
     """Runs one recorded evaluation again: RECORD is a record id, or FILE:LINE of a records-*.jsonl.
 
@@ -628,13 +841,13 @@ def reproduce(record: str, runs: Path) -> None:
     import torch
 
     from suite.case import Case
-    from suite.execution import evaluate
+    from suite.execution.evaluation import evaluate
     from suite.execution.hosts import Hosts
     from suite.oracle import Oracle
     from suite.oracle.cache import default_folder
     from suite.plugin import THREADS, default_known_failures
-    from suite.records import PASSING
-    from suite.store import find_record
+    from suite.records.record import PASSING
+    from suite.records.store import find_record
 
     try:
         recorded = find_record(record, runs)
@@ -657,19 +870,29 @@ def reproduce(record: str, runs: Path) -> None:
     click.echo(again.message or f"{again.case} {again.dtype} {again.kernel}: {again.status}")
     same = "the same output bits" if again.digest == recorded.digest else "other output bits"
     if again.kernel_version != recorded.kernel_version:
-        same += f"; the kernel's source has changed ({recorded.kernel_version} then, {again.kernel_version} now)"
+        same += (
+            f"; the kernel's source has changed ({recorded.kernel_version} then, {again.kernel_version} now)"
+        )
     click.echo(f"recorded {recorded.status}, now {again.status}; {same}")
     sys.exit(0 if again.status in PASSING else 1)
 
 
 @cli.command()
 @click.option("--op", required=True, type=click.Choice(ROW_OPS))
-@click.option("--shape", metavar="ROWSxN", help="Shape of the input, or the length of its rows: 32x8192, 8192.")
+@click.option(
+    "--shape", metavar="ROWSxN", help="Shape of the input, or the length of its rows: 32x8192, 8192."
+)
 @click.option("--dtype", type=click.Choice(DTYPES), help="Of the output. Default: that of the input file.")
 @click.option("--dim", default=-1, show_default=True, help="The reduced dim.")
 @click.option("--gap", type=float, help="Every finite logit is at most this far below its row's largest.")
 @click.option("--largest", type=float, help="Every finite logit is at most this in magnitude.")
-@click.option("--input", "input_file", type=click.Path(path_type=Path), metavar="FILE", help="For x of this file: sharper.")
+@click.option(
+    "--input",
+    "input_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="For x of this file: sharper.",
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE")
 def tolerance(
     op: str,
@@ -684,10 +907,10 @@ def tolerance(
     """Prints the rtol and atol that theory allows, with a line of assert_close to paste."""
     from dataclasses import asdict
 
-    from suite.records import plain
-    from suite.saved_tensors import load, pick
-    from suite.tolerance import AGAINST, NoToleranceError
-    from suite.tolerance import tolerance as find
+    from suite.inputs.saved_tensors import load, pick
+    from suite.records.record import plain
+    from suite.studies.tolerance import AGAINST, NoToleranceError
+    from suite.studies.tolerance import tolerance as find
 
     sizes = None
     if shape is not None:
@@ -700,31 +923,45 @@ def tolerance(
         x = None if input_file is None else pick(load(input_file, dtype=dtype), ("x", "input"), input_file)
         for against in AGAINST:
             try:
-                found.append(find(op, sizes, dtype, dim=dim, gap=gap, largest=largest, input=x, against=against))
+                found.append(
+                    find(op, sizes, dtype, dim=dim, gap=gap, largest=largest, input=x, against=against)
+                )
             except NoToleranceError:
                 if not found:
                     raise
     except (ValueError, TypeError) as error:
         misuse(str(error))
     first = found[0]
-    click.echo(f"{op} {first.dtype}, rows of {first.n}\nholds for  {first.assumptions}\nfrom       {first.basis}")
+    click.echo(
+        f"{op} {first.dtype}, rows of {first.n}\nholds for  {first.assumptions}\nfrom       {first.basis}"
+    )
     for one in found:
-        click.echo(f"\nagainst {one.against}: rtol {one.rtol:g}, atol {one.atol:g}\n  {one.assert_close}\n  {one.defaults}")
+        click.echo(
+            f"\nagainst {one.against}: rtol {one.rtol:g}, atol {one.atol:g}\n  {one.assert_close}\n "
+            f" {one.defaults}"
+        )
     for against in AGAINST[len(found) :]:
         click.echo(f"\nagainst {against}: no tolerance says anything")
     click.echo("\none pair for all entries is weaker than judge(), which has a bound for each entry")
     if json_file is not None:
-        _write(json_file, json.dumps({"tolerances": [plain(asdict(one)) for one in found]}, allow_nan=False, indent=1))
+        _write(
+            json_file,
+            json.dumps({"tolerances": [plain(asdict(one)) for one in found]}, allow_nan=False, indent=1),
+        )
 
 
 @cli.command()
-@click.option("--claim", "names", multiple=True, metavar="NAME", help="Only this claim; repeatable. Default: all.")
-@click.option("--exhaustive", is_flag=True, help="On all numbers where a sample is the default: minutes for each.")
+@click.option(
+    "--claim", "names", multiple=True, metavar="NAME", help="Only this claim; repeatable. Default: all."
+)
+@click.option(
+    "--exhaustive", is_flag=True, help="On all numbers where a sample is the default: minutes for each."
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE")
 def claims(names: tuple[str, ...], exhaustive: bool, json_file: Path | None) -> None:
     """Measures published numerical results again, beside what was published."""
-    from suite import claims as published
-    from suite.environment import probe
+    from suite.records.environment import probe
+    from suite.studies import claims as published
 
     try:
         selected = published.select(names)
@@ -733,7 +970,9 @@ def claims(names: tuple[str, ...], exhaustive: bool, json_file: Path | None) -> 
     results = [published.check(one, exhaustive=exhaustive) for one in selected]
     machine = probe()
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
-    click.echo(f"{machine['cpu']}, {machine['machine']}, {machine['libc']}, Python {machine['python']}, {packages}\n")
+    click.echo(
+        f"{machine['cpu']}, {machine['machine']}, {machine['libc']}, Python {machine['python']}, {packages}\n"
+    )
     click.echo(published.table(results))
     if json_file is not None:
         data = {"environment": machine, "claims": [result.to_dict() for result in results]}
@@ -743,7 +982,7 @@ def claims(names: tuple[str, ...], exhaustive: bool, json_file: Path | None) -> 
 @cli.command()
 def schema() -> None:
     """Prints the JSON Schema of records, measurements and what --json writes."""
-    from suite.records import published
+    from suite.records.record import published
 
     click.echo(json.dumps(published(), indent=2))
 
@@ -759,9 +998,19 @@ def list_command(what: str) -> None:
 
 
 @cli.command()
-@click.option("--kernel", "kernels", multiple=True, metavar="K", help="Print the profile of this kernel instead; repeatable.")
-@click.option("--op", default="softmax", show_default=True, type=click.Choice(NAMES), help="The op of --kernel.")
-@click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Formats of --kernel. Default: all.")
+@click.option(
+    "--kernel",
+    "kernels",
+    multiple=True,
+    metavar="K",
+    help="Print the profile of this kernel instead; repeatable.",
+)
+@click.option(
+    "--op", default="softmax", show_default=True, type=click.Choice(NAMES), help="The op of --kernel."
+)
+@click.option(
+    "--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Formats of --kernel. Default: all."
+)
 @click.option("--device", default="cpu", show_default=True, help="Device of --kernel: cpu, cuda, cuda:1, ...")
 def doctor(kernels: tuple[str, ...], op: str, dtypes: tuple[str, ...], device: str) -> None:
     """Prints this machine's identity and checks that the judge can still tell right from wrong.
@@ -796,7 +1045,8 @@ def _run(
 
     arguments = [f"--profile={profile}"]
     arguments += [
-        f"--{name}={getattr(selected, name)}" for name in ("device", "direction", "shard", "threads", "isolate", "timeout")
+        f"--{name}={getattr(selected, name)}"
+        for name in ("device", "direction", "shard", "threads", "isolate", "timeout")
     ]
     arguments += [f"--memory={selected.memory}"] if selected.memory is not None else []
     arguments += ["--resume"] if selected.resume else []
@@ -826,20 +1076,22 @@ def _check_input(
     *,
     out: Path | None,
 ) -> Result:
-    """Judges kernels on the inputs in a file, in the logits' own dtype, or in the dtypes given where they hold the values."""
+    """Judges kernels on the inputs in a file, in the logits' own dtype, or in the dtypes given
+    where they hold the values.
+    """
     import torch
 
     from suite.case import Case
-    from suite.environment import probe
-    from suite.execution import evaluate
+    from suite.execution.evaluation import evaluate
     from suite.execution.hosts import Hosts
     from suite.formats import get_format
+    from suite.inputs.saved_tensors import load
     from suite.ops import get_op
     from suite.oracle import Oracle
     from suite.oracle.cache import default_folder
+    from suite.records.environment import probe
+    from suite.records.store import Store, StoreError
     from suite.run import Result
-    from suite.saved_tensors import load
-    from suite.store import Store, StoreError
     from suite.tensors import dtype_name, to_numpy
 
     if selected.patterns or selected.known or selected.resume or selected.shard != "1/1":
@@ -853,14 +1105,20 @@ def _check_input(
         tensors = _pick_inputs(op.name, load(input_file, dtype=dtypes[0] if dtypes else None), input_file)
         logits = tensors[op.arguments[0]]
         if not logits.is_floating_point():
-            raise ValueError(f"{input_file}: {op.arguments[0]} has dtype {dtype_name(logits)}; expected such as float32")
+            raise ValueError(
+                f"{input_file}: {op.arguments[0]} has dtype {dtype_name(logits)}; expected such as float32"
+            )
         inputs, records = {name: to_numpy(tensor) for name, tensor in tensors.items()}, []
         for dtype in dtypes or (dtype_name(logits),):
             for name, values in inputs.items():
-                if tensors[name].is_floating_point() and not op.input_format(name, get_format(dtype)).holds(values):
+                if tensors[name].is_floating_point() and not op.input_format(name, get_format(dtype)).holds(
+                    values
+                ):
                     raise ValueError(f"{input_file} has values of {name} that {dtype} cannot hold")
         judged = op.of(inputs)
-        judged.problem(inputs, judged.resolve_options(options, {name: tuple(x.shape) for name, x in inputs.items()}))
+        judged.problem(
+            inputs, judged.resolve_options(options, {name: tuple(x.shape) for name, x in inputs.items()})
+        )
         torch.set_num_threads(selected.threads)
         oracle, environment = Oracle(default_folder()), probe(device)
         hosts = closing.enter_context(
@@ -876,7 +1134,11 @@ def _check_input(
                 shape=tuple(logits.shape),
                 options=options,
                 tensors=_sizes_of(inputs) if op.name == "attention" else {},
-                target="probabilities" if "target" in tensors and tensors["target"].is_floating_point() else "indices",
+                target=(
+                    "probabilities"
+                    if "target" in tensors and tensors["target"].is_floating_point()
+                    else "indices"
+                ),
                 upstream="file" if "upstream" in tensors else "",
                 why=f"the tensors of {input_file.name}",
             )
@@ -915,23 +1177,29 @@ def _sizes_of(inputs: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _pick_inputs(op: str, saved: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The op's inputs among the tensors of a file: those of its arguments, where the first may be called input too; and the
-    gradients of its outputs, where they are there.
+    """The op's inputs among the tensors of a file: those of its arguments, where the first may be
+    called input too; and the gradients of its outputs, where they are there.
     """
+    from suite.inputs.saved_tensors import pick
     from suite.ops import get_op
-    from suite.saved_tensors import pick
 
     first, *others = get_op(op).arguments
     further = {name: saved[name] for name in (*get_op(op).optional, *get_op(op).upstreams) if name in saved}
-    return {first: pick(saved, (first, "input"), path)} | {name: pick(saved, (name,), path) for name in others} | further
+    return (
+        {first: pick(saved, (first, "input"), path)}
+        | {name: pick(saved, (name,), path) for name in others}
+        | further
+    )
 
 
-def _pick_outputs(op: str, inputs: Mapping[str, Any], saved: Mapping[str, Any], options: Mapping[str, Any], path: Path) -> Any:
-    """What a kernel made of these inputs, among the tensors of a file: y, and lse where the op has one; of a backward the
-    gradients of its inputs: dx, or dlogits, or dq, dk, dv, ...
+def _pick_outputs(
+    op: str, inputs: Mapping[str, Any], saved: Mapping[str, Any], options: Mapping[str, Any], path: Path
+) -> Any:
+    """What a kernel made of these inputs, among the tensors of a file: y, and lse where the op has
+    one; of a backward the gradients of its inputs: dx, or dlogits, or dq, dk, dv, ...
     """
+    from suite.inputs.saved_tensors import pick
     from suite.ops import UPSTREAM, get_op
-    from suite.saved_tensors import pick
 
     if UPSTREAM in inputs:
         wrt = get_op(op).wanted(inputs)
@@ -943,7 +1211,9 @@ def _pick_outputs(op: str, inputs: Mapping[str, Any], saved: Mapping[str, Any], 
 
 
 def _parse_options(op: str, settings: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE texts as options of the op. Raises ValueError for an unknown name, or a value of another type."""
+    """NAME=VALUE texts as options of the op. Raises ValueError for an unknown name, or a value of
+    another type.
+    """
     from suite.ops import get_op, parse_option
 
     definition, options = get_op(op), dict[str, Any]()
@@ -952,23 +1222,27 @@ def _parse_options(op: str, settings: Sequence[str]) -> dict[str, Any]:
         name, _, text = setting.partition("=")
         if name not in defaults:
             raise ValueError(
-                f"--option {setting!r} names no option of {op}; expected one of {', '.join(defaults)}, as NAME=VALUE"
+                f"--option {setting!r} names no option of {op}; expected one of {', '.join(defaults)}, as"
+                " NAME=VALUE"
             )
         try:
             options[name] = parse_option(definition, name, text)
         except ValueError:
             kind = type(defaults[name])  # one whose default is None takes any text
-            raise ValueError(f"--option {setting!r}: expected {kind.__name__}, such as {name}={defaults[name]}") from None
+            raise ValueError(
+                f"--option {setting!r}: expected {kind.__name__}, such as {name}={defaults[name]}"
+            ) from None
     return options
 
 
 @contextlib.contextmanager
 def _holding(folder: Path | None, *, resume: bool, resumable: bool = True) -> Iterator[None]:
-    """Keeps other processes out of the run folder until its report is written; misuse where one is in it, or was.
+    """Keeps other processes out of the run folder until its report is written; misuse where one is
+    in it, or was.
 
     resumable: the command can go on with a run.
     """
-    from suite.store import held, refuse_records
+    from suite.records.store import held, refuse_records
 
     with contextlib.ExitStack() as stack:
         if folder is not None:
@@ -985,7 +1259,9 @@ def _holding(folder: Path | None, *, resume: bool, resumable: bool = True) -> It
 
 
 def _write_report(folder: Path) -> None:
-    """Writes the report of a run folder; a disk that does not take it costs the report, not the records or the exit code."""
+    """Writes the report of a run folder; a disk that does not take it costs the report, not the
+    records or the exit code.
+    """
     from suite.report import write_report
 
     try:
@@ -1012,14 +1288,16 @@ def _finish(result: Result) -> NoReturn:
         reason, _ = reasons.most_common(1)[0]
         more = f", and {len(reasons) - 1} other reasons" if len(reasons) > 1 else ""
         click.echo(
-            f"nothing was judged: no kernel supports what was selected ({visible(reason, lines=False)[:300]}{more})", err=True
+            "nothing was judged: no kernel supports what was selected"
+            f" ({visible(reason, lines=False)[:300]}{more})",
+            err=True,
         )
     sys.exit(result.exit_code)
 
 
 def summary(records: Iterable[Record]) -> dict[str, dict[str, int]]:
     """Counts by kernel: passed, failed, unsupported, unjudged, known_failure."""
-    from suite.records import SUMMARY_CLASSES, summary_class
+    from suite.records.record import SUMMARY_CLASSES, summary_class
 
     counts: dict[str, Counter[str]] = {}
     for record in records:
@@ -1028,7 +1306,7 @@ def summary(records: Iterable[Record]) -> dict[str, dict[str, int]]:
 
 
 def _write_json(path: Path | None, result: Result) -> None:
-    from suite.records import SCHEMA
+    from suite.records.record import SCHEMA
 
     if path is None:
         return
@@ -1043,13 +1321,15 @@ def _write_json(path: Path | None, result: Result) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    from suite.store import FULL
+    from suite.records.store import FULL
 
     if str(path) == "-":
         click.echo(text)
         return
     if any(path.match(f"{kind}-*.jsonl{end}") for kind in ("records", "measurements") for end in ("", ".gz")):
-        misuse(f"{str(path)!r} is the name of a run's records: writing there would lose them; name another file")
+        misuse(
+            f"{str(path)!r} is the name of a run's records: writing there would lose them; name another file"
+        )
     try:
         # Without waiting, so that a named pipe that nobody reads is an error.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK, 0o666)
@@ -1075,7 +1355,9 @@ def _print_summary(result: Result, *, verbose: bool) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """The console script: as cli(), but an unexpected error ends with exit code 4 and one line, never a traceback."""
+    """The console script: as cli(), but an unexpected error ends with exit code 4 and one line,
+    never a traceback.
+    """
     given = list(arguments) if arguments is not None else None
     try:
         for word in given or ():

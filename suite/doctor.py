@@ -1,4 +1,6 @@
-"""doctor: this machine's identity and a self-test of the judge on one right and three wrong outputs; or kernel profiles."""
+"""doctor: this machine's identity and a self-test of the judge on one right and three wrong
+outputs; or kernel profiles.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from suite.environment import probe
 from suite.formats import float32
 from suite.inputs import build
-from suite.judge import judge
 from suite.oracle import Oracle, libm
 from suite.oracle.cache import default_folder
 from suite.oracle.certified import ASSUMED_ULP, certified_tier
+from suite.records.environment import probe
+from suite.verdict.judge import judge
 
 
 def examine() -> Iterator[tuple[str, bool]]:
@@ -26,8 +28,10 @@ def examine() -> Iterator[tuple[str, bool]]:
     yield f"{'certified tier':<26}{certified_tier()}", True
     accuracy = libm.accuracy()
     yield (
-        f"{'float64 tier':<26}exp {accuracy.exp_ulp:.3f} ulp, log {accuracy.log_ulp:.3f} ulp on {accuracy.points} points "
-        f"against {accuracy.against}; the tier assumes {ASSUMED_ULP}",
+        (
+            f"{'float64 tier':<26}exp {accuracy.exp_ulp:.3f} ulp, log {accuracy.log_ulp:.3f} ulp on"
+            f" {accuracy.points} points against {accuracy.against}; the tier assumes {ASSUMED_ULP}"
+        ),
         libm.is_accurate(),
     )
     yield f"{'reference cache':<26}{default_folder()}", True
@@ -36,7 +40,10 @@ def examine() -> Iterator[tuple[str, bool]]:
         status = judge("softmax", x, kernel(x).astype(np.float32), oracle=Oracle()).status
         good = status == expected
         yield (
-            f"{'self-test':<26}{name}: {status}, as it must be{'' if good else f'? No, {expected}: DO NOT TRUST THIS JUDGE'}",
+            (
+                f"{'self-test':<26}{name}: {status}, as it must"
+                f" be{'' if good else f'? No, {expected}: DO NOT TRUST THIS JUDGE'}"
+            ),
             good,
         )
 
@@ -47,11 +54,13 @@ def profiles(kernels: Sequence[str], op: str, dtypes: Sequence[str], device: str
     Raises ValueError where a kernel cannot be loaded.
     """
     from suite.execution.hosts import Hosts
-    from suite.measure.exponential import measure
     from suite.report.profile import HEADINGS, words
+    from suite.studies.exponential import measure
 
     with Hosts() as hosts:
-        for kernel in [kernel for specification in kernels for kernel in hosts.load(specification, op, device=device)]:
+        for kernel in [
+            kernel for specification in kernels for kernel in hosts.load(specification, op, device=device)
+        ]:
             for dtype in dtypes:
                 data = measure(kernel, dtype, device=device, host=hosts.of(kernel)).data
                 yield f"{op} {kernel.id} {dtype} on {device}"

@@ -1,7 +1,9 @@
-"""The floating-point mode of this thread: whether subnormal numbers survive, and which way results are rounded.
+"""The floating-point mode of this thread: whether subnormal numbers survive, and which way results
+are rounded.
 
-Loading any shared object linked with -ffast-math sets flush-to-zero for the loading thread and every later one. From then
-on float64 arithmetic, numpy's exp and every reference computed here would be wrong, so the mode is checked, not assumed.
+Loading any shared object linked with -ffast-math sets flush-to-zero for the loading thread and
+every later one. From then on float64 arithmetic, numpy's exp and every reference computed here
+would be wrong, so the mode is checked, not assumed.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ def subnormals_are_flushed() -> bool:
 
 
 def keep_subnormals() -> bool:
-    """Switches flushing off for this thread if it is on; returns whether it was. Raises RuntimeError where that fails."""
+    """Switches flushing off for this thread if it is on; returns whether it was. Raises
+    RuntimeError where that fails.
+    """
     if not subnormals_are_flushed():
         return False
     torch = sys.modules.get("torch")
@@ -33,8 +37,8 @@ def keep_subnormals() -> bool:
         torch.set_flush_denormal(False)
     if subnormals_are_flushed():
         raise RuntimeError(
-            "this process flushes subnormal numbers to zero (a library built with -ffast-math was loaded), and the mode "
-            "cannot be switched off here; no reference computed in it would be true"
+            "this process flushes subnormal numbers to zero (a library built with -ffast-math was loaded),"
+            " and the mode cannot be switched off here; no reference computed in it would be true"
         )
     return True
 

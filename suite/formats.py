@@ -1,7 +1,8 @@
 """Floating-point formats: exact rounding, ulp and the closed thresholds of softmax.
 
-Everything here is float64 numpy on the bits themselves. A library's cast is not used: torch rounds float64 to bfloat16
-and float16 through float32, that is twice, so 1 + 2^-8 + 2^-40 becomes 1.0 where the nearest bfloat16 is 1.0078125.
+Everything here is float64 numpy on the bits themselves. A library's cast is not used: torch rounds
+float64 to bfloat16 and float16 through float32, that is twice, so 1 + 2^-8 + 2^-40 becomes 1.0
+where the nearest bfloat16 is 1.0078125.
 
 Notation: p = precision in bits with the hidden one, u = 2^-p = unit roundoff, eta = smallest subnormal,
 Omega = largest finite number + half an ulp = where rounding to nearest first gives infinity.
@@ -50,7 +51,9 @@ class Format:
         return 2.0 ** (self.emin - self.precision + 1)
 
     def ulp(self, value: Array | float) -> Array:
-        """Spacing of the format in the binade of `value`: 2^(max(floor(log2 |value|), emin) - p + 1) (Muller, RR-5504)."""
+        """Spacing of the format in the binade of `value`: 2^(max(floor(log2 |value|), emin) - p +
+        1) (Muller, RR-5504).
+        """
         value = np.asarray(value, dtype=np.float64)
         _, exponent = np.frexp(value)
         binade = np.where(value == 0, self.emin, np.maximum(exponent - 1, self.emin))
@@ -59,8 +62,9 @@ class Format:
     def round(self, value: Array | float, error: Array | float = 0.0) -> Array:
         """The number of the format nearest to the real value + error, ties to even, rounded once.
 
-        value: float64. error: float64, at most half an ulp of value, so that (value, error) is an unevaluated sum.
-        Overflow gives infinity (NaN in a format without one); NaN and infinity are kept.
+        value: float64. error: float64, at most half an ulp of value, so that (value, error) is an
+        unevaluated sum. Overflow gives infinity (NaN in a format without one); NaN and infinity are
+        kept.
         """
         value = np.asarray(value, dtype=np.float64)
         if self.precision == 53:
@@ -83,13 +87,17 @@ class Format:
         return bool(np.all(self.contains(values) | ~np.isfinite(values)))
 
     def neighbours(self, value: Array | float) -> tuple[Array, Array]:
-        """The numbers of the format next below and next above each number `value` of the format; +-inf past the ends."""
+        """The numbers of the format next below and next above each number `value` of the format;
+        +-inf past the ends.
+        """
         value = np.asarray(value, dtype=np.float64)
         if self.precision == 53:
             return np.nextafter(value, -np.inf), np.nextafter(value, np.inf)
         ulp = self.ulp(value)
         mantissa, _ = np.frexp(value)
-        toward_zero = np.where((np.abs(mantissa) == 0.5) & (np.abs(value) > self.smallest_normal), ulp / 2, ulp)
+        toward_zero = np.where(
+            (np.abs(mantissa) == 0.5) & (np.abs(value) > self.smallest_normal), ulp / 2, ulp
+        )
         below = np.where(value > 0, value - toward_zero, value - ulp)
         above = np.where(value < 0, value + toward_zero, value + ulp)
         return (
@@ -111,12 +119,16 @@ class Format:
 
     @property
     def shifted_sum_overflow(self) -> float:
-        """A shifted sum of equal entries is n itself: it overflows iff n >= Omega, and never in a format with Omega > 2^53."""
+        """A shifted sum of equal entries is n itself: it overflows iff n >= Omega, and never in a
+        format with Omega > 2^53.
+        """
         return self.largest + 2.0 ** (self.emax - self.precision)
 
     @property
     def stagnation(self) -> int:
-        """1 + 1 + ... summed in order in the format stops growing at n = 2^p, where the next 1 is half an ulp (tie to even)."""
+        """1 + 1 + ... summed in order in the format stops growing at n = 2^p, where the next 1 is
+        half an ulp (tie to even).
+        """
         return int(2**self.precision)
 
     @property
@@ -135,14 +147,17 @@ class Format:
         return self.precision * LN2
 
     def saturation_rounded(self, terms: int = 2) -> float:
-        """With wide internals the output 1/(1 + (n-1) exp(-g)) rounds to 1 iff g >= ln(2^(p+1) - 1) + ln(n - 1)."""
+        """With wide internals the output 1/(1 + (n-1) exp(-g)) rounds to 1 iff g >= ln(2^(p+1) - 1)
+        + ln(n - 1).
+        """
         if terms < 2:
             raise ValueError(f"terms={terms!r} must be at least 2: one entry has no competitor")
         return (self.precision + 1) * LN2 + math.log1p(-(2.0 ** -(self.precision + 1))) + math.log(terms - 1)
 
 
 def _round_to_odd(value: Array, error: Array) -> Array:
-    """value + error rounded to an odd last bit when inexact: a later rounding to at most 51 bits is then the only one.
+    """value + error rounded to an odd last bit when inexact: a later rounding to at most 51 bits is
+    then the only one.
 
     Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums", IEEE Trans. Computers 57(4), 2008.
     """
@@ -152,7 +167,9 @@ def _round_to_odd(value: Array, error: Array) -> Array:
 
 
 def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    """(s, e) with s = fl(a + b) and s + e = a + b exactly (Knuth, TAOCP 2, section 4.2.2). Error 0 where s is not finite."""
+    """(s, e) with s = fl(a + b) and s + e = a + b exactly (Knuth, TAOCP 2, section 4.2.2). Error 0
+    where s is not finite.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         s = a + b
         bb = s - a
@@ -160,14 +177,24 @@ def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
     return s, np.where(np.isfinite(s), error, 0.0)
 
 
-float64 = Format(name="float64", precision=53, emin=-1022, emax=1023, largest=float(np.finfo(np.float64).max), bits=64)
-float32 = Format(name="float32", precision=24, emin=-126, emax=127, largest=(2 - 2.0**-23) * 2.0**127, bits=32)
-bfloat16 = Format(name="bfloat16", precision=8, emin=-126, emax=127, largest=(2 - 2.0**-7) * 2.0**127, bits=16)
+float64 = Format(
+    name="float64", precision=53, emin=-1022, emax=1023, largest=float(np.finfo(np.float64).max), bits=64
+)
+float32 = Format(
+    name="float32", precision=24, emin=-126, emax=127, largest=(2 - 2.0**-23) * 2.0**127, bits=32
+)
+bfloat16 = Format(
+    name="bfloat16", precision=8, emin=-126, emax=127, largest=(2 - 2.0**-7) * 2.0**127, bits=16
+)
 float16 = Format(name="float16", precision=11, emin=-14, emax=15, largest=65504.0, bits=16)
 float8_e5m2 = Format(name="float8_e5m2", precision=3, emin=-14, emax=15, largest=57344.0, bits=8)
-float8_e4m3fn = Format(name="float8_e4m3fn", precision=4, emin=-6, emax=8, largest=448.0, bits=8, has_infinity=False)
+float8_e4m3fn = Format(
+    name="float8_e4m3fn", precision=4, emin=-6, emax=8, largest=448.0, bits=8, has_infinity=False
+)
 
-FORMATS: dict[str, Format] = {f.name: f for f in (float64, float32, bfloat16, float16, float8_e4m3fn, float8_e5m2)}
+FORMATS: dict[str, Format] = {
+    f.name: f for f in (float64, float32, bfloat16, float16, float8_e4m3fn, float8_e5m2)
+}
 
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -183,5 +210,7 @@ def get_format(name: str) -> Format:
 
 
 def compute_format(format: Format) -> Format:
-    """The arithmetic that best practice uses inside for tensors of `format`: float32, or the format itself from float64 on."""
+    """The arithmetic that best practice uses inside for tensors of `format`: float32, or the format
+    itself from float64 on.
+    """
     return format if format.precision >= float64.precision else float32

@@ -1,9 +1,11 @@
-"""What a GPU run measures beside the commands: the machine, our timer beside another, and our kernels beside their goals.
+"""What a GPU run measures beside the commands: the machine, our timer beside another, and our
+kernels beside their goals.
 
     python -m suite.gpu_goals STAGE --device cuda --out FILE.json        STAGE: facts, timers, goals
 
-Every goal is a ratio of two times of the same run, with the better of the two as 1: nothing is compared with another day. A
-kernel whose output is wrong gets no time. On the CPU everything is small and Triton is interpreted: that tests this file.
+Every goal is a ratio of two times of the same run, with the better of the two as 1: nothing is
+compared with another day. A kernel whose output is wrong gets no time. On the CPU everything is
+small and Triton is interpreted: that tests this file.
 """
 
 from __future__ import annotations
@@ -21,17 +23,17 @@ from typing import Any
 
 import torch
 
-from suite.environment import probe
 from suite.formats import get_format
 from suite.inputs.draws import Draw
-from suite.judge import as_tuple, judge_outputs
 from suite.kernels import own_kernels
+from suite.kernels.parts.attention_sdpa import REFUSALS
 from suite.numerics import BEST_PRACTICE
 from suite.ops import get_op
-from suite.ops.parts.attention_sdpa import REFUSALS
 from suite.oracle import Oracle
+from suite.records.environment import probe
 from suite.tensors import dtype_name, to_float64, to_numpy
 from suite.timing import cpu, cuda, machine
+from suite.verdict.judge import as_tuple, judge_outputs
 
 TIMERS_AGREE = 0.02
 """How far our CUDA timer may be from triton.testing.do_bench."""
@@ -57,8 +59,9 @@ JUDGED_ROWS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """What is measured. rows, lengths: of softmax; vocabulary: rows and length. attention: B, H, L, E. matrix: rows of a
-    square one. budget_seconds: of a timing. triton: what the names of Triton's kernels end with.
+    """What is measured. rows, lengths: of softmax; vocabulary: rows and length. attention: B, H, L,
+    E. matrix: rows of a square one. budget_seconds: of a timing. triton: what the names of Triton's
+    kernels end with.
     """
 
     rows: int
@@ -92,7 +95,9 @@ ON_CPU = Sizes(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the table: what was measured, and the goal where there is one; met: None where there is none."""
+    """One line of the table: what was measured, and the goal where there is one; met: None where
+    there is none.
+    """
 
     what: str
     measured: float | None
@@ -121,7 +126,9 @@ def unusable(device: str) -> str:
 
 
 def on_device(device: str) -> AbstractContextManager[Any]:
-    """Makes a CUDA device the current one inside: events and streams are the current device's, whatever a tensor's is."""
+    """Makes a CUDA device the current one inside: events and streams are the current device's,
+    whatever a tensor's is.
+    """
     return torch.cuda.device(device) if device.startswith("cuda") else nullcontext()
 
 
@@ -230,7 +237,8 @@ def of_rows(
 ) -> Iterator[Row]:
     """softmax of bfloat16: its bytes over those that a copy moves in its time, and torch's time over its own.
 
-    copy: bytes a second. goal: of the first ratio, for the fastest of the kernels; beside_torch: of the second.
+    copy: bytes a second. goal: of the first ratio, for the fastest of the kernels; beside_torch: of
+    the second.
     """
     rows, length = shape
     x = repeated(f"goals|{length}", shape, device)
@@ -240,7 +248,9 @@ def of_rows(
         kernel = own_kernels("softmax")[name + sizes_of(device).triton].call
         y = kernel(x)
         message = failure("softmax", {"x": few}, y[-len(few) :], {})
-        if not message and not torch.equal(y.reshape(-1, *few.shape), y[: len(few)].expand(rows // len(few), -1, -1)):
+        if not message and not torch.equal(
+            y.reshape(-1, *few.shape), y[: len(few)].expand(rows // len(few), -1, -1)
+        ):
             message = "equal rows have unlike bits"
         if message:
             wrong.append(f"{name}: {message}")
@@ -248,7 +258,9 @@ def of_rows(
             found[name] = seconds(lambda kernel=kernel: kernel(x), device)  # type: ignore[misc]
     what = f"softmax {rows} x {length} bfloat16"
     if not found:
-        yield Row(what=f"{what}: of copy", measured=None, unit="", goal=goal, met=False, note="; ".join(wrong))
+        yield Row(
+            what=f"{what}: of copy", measured=None, unit="", goal=goal, met=False, note="; ".join(wrong)
+        )
         return
     best = min(found, key=found.__getitem__)
     moved = 2 * x.numel() * x.element_size()
@@ -257,7 +269,8 @@ def of_rows(
     notes = [f"{name} {time * 1e6:.1f} us" for name, time in found.items()]
     notes += [f"a copy of this size {same * 1e6:.1f} us", *wrong]
     yield at_least(f"{what}: of copy", moved / found[best] / copy, goal, note="; ".join(notes))
-    # `copy` is of a gigabyte: a small one does not reach it, as a time of a few microseconds has a launch in it.
+    # `copy` is of a gigabyte: a small one does not reach it, as a time of a few microseconds has a
+    # launch in it.
     yield Row(what=f"{what}: of a copy of this size", measured=same / found[best], unit="")
     theirs = seconds(lambda: torch.softmax(x, -1), device)
     beside = Row(what=f"{what}: torch's time / ours", measured=theirs / found[best], unit="")
@@ -265,16 +278,23 @@ def of_rows(
 
 
 def of_attention(causal: str | None, device: str) -> Iterator[Row]:
-    """Attention's forward: the time of torch's fastest backend over ours. The last queries of the last head are judged."""
+    """Attention's forward: the time of torch's fastest backend over ours. The last queries of the
+    last head are judged.
+    """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     shape = sizes_of(device).attention
     q, k, v = (normal(f"goals|{name}", shape, device) for name in "qkv")
-    what = f"attention {'x'.join(map(str, shape))} bfloat16 {'causal' if causal else 'full'}: best backend's time / ours"
+    what = (
+        f"attention {'x'.join(map(str, shape))} bfloat16 {'causal' if causal else 'full'}: best backend's"
+        " time / ours"
+    )
     kernel = own_kernels("attention")[f"triton_flash{sizes_of(device).triton}"].call
     output = as_tuple(kernel(q, k, v, causal=causal))[0]
     last = {"q": q[:, -1:, -JUDGED_ROWS:], "k": k[:, -1:], "v": v[:, -1:]}
-    message = failure("attention", last, output[:, -1:, -JUDGED_ROWS:], {"causal": "bottom_right" if causal else None})
+    message = failure(
+        "attention", last, output[:, -1:, -JUDGED_ROWS:], {"causal": "bottom_right" if causal else None}
+    )
     if message:
         yield Row(what=what, measured=None, unit="", goal=OF_BEST_BACKEND, met=False, note=message)
         return
@@ -301,14 +321,20 @@ def of_attention(causal: str | None, device: str) -> Iterator[Row]:
 
 
 def failure(op: str, inputs: Mapping[str, torch.Tensor], output: Any, options: Mapping[str, Any]) -> str:
-    """Why an output, or one of several, is wrong; "" where it is right. With an upstream gradient: of the backward."""
+    """Why an output, or one of several, is wrong; "" where it is right. With an upstream gradient:
+    of the backward.
+    """
     definition = get_op(op).of(inputs)
     dtype = get_format(dtype_name(next(iter(inputs.values()))))
     shapes = {name: tuple(x.shape) for name, x in inputs.items()}
     resolved = definition.resolve_options(options, shapes)
-    references = ORACLE.references(definition, {name: to_numpy(x) for name, x in inputs.items()}, resolved, dtype)
+    references = ORACLE.references(
+        definition, {name: to_numpy(x) for name, x in inputs.items()}, resolved, dtype
+    )
     outputs = [to_float64(one) for one in as_tuple(output)]
-    judgement = judge_outputs(definition, references, outputs, shapes, resolved, dtype, BEST_PRACTICE, statistics=False)
+    judgement = judge_outputs(
+        definition, references, outputs, shapes, resolved, dtype, BEST_PRACTICE, statistics=False
+    )
     return "" if judgement.passed else judgement.message.splitlines()[0]
 
 
@@ -318,7 +344,9 @@ def normal(key: str, shape: tuple[int, ...], device: str) -> torch.Tensor:
 
 
 def repeated(key: str, shape: tuple[int, ...], device: str) -> torch.Tensor:
-    """Rows of such numbers, JUDGED_ROWS of them over and over: drawing them all would take longer than all else here."""
+    """Rows of such numbers, JUDGED_ROWS of them over and over: drawing them all would take longer
+    than all else here.
+    """
     rows, length = shape
     few = normal(key, (min(rows, JUDGED_ROWS), length), device)
     return few.repeat(-(-rows // len(few)), 1)[:rows]
@@ -336,7 +364,9 @@ STAGES: dict[str, Callable[[str], Iterator[Row]]] = {"facts": facts, "timers": t
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures one stage and writes what it found after every row, so that an end before its time leaves the rest."""
+    """Measures one stage and writes what it found after every row, so that an end before its time
+    leaves the rest.
+    """
     parser = argparse.ArgumentParser(prog="python -m suite.gpu_goals", description=__doc__)
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--device", default="cuda")
@@ -348,7 +378,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with torch.no_grad(), on_device(given.device):
         for row in STAGES[given.stage](given.device):
             rows.append(asdict(row))
-            given.out.write_text(json.dumps({"environment": probe(given.device), "rows": rows}, indent=1), encoding="utf-8")
+            given.out.write_text(
+                json.dumps({"environment": probe(given.device), "rows": rows}, indent=1), encoding="utf-8"
+            )
             print(row.what, row.measured, row.unit, row.note, flush=True)
 
 

@@ -2,9 +2,9 @@
 
     references -> facts -> correctness -> merge -> timers -> goals -> tuning -> bench -> report
 
-Each stage is one process or several side by side, so a fault of the device ends a stage and not the run. A stage that fails is
-named in the table at the end; one whose time is over is interrupted and keeps what it has; none begins after the budget but
-merge and report, for which some of it is kept.
+Each stage is one process or several side by side, so a fault of the device ends a stage and not the
+run. A stage that fails is named in the table at the end; one whose time is over is interrupted and
+keeps what it has; none begins after the budget but merge and report, for which some of it is kept.
 docs/gpu.md says how to prepare a machine without network.
 """
 
@@ -24,11 +24,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from suite.configuration import ALL, read_configuration
-from suite.isolation import MOST_THREADS
+from suite.execution.isolation import MOST_THREADS
 from suite.ops import NAMES
-from suite.records import summary_class
-from suite.store import latest, read_records
+from suite.records.configuration import ALL, read_configuration
+from suite.records.record import summary_class
+from suite.records.store import latest, read_records
 
 PROFILES = ("smoke", "quick")
 LEAST_SECONDS = 5.0
@@ -38,7 +38,9 @@ GRACE_SECONDS = 10.0
 """From an interruption to the end by force."""
 
 RESERVED_SECONDS = 20.0
-"""Of the budget, for merge and report; each gets LEAST_RESERVED_SECONDS even where a stage did not end when it was told to."""
+"""Of the budget, for merge and report; each gets LEAST_RESERVED_SECONDS even where a stage did not
+end when it was told to.
+"""
 
 LEAST_RESERVED_SECONDS = 10.0
 
@@ -50,10 +52,11 @@ SUITE = (sys.executable, "-m", "suite")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Commands that run side by side. share: of the budget, at most. good: exit codes with which none has failed.
+    """Commands that run side by side. share: of the budget, at most. good: exit codes with which
+    none has failed.
 
-    runs: run folders, of which those with records end its one command; it is skipped where none has. reserved: it begins
-    whatever is left of the budget.
+    runs: run folders, of which those with records end its one command; it is skipped where none
+    has. reserved: it begins whatever is left of the budget.
     """
 
     name: str
@@ -67,7 +70,9 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a stage ended: "done", "failed", "interrupted" (its time was over) or "skipped" (there was none); note: why."""
+    """How a stage ended: "done", "failed", "interrupted" (its time was over) or "skipped" (there
+    was none); note: why.
+    """
 
     stage: str
     status: str
@@ -90,16 +95,31 @@ def stages(
     selection = (f"--device={device}", f"--profile={profile}", *(f"--op={op}" for op in ops))
     shards = tuple(out / f"shard-{number}" for number in range(1, jobs + 1))
     judging = tuple(
-        (*SUITE, "run", *selection, "--direction=both", "--no-measure", f"--shard={number}/{jobs}", "--out", str(shard))
+        (
+            *SUITE,
+            "run",
+            *selection,
+            "--direction=both",
+            "--no-measure",
+            f"--shard={number}/{jobs}",
+            "--out",
+            str(shard),
+        )
         for number, shard in enumerate(shards, start=1)
     )
 
     def measuring(module: str, *words: str, into: str) -> tuple[tuple[str, ...], ...]:
-        return ((sys.executable, "-m", f"suite.{module}", *words, f"--device={device}", "--out", str(out / into)),)
+        return (
+            (sys.executable, "-m", f"suite.{module}", *words, f"--device={device}", "--out", str(out / into)),
+        )
 
     loading = [Stage(name="references", commands=((*SUITE, "references", "--load", str(references)),))]
     seconds = f"--budget-seconds={TUNING * budget_seconds}"
-    tuning = [Stage(name="tuning", commands=measuring("tune", seconds, into="configurations.json"), share=TUNING + 0.1)]
+    tuning = [
+        Stage(
+            name="tuning", commands=measuring("tune", seconds, into="configurations.json"), share=TUNING + 0.1
+        )
+    ]
     merging = ((*SUITE, "merge", "--out", str(out / "correctness")),)
     reporting = ((*SUITE, "report", "--out", str(out / "report.html")),)
     return [
@@ -110,15 +130,23 @@ def stages(
         Stage(name="timers", commands=measuring("gpu_goals", "timers", into="timers.json"), share=0.15),
         Stage(name="goals", commands=measuring("gpu_goals", "goals", into="goals.json"), share=0.3),
         *(tuning if tune else []),
-        Stage(name="bench", commands=((*SUITE, "bench", *selection, "--out", str(out / "bench")),), good=(0, 1)),
+        Stage(
+            name="bench", commands=((*SUITE, "bench", *selection, "--out", str(out / "bench")),), good=(0, 1)
+        ),
         Stage(name="report", commands=reporting, runs=(out / "correctness", out / "bench"), reserved=True),
     ]
 
 
 def sharing(jobs: int) -> dict[str, str]:
-    """What processes side by side need: a share of the cores each, and a JAX that does not take all of the device's memory."""
+    """What processes side by side need: a share of the cores each, and a JAX that does not take all
+    of the device's memory.
+    """
     threads = str(max((os.cpu_count() or 1) // jobs, 1))
-    return {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    return {
+        "OMP_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    }
 
 
 def run_stages(
@@ -130,7 +158,8 @@ def run_stages(
     say: Callable[[str], None],
     keep: Callable[[Sequence[Outcome]], None] = lambda _: None,
 ) -> list[Outcome]:
-    """Runs the stages one after the other, each with a log under `out`; keep() gets all outcomes so far after each.
+    """Runs the stages one after the other, each with a log under `out`; keep() gets all outcomes so
+    far after each.
 
     reserved_seconds: beside the budget, for the stages that are reserved.
     """
@@ -147,8 +176,11 @@ def run_stages(
         else:
             say(f"{stage.name} ...")
             ready = replace(stage, commands=tuple((*command, *runs) for command in stage.commands))
-            outcomes.append(run_stage(ready, out, seconds=min(left, stage.share * (budget_seconds + reserved_seconds))))
-            say(f"{stage.name}: {outcomes[-1].status} after {outcomes[-1].seconds:.0f} s {outcomes[-1].note}".rstrip())
+            outcomes.append(
+                run_stage(ready, out, seconds=min(left, stage.share * (budget_seconds + reserved_seconds)))
+            )
+            ended = outcomes[-1]
+            say(f"{stage.name}: {ended.status} after {ended.seconds:.0f} s {ended.note}".rstrip())
         keep(outcomes)
     return outcomes
 
@@ -184,7 +216,9 @@ def run_stage(stage: Stage, out: Path, *, seconds: float) -> Outcome:
             _ended(processes, time.monotonic() + GRACE_SECONDS)
     spent = time.monotonic() - begin
     if not in_time:
-        return Outcome(stage=stage.name, status="interrupted", seconds=spent, note=f"its {seconds:.0f} s were over")
+        return Outcome(
+            stage=stage.name, status="interrupted", seconds=spent, note=f"its {seconds:.0f} s were over"
+        )
     for process, log in zip(processes, logs, strict=True):
         if process.returncode not in stage.good:
             note = f"exit code {process.returncode}: {last_line(log)}"
@@ -226,7 +260,9 @@ def last_line(log: Path) -> str:
 
 
 def judged(folder: Path) -> list[dict[str, Any]]:
-    """The rows of what was judged: one for all evaluations, and one for each kernel that failed. Of a part, none is met."""
+    """The rows of what was judged: one for all evaluations, and one for each kernel that failed. Of
+    a part, none is met.
+    """
     records = latest(read_records(folder, [])) if folder.is_dir() else []
     if not records:
         return [_row("evaluations that failed", None, met=False, note="nothing was judged")]
@@ -234,7 +270,14 @@ def judged(folder: Path) -> list[dict[str, Any]]:
     text = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
     missing = _missing(folder, len(records))
     met = not missing and not counts["failed"]
-    rows = [_row("evaluations that failed", counts["failed"], met=met, note="; ".join(filter(None, (missing, text))))]
+    rows = [
+        _row(
+            "evaluations that failed",
+            counts["failed"],
+            met=met,
+            note="; ".join(filter(None, (missing, text))),
+        )
+    ]
     failed = Counter(f"{r.op} {r.kernel}" for r in records if summary_class(r.status) == "failed")
     return rows + [_row(f"failed: {name}", count, met=False) for name, count in failed.most_common()]
 
@@ -247,7 +290,9 @@ def _missing(folder: Path, count: int) -> str:
         return f"INCOMPLETE: {error}"
     if configuration.shard != ALL:
         return f"INCOMPLETE: only shards {configuration.shard}"
-    return f"INCOMPLETE: {count} of {configuration.planned} are judged" if count < configuration.planned else ""
+    return (
+        f"INCOMPLETE: {count} of {configuration.planned} are judged" if count < configuration.planned else ""
+    )
 
 
 def _row(what: str, measured: float | None, *, met: bool, note: str = "") -> dict[str, Any]:
@@ -270,25 +315,40 @@ def table(rows: Sequence[Mapping[str, Any]], outcomes: Sequence[Outcome]) -> str
         measured = "-" if row["measured"] is None else f"{row['measured']:.4g}"
         goal = "" if row["goal"] is None else f"{row['goal']:g}"
         verdict = {None: "", True: "met", False: "NOT MET"}[row["met"]]
-        lines.append(f"{row['what']:<68}{measured:>10} {row['unit']:<8}{goal:>6}  {verdict:<7} {row['note'][:240]}".rstrip())
+        numbers = f"{measured:>10} {row['unit']:<8}{goal:>6}"
+        lines.append(f"{row['what']:<68}{numbers}  {verdict:<7} {row['note'][:240]}".rstrip())
     lines += ["", f"{'stage':<14}{'seconds':>8}  how it ended"]
     lines += [f"{one.stage:<14}{one.seconds:>8.1f}  {one.status} {one.note}".rstrip() for one in outcomes]
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs everything and prints the table. 0, or 1 where a stage did not end well or an evaluation failed: goals inform."""
+    """Runs everything and prints the table. 0, or 1 where a stage did not end well or an evaluation
+    failed: goals inform.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m suite.gpu_run", description="Runs everything on one GPU inside a budget of time."
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder, for all results")
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, ...; or cpu, where everything is small")
-    parser.add_argument("--references", type=Path, metavar="FILE.npz", help="what softmax-suite references made")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="a new folder, for all results"
+    )
+    parser.add_argument(
+        "--device", default="cuda", help="cuda, cuda:1, ...; or cpu, where everything is small"
+    )
+    parser.add_argument(
+        "--references", type=Path, metavar="FILE.npz", help="what softmax-suite references made"
+    )
     parser.add_argument("--profile", choices=PROFILES, default="quick", help="of correctness and of bench")
-    parser.add_argument("--op", dest="ops", action="append", choices=NAMES, default=[], help="judge and bench only this op")
+    parser.add_argument(
+        "--op", dest="ops", action="append", choices=NAMES, default=[], help="judge and bench only this op"
+    )
     parser.add_argument("--budget-seconds", type=float, default=540.0, metavar="S")
-    parser.add_argument("--jobs", type=int, default=min(8, max((os.cpu_count() or 1) // 2, 1)), help="that judge side by side")
-    parser.add_argument("--tune", action="store_true", help="also time the configurations of Triton's kernels")
+    parser.add_argument(
+        "--jobs", type=int, default=min(8, max((os.cpu_count() or 1) // 2, 1)), help="that judge side by side"
+    )
+    parser.add_argument(
+        "--tune", action="store_true", help="also time the configurations of Triton's kernels"
+    )
     given = parser.parse_args(arguments)
     if not 0 < given.budget_seconds < float("inf"):
         parser.error(f"--budget-seconds {given.budget_seconds} must be above 0")
@@ -319,7 +379,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (given.out / "gpu_run.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
 
     budget = max(given.budget_seconds - RESERVED_SECONDS, 0.0)
-    outcomes = run_stages(planned, given.out, budget_seconds=budget, reserved_seconds=RESERVED_SECONDS, say=say, keep=keep)
+    outcomes = run_stages(
+        planned, given.out, budget_seconds=budget, reserved_seconds=RESERVED_SECONDS, say=say, keep=keep
+    )
     rows = rows_of(given.out)
     say("\n" + table(rows, outcomes))
     right = all(row["met"] for row in judged(given.out / "correctness"))

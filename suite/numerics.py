@@ -1,7 +1,8 @@
-"""What a kernel declares about itself: its rounding model (numerics) and its variants of special values (semantics).
+"""What a kernel declares about itself: its rounding model (numerics) and its variants of special
+values (semantics).
 
-A declaration widens what the judge allows, never silently: reports show every declaration weaker than best practice,
-and `--strict` ignores them all.
+A declaration widens what the judge allows, never silently: reports show every declaration weaker
+than best practice, and `--strict` ignores them all.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ SHIFTS = ("row_max", "folded", "lse", "none")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numerics:
-    """The declared rounding model of a kernel. A format name of None means best practice: float32, float64 for float64.
+    """The declared rounding model of a kernel. A format name of None means best practice: float32,
+    float64 for float64.
 
     accumulate: format of sums and of the arithmetic around them.
-    probabilities: format in which exponentials and their sum are stored between operations; "input" = the input's own.
+    probabilities: format in which exponentials and their sum are stored between operations; "input"
+    = the input's own.
     scores: format in which x - max x is stored; "input" = the input's own.
     exp_ulp, log_ulp: largest error of the kernel's exp and log in ulps of `accumulate`.
-    shift: what is subtracted before exp: "row_max"; "folded" = exponent form fma(x, c, -m c) with more than one max;
+    shift: what is subtracted before exp: "row_max"; "folded" = exponent form fma(x, c, -m c) with
+    more than one max;
         "lse" = exp(x - lse), whose error grows with |lse|; "none" = exp(x).
     """
 
@@ -59,12 +63,16 @@ class Numerics:
 
     def of(self, target: Format) -> Numerics:
         """These numerics with the name of the tensors' format in place of "input"."""
-        names = {f: target.name for f in ("accumulate", "probabilities", "scores") if getattr(self, f) == "input"}
+        names = {
+            f: target.name for f in ("accumulate", "probabilities", "scores") if getattr(self, f) == "input"
+        }
         return replace(self, **names)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
         """The declarations that differ from best practice, or "best practice"."""
-        changed = [f"{f.name}={getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != f.default]
+        changed = [
+            f"{f.name}={getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != f.default
+        ]
         return ", ".join(changed) or "best practice"
 
 

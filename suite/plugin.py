@@ -2,7 +2,8 @@
 
     pytest cases --op softmax --kernel my.py:f --dtype bfloat16
 
-Loaded by the checkout's conftest.py, or with `-p suite.plugin`; never by an entry point, so it slows down nobody's tests.
+Loaded by the checkout's conftest.py, or with `-p suite.plugin`; never by an entry point, so it
+slows down nobody's tests.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from suite.case import CASE_ATTRIBUTE, DIRECTIONS, PROFILES, Case, CaseSpecification
-from suite.configuration import (
+from suite.execution.isolation import ISOLATE, MOST_THREADS, TIMEOUT_SECONDS, start_server
+from suite.formats import DTYPES
+from suite.ops import NAMES
+from suite.records.configuration import (
     ALL,
     FILE,
     Configuration,
@@ -31,16 +35,13 @@ from suite.configuration import (
     shards,
     unlike_facts,
 )
-from suite.formats import DTYPES
-from suite.isolation import ISOLATE, MOST_THREADS, TIMEOUT_SECONDS, start_server
-from suite.ops import NAMES
-from suite.store import FULL, Store, StoreError, held, read_environment, read_records, refuse_records
+from suite.records.store import FULL, Store, StoreError, held, read_environment, read_records, refuse_records
 
 if TYPE_CHECKING:
     from suite.kernels import Kernel
-    from suite.known_failures import KnownFailure
     from suite.oracle import Oracle
-    from suite.records import Record
+    from suite.records.known_failures import KnownFailure
+    from suite.records.record import Record
 
 SESSION = pytest.StashKey["Session"]()
 STOPPED = pytest.StashKey[str]()
@@ -83,9 +84,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a case id, or a pattern such as 'softmax/sparse/*'",
     )
     add("--out", type=Path, metavar="DIR", help="run folder to append records to")
-    add("--resume", action="store_true", help="go on with the run in --out: what it has recorded is not run again")
-    add("--shard", default=ALL, metavar="I/N", help="only part I of N of the cases, by their ids; merge joins the parts")
-    add("--threads", type=int, default=THREADS, metavar="N", help="threads of torch while kernels run (default: 1)")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --out: what it has recorded is not run again",
+    )
+    add(
+        "--shard",
+        default=ALL,
+        metavar="I/N",
+        help="only part I of N of the cases, by their ids; merge joins the parts",
+    )
+    add(
+        "--threads",
+        type=int,
+        default=THREADS,
+        metavar="N",
+        help="threads of torch while kernels run (default: 1)",
+    )
     add(
         "--isolate",
         default="outside",
@@ -97,7 +113,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=_positive,
         default=TIMEOUT_SECONDS,
         metavar="S",
-        help=f"seconds that a kernel in a process of its own may take for a case (default: {TIMEOUT_SECONDS:g})",
+        help=(
+            "seconds that a kernel in a process of its own may take for a case (default:"
+            f" {TIMEOUT_SECONDS:g})"
+        ),
     )
     add(
         "--memory",
@@ -105,7 +124,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="GIB",
         help="what a kernel in a process of its own may take (default: half of this machine's memory)",
     )
-    add("--ignore-declarations", action="store_true", help="judge by best practice, whatever a kernel declares")
+    add(
+        "--ignore-declarations",
+        action="store_true",
+        help="judge by best practice, whatever a kernel declares",
+    )
     add(
         "--known-failures",
         action="append",
@@ -130,7 +153,7 @@ def cases_folder() -> Path:
 
 def default_known_failures() -> list[KnownFailure]:
     """The entries that come with the cases, if any do."""
-    from suite.known_failures import read
+    from suite.records.known_failures import read
 
     path = cases_folder() / "known_failures.txt"
     return read(path) if path.is_file() else []
@@ -141,9 +164,9 @@ class Session:
 
     def __init__(self, config: pytest.Config) -> None:
         from suite.execution.hosts import Hosts
-        from suite.known_failures import read
         from suite.oracle import Oracle
         from suite.oracle.cache import default_folder
+        from suite.records.known_failures import read
 
         option = config.option
         self.device: str = option.device
@@ -186,13 +209,19 @@ class Session:
         }
 
     def _load_kernels(self, specifications: list[str] | None) -> dict[str, list[Kernel]]:
-        """The kernels of each op. A name that only some of the ops have is taken for those; one that none has is misuse."""
+        """The kernels of each op. A name that only some of the ops have is taken for those; one
+        that none has is misuse.
+        """
         from suite.kernels import UnloadableError, own_kernels
 
         if not specifications:
             slow_too, device = self.profile in SLOW_PROFILES, self.device.split(":")[0]
             return {
-                op: [k for k in own_kernels(op).values() if (slow_too or not k.slow) and device in (k.devices or (device,))]
+                op: [
+                    k
+                    for k in own_kernels(op).values()
+                    if (slow_too or not k.slow) and device in (k.devices or (device,))
+                ]
                 for op in self.ops
             }
         chosen: dict[str, list[Kernel]] = {op: [] for op in self.ops}
@@ -208,15 +237,21 @@ class Session:
             if len(errors) == len(self.ops):
                 raise pytest.UsageError(errors[0])
             found = [k for op in self.ops for k in chosen[op] if k.id == specification]
-            if len(found) > 1 and not any(k.declared for k in found) and specification not in own_kernels(found[0].op):
+            if (
+                len(found) > 1
+                and not any(k.declared for k in found)
+                and specification not in own_kernels(found[0].op)
+            ):
                 raise pytest.UsageError(
-                    f"--kernel {specification!r} does not say what it computes: name one with --op ({', '.join(self.ops)}), "
-                    "or declare it with @kernel"
+                    f"--kernel {specification!r} does not say what it computes: name one with --op"
+                    f" ({', '.join(self.ops)}), or declare it with @kernel"
                 )
         return chosen
 
     def start(self, environment: dict[str, Any], closing: contextlib.ExitStack) -> None:
-        """Takes the run folder, where there is one. Raises ValueError where it is in use, or not for this run."""
+        """Takes the run folder, where there is one. Raises ValueError where it is in use, or not
+        for this run.
+        """
         self.environment = environment
         if self.store is None:
             return
@@ -238,14 +273,20 @@ class Session:
         """What this run was asked, and the code that does it; not yet how many records that makes."""
         return Configuration(
             asked=self._asked,
-            kernels={f"{op} {kernel.id}": kernel.version for op in sorted(self.kernels) for kernel in self.kernels[op]},
+            kernels={
+                f"{op} {kernel.id}": kernel.version
+                for op in sorted(self.kernels)
+                for kernel in self.kernels[op]
+            },
             code=code_digests({"suite": Path(__file__).parent, "cases": cases_folder()}),
             env_id=self.environment["env_id"],
             shard=self.shard,
         )
 
     def _resumable(self) -> Configuration:
-        """The configuration of the run in the folder. Raises ValueError, with every difference, where it is not this one."""
+        """The configuration of the run in the folder. Raises ValueError, with every difference,
+        where it is not this one.
+        """
         assert self.store is not None
         folder = self.store.folder
         then, now = read_configuration(folder), self.configuration()
@@ -260,7 +301,9 @@ class Session:
         return then
 
     def plan(self, planned: int) -> None:
-        """Writes run.json before the first record: what this run will be when it is whole. Raises ValueError, as start()."""
+        """Writes run.json before the first record: what this run will be when it is whole. Raises
+        ValueError, as start().
+        """
         if self.store is None or self.worker:
             return
         if self._resumed is None:
@@ -280,8 +323,10 @@ class Session:
         return {case.id for specification in self.specifications for case in specification.cases("full")}
 
     def evaluate(self, case: Case, kernel: Kernel, dtype: str) -> Record:
-        """The engine's record of a case, with what this session shares; a resumed run's own, where it has one."""
-        from suite.execution import evaluate
+        """The engine's record of a case, with what this session shares; a resumed run's own, where
+        it has one.
+        """
+        from suite.execution.evaluation import evaluate
 
         recorded = self._recorded.get((kernel.id, case.op, case.id, dtype, self.device))
         if recorded is not None:
@@ -321,8 +366,8 @@ def session_of(config: pytest.Config) -> Session:
 
         import torch
 
-        from suite.environment import probe
         from suite.oracle.libm import accuracy
+        from suite.records.environment import probe
 
         option = config.option
         _check_device(option.device)
@@ -334,7 +379,8 @@ def session_of(config: pytest.Config) -> Session:
             shards(option.shard)
             session = Session(config)
             with contextlib.ExitStack() as closing:
-                # Workers beside each other would wait for one another's threads, and digests depend on their number.
+                # Workers beside each other would wait for one another's threads, and digests depend
+                # on their number.
                 closing.callback(torch.set_num_threads, torch.get_num_threads())
                 closing.callback(session.hosts.close)
                 torch.set_num_threads(option.threads)
@@ -359,7 +405,9 @@ def stop(config: pytest.Config, error: StoreError) -> NoReturn:
 
 
 class _Stopper:
-    """Ends the run when a record of any process could not be stored. The workers' reports come to their controller."""
+    """Ends the run when a record of any process could not be stored. The workers' reports come to
+    their controller.
+    """
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -422,7 +470,9 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
-def pytest_benchmark_compare_machine_info(machine_info: dict[str, Any], compared_benchmark: dict[str, Any]) -> None:
+def pytest_benchmark_compare_machine_info(
+    machine_info: dict[str, Any], compared_benchmark: dict[str, Any]
+) -> None:
     """Times of another device are not compared, where pytest-benchmark would warn alone."""
     here, there = (info.get("softmax_suite") for info in (machine_info, compared_benchmark["machine_info"]))
     if here is not None and there is not None and here != there:
@@ -447,12 +497,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     assert isinstance(specification, CaseSpecification)
     session = session_of(metafunc.config)
     session.specifications.append(specification)
-    cases = [c for c in specification.cases(session.profile) if c.op in session.ops and c.direction in session.directions]
+    cases = [
+        c
+        for c in specification.cases(session.profile)
+        if c.op in session.ops and c.direction in session.directions
+    ]
     if session.patterns:
         # An id names its case whatever the profile and direction; a pattern narrows them.
         everything = specification.cases("full") if specification.may_have(session.patterns) else []
         named = [case for case in everything if case.id in session.patterns and case.op in session.ops]
-        cases = named + [c for c in cases if c not in named and any(fnmatchcase(c.id, p) for p in session.patterns)]
+        cases = named + [
+            c for c in cases if c not in named and any(fnmatchcase(c.id, p) for p in session.patterns)
+        ]
     session.selected |= bool(cases)
     triples = [
         (case, dtype, kernel)
@@ -463,16 +519,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for kernel in session.kernels[case.op]
         if case.profile == "smoke" or not kernel.slow or case.id in session.patterns
     ]
-    metafunc.parametrize("evaluate", triples, ids=[f"{c.id}-{d}-{k.id}" for c, d, k in triples], indirect=True)
+    metafunc.parametrize(
+        "evaluate", triples, ids=[f"{c.id}-{d}-{k.id}" for c, d, k in triples], indirect=True
+    )
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A case function that has nothing to run here, for its profile or its op, is no item: pytest would skip an empty one."""
+    """A case function that has nothing to run here, for its profile or its op, is no item: pytest
+    would skip an empty one.
+    """
     empty = [
         item
         for item in items
-        if hasattr(getattr(item, "function", None), CASE_ATTRIBUTE) and not isinstance(_parameters(item), tuple)
+        if hasattr(getattr(item, "function", None), CASE_ATTRIBUTE)
+        and not isinstance(_parameters(item), tuple)
     ]
     if empty:
         items[:] = [item for item in items if item not in empty]
@@ -485,7 +546,9 @@ def _parameters(item: pytest.Item) -> Any:
 
 @pytest.fixture
 def evaluate(request: pytest.FixtureRequest) -> Callable[[], None]:
-    """Calls the engine on this item's case, kernel and dtype, and turns the record into the item's outcome."""
+    """Calls the engine on this item's case, kernel and dtype, and turns the record into the item's
+    outcome.
+    """
     case, dtype, kernel = request.param
     session = session_of(request.config)
 
@@ -528,7 +591,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None:
-    """A worker has collected, and evaluates nothing before its controller has seen what all workers collected."""
+    """A worker has collected, and evaluates nothing before its controller has seen what all workers
+    collected.
+    """
     _plan(node.config, sum(_EVALUATION.search(name) is not None for name in ids))
 
 
@@ -563,4 +628,6 @@ def _check_patterns(shared: Session, evaluated: Sequence[Any]) -> None:
         if not any(fnmatchcase(case, pattern) for case in existing):
             near = difflib.get_close_matches(pattern, existing, n=3, cutoff=0.1)
             some = ", ".join(near or existing[:3])
-            raise pytest.UsageError(f"--case {pattern!r} matches no case; `softmax-suite list cases` has all, such as {some}")
+            raise pytest.UsageError(
+                f"--case {pattern!r} matches no case; `softmax-suite list cases` has all, such as {some}"
+            )

@@ -1,7 +1,8 @@
-"""Publishing: a run is copied into reports/<machine>/<run>/, anonymous and packed, and the pages about all of them are written.
+"""Publishing: a run is copied into reports/<machine>/<run>/, anonymous and packed, and the pages
+about all of them are written.
 
-What is published is a run folder like any other: `compare`, `report` and `merge` read it. docs/publishing.md says how a run
-to be published is made.
+What is published is a run folder like any other: `compare`, `report` and `merge` read it.
+docs/publishing.md says how a run to be published is made.
 """
 
 from __future__ import annotations
@@ -16,31 +17,48 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from suite.configuration import FILE, Configuration, read_configuration, unlike_facts
-from suite.records import Measurement, Record
+from suite.records.configuration import FILE, Configuration, read_configuration, unlike_facts
+from suite.records.record import Measurement, Record
+from suite.records.store import Run, latest, refuse_twice
 from suite.report.advice import versions_of
 from suite.report.compare import read_runs
 from suite.report.html import render
 from suite.report.presentable import changed, mapped
 from suite.report.privacy import private
-from suite.report.published import BEGIN, FOLDER, index_page, index_table, read_published, readme_table, with_table
-from suite.store import Run, latest, refuse_twice
+from suite.report.published import (
+    BEGIN,
+    FOLDER,
+    index_page,
+    index_table,
+    read_published,
+    readme_table,
+    with_table,
+)
 
 NOISE = re.compile(r"\((?:r|tm|c)\)|@.*|\b(?:cpu|processor|\d+-core)\b", re.IGNORECASE | re.ASCII)
 """What makers put around the name of a model."""
 
 
 def publish(
-    folders: Sequence[Path], *, reports: Path, name: str | None = None, replace: bool = False, show_paths: bool = False
+    folders: Sequence[Path],
+    *,
+    reports: Path,
+    name: str | None = None,
+    replace: bool = False,
+    show_paths: bool = False,
 ) -> Path:
-    """Copies a run, or several of one environment as one, to reports/<machine>/<name>/, and returns that folder.
+    """Copies a run, or several of one environment as one, to reports/<machine>/<name>/, and returns
+    that folder.
 
-    name: of the folder; by default the day on which the run began, with its profile. replace: also where another published
-    run has that name. show_paths: leave home directories, user and host names in every file. The pages are write_pages()'s.
-    Raises ValueError where a folder is no whole run, the runs do not belong together, or the name is taken or none.
+    name: of the folder; by default the day on which the run began, with its profile. replace: also
+    where another published run has that name. show_paths: leave home directories, user and host
+    names in every file. The pages are write_pages()'s. Raises ValueError where a folder is no whole
+    run, the runs do not belong together, or the name is taken or none.
     """
     if name is not None and not FOLDER.fullmatch(name):
-        raise ValueError(f"--name {name!r:.80} must be letters, digits, '.', '_' and '-', such as 2026-11-21-quick")
+        raise ValueError(
+            f"--name {name!r:.80} must be letters, digits, '.', '_' and '-', such as 2026-11-21-quick"
+        )
     refuse_twice(folders)
     runs = read_runs(folders)
     configurations = [read_configuration(run.folder) for run in runs if (run.folder / FILE).exists()]
@@ -49,7 +67,9 @@ def publish(
     _refuse_two_versions(runs)
     _refuse_contradictions(runs)
     keep: Callable[[str], str] = str if show_paths else private
-    environment = mapped({fact: value for run in reversed(runs) for fact, value in run.environment.items()}, keep, None)
+    environment = mapped(
+        {fact: value for run in reversed(runs) for fact, value in run.environment.items()}, keep, None
+    )
     records = sorted(latest(r for run in runs for r in run.records), key=lambda r: r.started)
     measurements = [m for run in runs for m in run.measurements]
     configuration = configurations[0] if len(configurations) == 1 else None
@@ -84,10 +104,11 @@ def write_pages(reports: Path) -> list[Path]:
 
 
 def pages(reports: Path) -> dict[Path, str]:
-    """The text of each page that is made of the published runs: index.html and README.md in their folder and, where a README.md
-    beside that folder has the markers, that with its table.
+    """The text of each page that is made of the published runs: index.html and README.md in their
+    folder and, where a README.md beside that folder has the markers, that with its table.
 
-    Raises ValueError, naming the folder, for a published run that cannot be read, or for markers that are no pair.
+    Raises ValueError, naming the folder, for a published run that cannot be read, or for markers
+    that are no pair.
     """
     published = read_published(reports)
     found = {reports / "index.html": index_page(published), reports / "README.md": index_table(published)}
@@ -99,7 +120,8 @@ def pages(reports: Path) -> dict[Path, str]:
 
 
 def machine_slug(environment: Mapping[str, Any]) -> str:
-    """The folder of a machine's runs: kind, maker and model of its device, such as cpu-amd-epyc and cuda-nvidia-h200.
+    """The folder of a machine's runs: kind, maker and model of its device, such as cpu-amd-epyc and
+    cuda-nvidia-h200.
 
     Raises ValueError where env.json has no such thing.
     """
@@ -124,12 +146,16 @@ def _default_name(records: Sequence[Record], configuration: Configuration | None
 
 def _anonymous(configuration: Configuration, keep: Callable[[str], str]) -> Configuration:
     return replace(
-        configuration, asked=mapped(configuration.asked, keep, None), kernels=mapped(configuration.kernels, keep, None)
+        configuration,
+        asked=mapped(configuration.asked, keep, None),
+        kernels=mapped(configuration.kernels, keep, None),
     )
 
 
 def _kept(rows: Iterable[Any], keep: Callable[[str], str]) -> Iterator[Any]:
-    """The records or measurements with every text as it may be passed on; most texts stand in many of them."""
+    """The records or measurements with every text as it may be passed on; most texts stand in many
+    of them.
+    """
     known: dict[str, str] = {}
 
     def change(text: str) -> str:
@@ -157,7 +183,9 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
 def _refuse_one_name(rows: Iterable[Record | Measurement], keep: Callable[[str], str]) -> None:
     """What names an evaluation must stay apart from all others: two kernels would become one."""
     named: dict[str, str] = {}
-    for text in dict.fromkeys(text for row in rows for text in (row.kernel, row.case, row.op, row.dtype, row.device)):
+    for text in dict.fromkeys(
+        text for row in rows for text in (row.kernel, row.case, row.op, row.dtype, row.device)
+    ):
         if (other := named.setdefault(keep(text), text)) != text:
             raise ValueError(
                 f"{other} and {text} have one name without private paths, {keep(text)}; "
@@ -179,13 +207,17 @@ def _refuse_unlike(runs: Sequence[Run]) -> None:
         ids = [one.environment.get("env_id") for one in (first, run)]
         if not ids[0] or ids[0] != ids[1]:
             names = (f"in {first.folder}", f"in {run.folder}")
-            found += unlike_facts(first.environment, run.environment, names=names) or [f"env_id: {ids[0]} and {ids[1]}"]
+            found += unlike_facts(first.environment, run.environment, names=names) or [
+                f"env_id: {ids[0]} and {ids[1]}"
+            ]
     if found:
         raise ValueError("\n  ".join(["these ran in unlike environments; publish them one by one:", *found]))
 
 
 def _refuse_two_versions(runs: Sequence[Run]) -> None:
-    """Of a kernel that was changed between the runs, the verdicts of one version would stand beside the speed of the other."""
+    """Of a kernel that was changed between the runs, the verdicts of one version would stand beside
+    the speed of the other.
+    """
     found: dict[tuple[str, str], dict[str, Path]] = {}
     for run in runs:
         for key, versions in versions_of(run.records).items():
@@ -198,7 +230,9 @@ def _refuse_two_versions(runs: Sequence[Run]) -> None:
     ]
     if mixed:
         raise ValueError(
-            "\n  ".join(["these kernels have two versions; run the newer one again, or publish one by one:", *mixed])
+            "\n  ".join(
+                ["these kernels have two versions; run the newer one again, or publish one by one:", *mixed]
+            )
         )
 
 
@@ -209,8 +243,8 @@ def _refuse_contradictions(runs: Sequence[Run]) -> None:
             other = seen.setdefault(record.id, record)
             if (other.status, other.broken) != (record.status, record.broken):
                 raise ValueError(
-                    f"these contradict each other; publish them under two names: {record.case} {record.dtype} {record.kernel} "
-                    f"is {other.status} in one of them and {record.status} in the other"
+                    f"these contradict each other; publish them under two names: {record.case} {record.dtype}"
+                    f" {record.kernel} is {other.status} in one of them and {record.status} in the other"
                 )
 
 
@@ -218,6 +252,8 @@ def _refuse_taken(target: Path, *, replace: bool) -> None:
     if not target.exists():
         return
     if not replace:
-        raise ValueError(f"{str(target)!r} is there; --replace puts this run in its place, --name gives another")
+        raise ValueError(
+            f"{str(target)!r} is there; --replace puts this run in its place, --name gives another"
+        )
     if not (target / "env.json").is_file():
         raise ValueError(f"{str(target)!r} is no published run: it has no env.json; nothing was replaced")

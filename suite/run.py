@@ -1,4 +1,6 @@
-"""Starts pytest on the cases for `run` and `check`, with this suite's own progress and no terminal output of pytest's."""
+"""Starts pytest on the cases for `run` and `check`, with this suite's own progress and no terminal
+output of pytest's.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,10 @@ import pytest
 from _pytest.terminal import TerminalReporter
 
 from suite import plugin
-from suite.configuration import ALL, Configuration, digest, in_shard
-from suite.known_failures import read, stale
-from suite.records import PASSING, Record, summary_class
-from suite.store import StoreError, read_measurements
+from suite.records.configuration import ALL, Configuration, digest, in_shard
+from suite.records.known_failures import read, stale
+from suite.records.record import PASSING, Record, summary_class
+from suite.records.store import StoreError, read_measurements
 
 LINE_SECONDS = 5.0
 
@@ -30,8 +32,9 @@ class MisuseError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a run of cases left: its records, those it resumed among them, its environment, stale known failures, and how it
-    ended. stopped: why its folder took no more. empty_shard: all cases that were selected are in other shards.
+    """What a run of cases left: its records, those it resumed among them, its environment, stale
+    known failures, and how it ended. stopped: why its folder took no more. empty_shard: all cases
+    that were selected are in other shards.
     """
 
     records: tuple[Record, ...]
@@ -44,8 +47,8 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0 passed, known_failure or unsupported, or a shard without cases; 1 anything else; 3 nothing judged; 4 internal
-        error or a full disk; 130 interrupted.
+        """0 passed, known_failure or unsupported, or a shard without cases; 1 anything else; 3
+        nothing judged; 4 internal error or a full disk; 130 interrupted.
         """
         if self.interrupted:
             return 130
@@ -57,10 +60,11 @@ class Result:
 
 
 def run_cases(arguments: Sequence[str], *, measure: Literal["none", "torch", "all"] = "none") -> Result:
-    """Runs pytest on all cases with these options of the plugin. Raises MisuseError for options that make no sense.
+    """Runs pytest on all cases with these options of the plugin. Raises MisuseError for options
+    that make no sense.
 
-    measure: then also measures each kernel for the report's chapters, into the run folder; "torch": those of gradients alone,
-    of torch's own kernels.
+    measure: then also measures each kernel for the report's chapters, into the run folder; "torch":
+    those of gradients alone, of torch's own kernels.
     """
     watcher = _Watcher(sys.stderr)
     command = [
@@ -70,7 +74,8 @@ def run_cases(arguments: Sequence[str], *, measure: Literal["none", "torch", "al
         f"--confcutdir={plugin.cases_folder()}",
         "-p",
         "suite.plugin",
-        "--tb=native",  # nobody reads it, and pytest's own parses the source of every case that is expected to fail
+        # nobody reads it, and pytest's own parses the source of every case that is expected to fail
+        "--tb=native",
         *arguments,
         str(plugin.cases_folder()),
     ]
@@ -92,7 +97,11 @@ def run_cases(arguments: Sequence[str], *, measure: Literal["none", "torch", "al
     session = watcher.session
     if session is None:
         return Result(
-            records=(), environment={}, interrupted=watcher.interrupted, errors=tuple(watcher.errors), stopped=watcher.stopped
+            records=(),
+            environment={},
+            interrupted=watcher.interrupted,
+            errors=tuple(watcher.errors),
+            stopped=watcher.stopped,
         )
     if measure != "none" and not watcher.interrupted and not watcher.stopped:
         try:
@@ -134,7 +143,8 @@ def stale_in(records: Sequence[Record], configuration: Configuration) -> tuple[s
         entries += read(Path(path))
     ran = {record.kernel for record in records}
     entries = [entry for entry in entries if entry.kernel in ran]
-    # That an entry matches an existing case, each shard has checked: here every entry's own pattern stands for one.
+    # That an entry matches an existing case, each shard has checked: here every entry's own pattern
+    # stands for one.
     existing = [record.case for record in records] + [entry.case for entry in entries]
     return tuple(stale(entries, records, existing, narrowed=bool(patterns)))
 
@@ -144,12 +154,14 @@ TORCH = {"softmax": "fused", "cross_entropy": "fused", "attention": "sdpa_math"}
 
 
 def _measure(session: plugin.Session, env_id: str, stream: TextIO, *, torch_only: bool) -> None:
-    """Appends the measurements of every kernel and dtype of the session to its run folder, but those that are there; of the
-    backward also those of depth, which are no kernel's.
+    """Appends the measurements of every kernel and dtype of the session to its run folder, but
+    those that are there; of the backward also those of depth, which are no kernel's.
 
-    A shard takes its share of the kernels. torch_only: chapters of gradients of torch's own kernels; depth from quick on.
+    A shard takes its share of the kernels. torch_only: chapters of gradients of torch's own
+    kernels; depth from quick on.
     """
-    from suite.measure import chapters_of, depth, measure_kernel
+    from suite.studies import depth
+    from suite.studies.measure import chapters_of, measure_kernel
 
     assert session.store is not None
     there = set(read_measurements(session.store.folder, []))
@@ -161,20 +173,31 @@ def _measure(session: plugin.Session, env_id: str, stream: TextIO, *, torch_only
         for dtype in session.dtypes
         if in_shard(f"{op} {kernel.id} {dtype}", session.shard)
         and not (torch_only and kernel.id != TORCH.get(op))
-        and any((chapter, op, kernel.id, dtype, session.device) not in there for chapter in chapters_of(op, directions))
+        and any(
+            (chapter, op, kernel.id, dtype, session.device) not in there
+            for chapter in chapters_of(op, directions)
+        )
     ]
     shown = time.monotonic()
     with contextlib.closing(session.store) as store, session.hosts:
         for number, (kernel, dtype) in enumerate(pairs):
             if time.monotonic() - shown > LINE_SECONDS:
                 shown = time.monotonic()
-                print(f"measuring {number} of {len(pairs)}: {kernel.op} {kernel.id} {dtype}", file=stream, flush=True)
+                print(
+                    f"measuring {number} of {len(pairs)}: {kernel.op} {kernel.id} {dtype}",
+                    file=stream,
+                    flush=True,
+                )
             for measurement in measure_kernel(
                 kernel, dtype, device=session.device, host=session.hosts.of(kernel), directions=directions
             ):
                 if (measurement.kind, kernel.op, kernel.id, dtype, session.device) not in there:
                     store.append_measurement(replace(measurement, env_id=env_id))
-        deep = "backward" in directions and in_shard("depth", session.shard) and not (torch_only and session.profile == "smoke")
+        deep = (
+            "backward" in directions
+            and in_shard("depth", session.shard)
+            and not (torch_only and session.profile == "smoke")
+        )
         if deep and "depth" not in {key[0] for key in there}:
             print("measuring gradients through depth", file=stream, flush=True)
             for measurement in depth.measure(dtypes=session.dtypes):
@@ -182,7 +205,9 @@ def _measure(session: plugin.Session, env_id: str, stream: TextIO, *, torch_only
 
 
 class _Watcher:
-    """A pytest plugin: silences pytest's reporter, shows progress, keeps the session and what went wrong inside pytest."""
+    """A pytest plugin: silences pytest's reporter, shows progress, keeps the session and what went
+    wrong inside pytest.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

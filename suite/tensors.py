@@ -1,4 +1,6 @@
-"""Tensors of any library as float64 numpy arrays, exactly, and back. torch is imported only where a torch tensor is made."""
+"""Tensors of any library as float64 numpy arrays, exactly, and back. torch is imported only where a
+torch tensor is made.
+"""
 
 from __future__ import annotations
 
@@ -35,18 +37,26 @@ def format_of(tensor: Any) -> Format | None:
 
 
 def to_float64(tensor: Any) -> Array:
-    """The tensor's values, exactly, as a float64 numpy array of its shape; never a view of the tensor's memory."""
+    """The tensor's values, exactly, as a float64 numpy array of its shape; never a view of the
+    tensor's memory.
+    """
     if isinstance(tensor, NUMPY):
         return np.array(tensor, dtype=np.float64)
     torch = sys.modules["torch"]
     with torch.no_grad():
-        return np.array(tensor.detach().to(device="cpu", dtype=torch.float64).resolve_neg().numpy(), dtype=np.float64)
+        return np.array(
+            tensor.detach().to(device="cpu", dtype=torch.float64).resolve_neg().numpy(), dtype=np.float64
+        )
 
 
 def to_numpy(tensor: Any) -> NDArray[Any]:
-    """The tensor's values, exactly: float64 of a floating tensor, int64 of a tensor of integers, bool of truth values."""
+    """The tensor's values, exactly: float64 of a floating tensor, int64 of a tensor of integers,
+    bool of truth values.
+    """
     if dtype_name(tensor) == "bool":
-        return np.array(tensor if isinstance(tensor, NUMPY) else tensor.detach().cpu().numpy(), dtype=np.bool_)
+        return np.array(
+            tensor if isinstance(tensor, NUMPY) else tensor.detach().cpu().numpy(), dtype=np.bool_
+        )
     if isinstance(tensor, NUMPY):
         return np.array(tensor, dtype=np.int64) if tensor.dtype.kind in "iu" else to_float64(tensor)
     if tensor.is_floating_point():
@@ -55,7 +65,8 @@ def to_numpy(tensor: Any) -> NDArray[Any]:
 
 
 def to_torch(values: NDArray[Any], format: Format, device: str = "cpu") -> Any:
-    """A contiguous torch tensor of `format` with these values, which must be numbers of the format (NaN, inf allowed).
+    """A contiguous torch tensor of `format` with these values, which must be numbers of the format
+    (NaN, inf allowed).
 
     Integers become int64 and truth values bool, whatever the format.
     """
@@ -72,7 +83,9 @@ def to_torch(values: NDArray[Any], format: Format, device: str = "cpu") -> Any:
 
 
 def bits(tensor: Any) -> NDArray[np.uint8]:
-    """A copy of the tensor's bytes in logical order: equal exactly when every bit is equal, NaN payloads included."""
+    """A copy of the tensor's bytes in logical order: equal exactly when every bit is equal, NaN
+    payloads included.
+    """
     if isinstance(tensor, NUMPY):
         return np.frombuffer(tensor.tobytes(), dtype=np.uint8)
     torch = sys.modules["torch"]

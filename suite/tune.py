@@ -1,12 +1,14 @@
-"""Times configurations of the Triton kernels and stores the fastest for this device: python -m suite.tune --out FILE.
+"""Times configurations of the Triton kernels and stores the fastest for this device: python -m
+suite.tune --out FILE.
 
-    for each kernels: for the stored configuration and each candidate, the nearest to it first, all in this process: time every
-    shape, and judge the output of what is the fastest so far
+    for each kernels: for the stored configuration and each candidate, the nearest to it first, all
+    in this process: time every shape, and judge the output of what is the fastest so far
 
-The one with the smallest geometric mean of its times over the stored one's is kept, where it gains GAIN when both are timed
-again in turns: the fastest of many is the luckiest too. After a fault of the device nothing is kept of its kernels, and the
-program ends, as all that follows in this process would fail. FILE holds all entries, with this device's rewritten after each
-kernel; in the place of suite/ops/parts/triton_configurations.json it counts.
+The one with the smallest geometric mean of its times over the stored one's is kept, where it gains
+GAIN when both are timed again in turns: the fastest of many is the luckiest too. After a fault of
+the device nothing is kept of its kernels, and the program ends, as all that follows in this process
+would fail. FILE holds all entries, with this device's rewritten after each kernel; in the place of
+suite/ops/parts/triton_configurations.json it counts.
 """
 
 from __future__ import annotations
@@ -28,7 +30,15 @@ import torch
 
 from suite.gpu_goals import JUDGED_ROWS, failure, normal, on_device, repeated, seconds, unusable
 from suite.kernels import own_kernels
-from suite.ops.parts.triton_configuration import FILE, PARAMETERS, Configuration, configuration, names_of, read, trying
+from suite.kernels.parts.triton_configuration import (
+    FILE,
+    PARAMETERS,
+    Configuration,
+    configuration,
+    names_of,
+    read,
+    trying,
+)
 
 GAIN = 0.02
 """The least share of the stored one's time that a candidate must save: less is noise."""
@@ -39,20 +49,30 @@ ROUNDS = 3
 CANDIDATES: Mapping[str, Mapping[str, tuple[int, ...]]] = {
     "fused": {"entries": (1024, 2048, 4096, 8192), "entries_per_warp": (256, 512, 1024, 2048)},
     "online": {"block": (1024, 4096, 8192, 16384, 32768), "entries": (16384,), "warps": (4, 8, 16, 32)},
-    "split": {"shortest_part": (1024, 4096, 8192), "most_parts": (1024,), "entries": (4096, 8192), "warps": (4, 8, 16)},
+    "split": {
+        "shortest_part": (1024, 4096, 8192),
+        "most_parts": (1024,),
+        "entries": (4096, 8192),
+        "warps": (4, 8, 16),
+    },
     "rows": {"entries": (1024, 2048, 4096, 8192), "warps": (4, 8, 16)},
     "attention": {"queries": (32, 64), "keys": (32, 64), "warps": (4, 8), "stages": (1, 2)},
     "attention_backward": {"queries": (32, 64), "keys": (32, 64), "warps": (4, 8), "stages": (1, 2)},
     "attention_16_bit": {"queries": (64, 128), "keys": (32, 64, 128), "warps": (4, 8), "stages": (2, 3, 4)},
-    "attention_backward_16_bit": {"queries": (32, 64, 128), "keys": (32, 64, 128), "warps": (4, 8), "stages": (1, 2, 3)},
+    "attention_backward_16_bit": {
+        "queries": (32, 64, 128),
+        "keys": (32, 64, 128),
+        "warps": (4, 8),
+        "stages": (1, 2, 3),
+    },
 }
 """Kernels -> parameter -> values: every combination is a candidate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What is timed. name: of a kernel of `op` that has the configuration. shapes: of rows, or of attention's q. format: of
-    the tensors.
+    """What is timed. name: of a kernel of `op` that has the configuration. shapes: of rows, or of
+    attention's q. format: of the tensors.
     """
 
     op: str
@@ -62,14 +82,20 @@ class Work:
     format: torch.dtype = torch.bfloat16
 
 
-ROWS, VOCABULARY, ATTENTION = ((8192, 1024), (8192, 4096), (8192, 32768)), ((4096, 128256),), ((1, 16, 4096, 128),)
+ROWS, VOCABULARY, ATTENTION = (
+    ((8192, 1024), (8192, 4096), (8192, 32768)),
+    ((4096, 128256),),
+    ((1, 16, 4096, 128),),
+)
 ON_CUDA = {
     "fused": Work(op="softmax", name="triton_fused", shapes=ROWS),
     "online": Work(op="softmax", name="triton_online", shapes=VOCABULARY),
     "split": Work(op="softmax", name="triton_split", shapes=VOCABULARY),
     "rows": Work(op="log_softmax", name="triton_fused", shapes=ROWS),
     "attention": Work(op="attention", name="triton_flash", shapes=ATTENTION, format=torch.float32),
-    "attention_backward": Work(op="attention", name="triton_flash", shapes=ATTENTION, backward=True, format=torch.float32),
+    "attention_backward": Work(
+        op="attention", name="triton_flash", shapes=ATTENTION, backward=True, format=torch.float32
+    ),
     "attention_16_bit": Work(op="attention", name="triton_flash", shapes=ATTENTION),
     "attention_backward_16_bit": Work(op="attention", name="triton_flash", shapes=ATTENTION, backward=True),
 }
@@ -79,7 +105,9 @@ ON_CPU = {
         name=f"{work.name}_interpreter",
         shapes=((1, 1, 32, 16),) if work.op == "attention" else ((4, 256),),
         backward=work.backward,
-        format=torch.float16 if name.endswith("16_bit") else work.format,  # the interpreter's bfloat16 is float32
+        format=(
+            torch.float16 if name.endswith("16_bit") else work.format
+        ),  # the interpreter's bfloat16 is float32
     )
     for name, work in ON_CUDA.items()
 }
@@ -92,8 +120,8 @@ def candidates(values: Mapping[str, Sequence[int]]) -> Iterator[dict[str, int]]:
 
 
 def nearest_first(tried: Iterable[Configuration], stored: Configuration) -> list[Configuration]:
-    """By how often a parameter must be doubled or halved to come from the stored one, which is left out: it was chosen with
-    care, so what is near is likely, and the time may not suffice for all.
+    """By how often a parameter must be doubled or halved to come from the stored one, which is left
+    out: it was chosen with care, so what is near is likely, and the time may not suffice for all.
     """
 
     def distance(one: Configuration) -> float:
@@ -129,22 +157,29 @@ def tune(
 ) -> Configuration:
     """The fastest of the stored configuration and those tried, until a time of the monotonic clock.
 
-    One that does not compile, or whose output is wrong, is not taken. Raises RuntimeError where that holds of the stored one,
-    and DeviceLostError where the device does not answer after a candidate.
+    One that does not compile, or whose output is wrong, is not taken. Raises RuntimeError where
+    that holds of the stored one, and DeviceLostError where the device does not answer after a
+    candidate.
     """
     stored = configuration(kernels, torch.device(device))
     draw = normal if work.op == "attention" else repeated
     tensors = [draw(f"tune|{kernels}", shape, device).to(work.format) for shape in work.shapes]
 
-    def each(candidate: Configuration, measure: Callable[[torch.Tensor, Callable[[], Any]], Any]) -> list[Any] | str:
+    def each(
+        candidate: Configuration, measure: Callable[[torch.Tensor, Callable[[], Any]], Any]
+    ) -> list[Any] | str:
         """What `measure` gives for each tensor and its call; or why there is nothing."""
         try:
             with trying(kernels, candidate):
                 return [measure(x, _call(work, x)) for x in tensors]
-        except Exception as error:  # its compiler's, or the device has too little shared memory or registers for it
+        except (
+            Exception
+        ) as error:  # its compiler's, or the device has too little shared memory or registers for it
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
             if why := lost(device):
-                raise DeviceLostError(f"{kernels} {dict(candidate)}: {reason}; the device no longer answers: {why}") from None
+                raise DeviceLostError(
+                    f"{kernels} {dict(candidate)}: {reason}; the device no longer answers: {why}"
+                ) from None
             return reason
 
     def times(candidate: Configuration) -> list[float] | str:
@@ -164,7 +199,10 @@ def tune(
             break
         found = times(candidate)
         ratio = math.inf if isinstance(found, str) else geometric_mean(found, first)
-        say(f"{kernels} {dict(candidate)}: {found if isinstance(found, str) else f'{ratio:.3f} of the stored time'}")
+        say(
+            f"{kernels} {dict(candidate)}:"
+            f" {found if isinstance(found, str) else f'{ratio:.3f} of the stored time'}"
+        )
         if ratio < least:
             if message := wrong(candidate):
                 say(f"{kernels} {dict(candidate)}: {message}")
@@ -173,7 +211,9 @@ def tune(
     if best is stored:
         return stored
     rounds = [(times(best), times(stored)) for _ in range(ROUNDS)]
-    again = statistics.median(math.inf if isinstance(a, str) or isinstance(b, str) else geometric_mean(a, b) for a, b in rounds)
+    again = statistics.median(
+        math.inf if isinstance(a, str) or isinstance(b, str) else geometric_mean(a, b) for a, b in rounds
+    )
     say(f"{kernels} {dict(best)}: {again:.3f} of the stored time, taking turns")
     return best if again <= 1 - GAIN else stored
 
@@ -184,8 +224,9 @@ def geometric_mean(times: Sequence[float], others: Sequence[float]) -> float:
 
 
 def _call(work: Work, x: torch.Tensor) -> Callable[[], Any]:
-    """The kernel on a tensor; attention is causal, of one tensor three times. With the way back: of an upstream gradient that
-    is 0 but for the last queries, so that they alone decide all gradients.
+    """The kernel on a tensor; attention is causal, of one tensor three times. With the way back: of
+    an upstream gradient that is 0 but for the last queries, so that they alone decide all
+    gradients.
     """
     kernel = own_kernels(work.op)[work.name].call
     if work.op != "attention":
@@ -218,11 +259,15 @@ def _wrong(work: Work, x: torch.Tensor, output: Any) -> str:
 
 
 def write(path: Path, device: str, kernels: str, chosen: Configuration) -> None:
-    """Puts a configuration into this device's entry of a file; one that is not there begins as the package's."""
+    """Puts a configuration into this device's entry of a file; one that is not there begins as the
+    package's.
+    """
     entries: dict[str, Any] = read(path if path.exists() else FILE)
     entries.setdefault(names_of(torch.device(device))[0], {})[kernels] = dict(chosen)
     lines = ",\n".join(
-        f' "{name}": {{\n' + ",\n".join(f'  "{one}": {json.dumps(found)}' for one, found in entry.items()) + "\n }"
+        f' "{name}": {{\n'
+        + ",\n".join(f'  "{one}": {json.dumps(found)}' for one, found in entry.items())
+        + "\n }"
         for name, entry in entries.items()
     )
     path.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
@@ -233,12 +278,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0, or 1 after a fault of the device.
     """
-    parser = argparse.ArgumentParser(prog="python -m suite.tune", description="Times configurations of Triton's kernels.")
+    parser = argparse.ArgumentParser(
+        prog="python -m suite.tune", description="Times configurations of Triton's kernels."
+    )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="of configurations, with this device's rewritten"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="of configurations, with this device's rewritten",
     )
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, ...; cpu tests this program")
-    parser.add_argument("--kernels", action="append", choices=tuple(PARAMETERS), help="only these; may be repeated")
+    parser.add_argument(
+        "--kernels", action="append", choices=tuple(PARAMETERS), help="only these; may be repeated"
+    )
     parser.add_argument("--budget-seconds", type=float, default=300.0, metavar="S")
     given = parser.parse_args(arguments)
     if not 0 < given.budget_seconds < math.inf:
@@ -251,7 +304,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         read(given.out if given.out.exists() else FILE)  # an invalid file is told before minutes are spent
         tried = {
-            kernels: nearest_first(candidates(CANDIDATES[kernels]), configuration(kernels, torch.device(given.device)))
+            kernels: nearest_first(
+                candidates(CANDIDATES[kernels]), configuration(kernels, torch.device(given.device))
+            )
             for kernels in wanted
         }
         end = time.monotonic() + given.budget_seconds

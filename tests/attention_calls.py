@@ -1,7 +1,9 @@
-"""Small calls of attention, by name: each option and what brings out a fault. Kernels are judged on them directly.
+"""Small calls of attention, by name: each option and what brings out a fault. Kernels are judged on
+them directly.
 
-tensors: q [B, H, L, E], k [B, G, S, E], v [B, G, S, Ev] and the further ones of the op. With the probe, v has a column that is
-1 at one key for each of some keys, and one of ones: the output is P itself there.
+tensors: q [B, H, L, E], k [B, G, S, E], v [B, G, S, Ev] and the further ones of the op. With the
+probe, v has a column that is 1 at one key for each of some keys, and one of ones: the output is P
+itself there.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ class Sizes:
 
 
 def probe(sizes: Sizes):
-    """[B, G, S, Ev]: one-hot columns at the ends and tile boundaries, then at the first keys, and a column of ones.
+    """[B, G, S, Ev]: one-hot columns at the ends and tile boundaries, then at the first keys, and a
+    column of ones.
 
     Each batch and head has the columns in another order, or values of the wrong one would be right.
     """
@@ -81,7 +84,9 @@ def huge(tensors):
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """sizes: that differ from the default. further: name -> f(sizes, generator) of a tensor. change: other q, k, v."""
+    """sizes: that differ from the default. further: name -> f(sizes, generator) of a tensor.
+    change: other q, k, v.
+    """
 
     sizes: dict[str, int] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
@@ -90,8 +95,13 @@ class Call:
     change: Callable = lambda tensors: {}
     probing: bool = True
 
-    def tensors(self, dtype: torch.dtype, *, probing: bool | None = None, spread: float | None = None, seed: int = 0):
-        spread, probing = self.spread if spread is None else spread, self.probing if probing is None else probing
+    def tensors(
+        self, dtype: torch.dtype, *, probing: bool | None = None, spread: float | None = None, seed: int = 0
+    ):
+        spread, probing = (
+            self.spread if spread is None else spread,
+            self.probing if probing is None else probing,
+        )
         tensors = drawn(dtype, spread=spread, probing=probing, seed=seed, **self.sizes)
         tensors |= {name: tensor.to(dtype) for name, tensor in self.change(tensors).items()}
         generator = torch.Generator().manual_seed(seed + 1)
@@ -206,7 +216,9 @@ CALLS: dict[str, Call] = {
     "window, not causal": Call(options={"window": (4, 2)}),
     "window to the left": Call(options={"window": (5, None)}),
     "window of 0": Call(options={"window": (0, 2)}),
-    "window, 70 queries": Call(sizes={"heads": 2, "groups": 1, "length": 70}, options={"window": (20, None), **TOP}),
+    "window, 70 queries": Call(
+        sizes={"heads": 2, "groups": 1, "length": 70}, options={"window": (20, None), **TOP}
+    ),
     "boolean mask": Call(further={"mask": boolean}),
     "mask by head": Call(further={"mask": boolean_by_head}),
     "square mask": Call(sizes=SQUARE, further={"mask": square}),
@@ -222,6 +234,8 @@ CALLS: dict[str, Call] = {
     "sink": Call(further={"sink": sinks}),
     "large sink": Call(further={"sink": large_sinks}),
     "sink and nothing seen": Call(further={"sink": sinks, "mask": nothing}),
-    "much": Call(options={"softcap": 5.0, **BOTTOM}, further={"mask": additive, "sink": sinks, "kv_lengths": lengths}),
+    "much": Call(
+        options={"softcap": 5.0, **BOTTOM}, further={"mask": additive, "sink": sinks, "kv_lengths": lengths}
+    ),
 }
 """Calls whose output o is judged."""

@@ -1,7 +1,8 @@
-"""The gradients of attention by torch.autograd through a plain float64 composition, and how far rounding may lead from them.
+"""The gradients of attention by torch.autograd through a plain float64 composition, and how far
+rounding may lead from them.
 
-The composition hides keys before it adds anything to their scores, so that no -inf meets another, and a query that sees nothing
-has a row of zeros in place of one of -inf.
+The composition hides keys before it adds anything to their scores, so that no -inf meets another,
+and a query that sees nothing has a row of zeros in place of one of -inf.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ def weights(given, options):
     q, mask = given["q"], given.get("mask")
     k, v = (given[n].repeat_interleave(q.shape[1] // given[n].shape[1], dim=1) for n in "kv")
     size, keys = q.shape[-1], k.shape[2]
-    scale, softcap, window = options.get("scale"), options.get("softcap"), options.get("window") or (None, None)
+    scale, softcap, window = (
+        options.get("scale"),
+        options.get("softcap"),
+        options.get("window") or (None, None),
+    )
     i, j = positions(given, options)
     seen = torch.ones(*q.shape[:3], keys, dtype=torch.bool)
     for side, beyond in ((window[0], lambda n: j < i - n), (window[1], lambda n: j > i + n)):
@@ -43,7 +48,11 @@ def weights(given, options):
         s = s - given["alibi_slopes"][:, None, None] * distance(given, options)
     if mask is not None and mask.dtype != torch.bool:
         s = s + torch.where(mask == -math.inf, 0.0, mask)
-    sink = given["sink"][:, None, None].expand(*s.shape[:3], 1) if "sink" in given else s.new_full((*s.shape[:3], 1), -math.inf)
+    sink = (
+        given["sink"][:, None, None].expand(*s.shape[:3], 1)
+        if "sink" in given
+        else s.new_full((*s.shape[:3], 1), -math.inf)
+    )
     blind = ~seen.any(-1, keepdim=True) & (sink == -math.inf)
     s = torch.where(blind, 0.0, torch.where(seen, s, -math.inf))
     lse = torch.logsumexp(torch.cat([s, sink], -1), -1, keepdim=True)
@@ -73,15 +82,19 @@ def exact(tensors, options, d_o, d_lse):
     given = leaves(tensors, torch.float64)
     p, lse, v = weights(given, options)
     sees = lse > -math.inf
-    return gradients((p @ v, torch.where(sees, lse, 0.0)), given, (d_o.double(), torch.where(sees, d_lse, 0.0).double()))
+    return gradients(
+        (p @ v, torch.where(sees, lse, 0.0)), given, (d_o.double(), torch.where(sees, d_lse, 0.0).double())
+    )
 
 
 def allowed(tensors, options, d_o, d_lse, *, unit=2.0**-53, stored=0.0):
-    """How far each gradient may be off: what its terms add up to in magnitude, times the relative error of one term.
+    """How far each gradient may be off: what its terms add up to in magnitude, times the relative
+    error of one term.
 
-    ds is P (dP - D), each of the three a sum of products. A row's P has the errors of its exponents, each a product of E terms,
-    and of its lse: (E + 4) u of their size. 300 u is for all that does not grow with the scores: an exp, a division, sums over
-    70 keys, of 40 queries and 4 heads. unit: u. stored: relative errors of what is rounded to the tensors' own format.
+    ds is P (dP - D), each of the three a sum of products. A row's P has the errors of its
+    exponents, each a product of E terms, and of its lse: (E + 4) u of their size. 300 u is for all
+    that does not grow with the scores: an exp, a division, sums over 70 keys, of 40 queries and 4
+    heads. unit: u. stored: relative errors of what is rounded to the tensors' own format.
     """
     given = {n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}
     p, lse, v = weights(given, options)
@@ -94,7 +107,11 @@ def allowed(tensors, options, d_o, d_lse, *, unit=2.0**-53, stored=0.0):
     d_o, d_lse = error * d_o.double().abs(), error * d_lse.double().abs()[..., None]
     delta = (d_o * (p @ v.abs())).sum(-1, keepdim=True) + d_lse
     d_s = p * (d_o @ v.abs().mT + delta)
-    found = {"q": scale * (d_s @ k), "k": _shared(scale * (d_s.mT @ q), groups), "v": _shared(p.mT @ d_o, groups)}
+    found = {
+        "q": scale * (d_s @ k),
+        "k": _shared(scale * (d_s.mT @ q), groups),
+        "v": _shared(p.mT @ d_o, groups),
+    }
     if "mask" in given and given["mask"].is_floating_point():
         found["mask"] = d_s.sum_to_size(given["mask"].shape)
     if "alibi_slopes" in given:

@@ -1,7 +1,9 @@
-"""attention in torch, in steps, each of them correct: kernels differ from it in one step, honest ones and planted faults alike.
+"""attention in torch, in steps, each of them correct: kernels differ from it in one step, honest
+ones and planted faults alike.
 
-All compute in float32, in float64 for float64. s are the scores [B, H, L, S], -inf where a key is not visible; k and v reach
-the folds repeated for every query head, [B, H, S, E]; a sink is [1, H, 1, 1].
+All compute in float32, in float64 for float64. s are the scores [B, H, L, S], -inf where a key is
+not visible; k and v reach the folds repeated for every query head, [B, H, S, E]; a sink is [1, H,
+1, 1].
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ State = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """What one call was given: q [B, H, L, E], k [B, G, S, E], v [B, G, S, Ev] and the op's further tensors and options."""
+    """What one call was given: q [B, H, L, E], k [B, G, S, E], v [B, G, S, Ev] and the op's further
+    tensors and options.
+    """
 
     q: Tensor
     k: Tensor
@@ -99,7 +103,9 @@ def near(given: Given) -> Tensor:
     """[L, S]: what the window lets a query see."""
     left, right = given.window
     away = torch.arange(given.keys) - positions(given)
-    return (away >= -left if left is not None else away == away) & (away <= right if right is not None else away == away)
+    return (away >= -left if left is not None else away == away) & (
+        away <= right if right is not None else away == away
+    )
 
 
 def within(given: Given) -> Tensor:
@@ -165,8 +171,12 @@ def finish(m: Tensor, total: Tensor, o: Tensor) -> tuple[Tensor, Tensor]:
     return o / torch.where(total == 0, 1.0, total), (m + torch.log(total))[..., 0]
 
 
-def step(state: State, tile: Tensor, value: Tensor, *, exponential=difference, threshold=0.0, stored=None) -> State:
-    """One tile of keys (FlashAttention-2, algorithm 1). threshold: m moves where it grows by more (FlashAttention-4)."""
+def step(
+    state: State, tile: Tensor, value: Tensor, *, exponential=difference, threshold=0.0, stored=None
+) -> State:
+    """One tile of keys (FlashAttention-2, algorithm 1). threshold: m moves where it grows by more
+    (FlashAttention-4).
+    """
     m, total, o = state
     larger = torch.maximum(m, tile.amax(-1, keepdim=True))
     larger = torch.where(larger <= m + threshold, m, larger)
@@ -174,7 +184,9 @@ def step(state: State, tile: Tensor, value: Tensor, *, exponential=difference, t
     return larger, total * rescale + e.sum(-1, keepdim=True), o * rescale + stored_as(e, stored) @ value
 
 
-def online(*, block: int = 64, step: Callable[[State, Tensor, Tensor], State] = step, order=None, finish=finish):
+def online(
+    *, block: int = 64, step: Callable[[State, Tensor, Tensor], State] = step, order=None, finish=finish
+):
     """A fold tile by tile. order: of the tiles, of their count; from first to last by default."""
 
     def fold(s, v, sink):
@@ -187,7 +199,9 @@ def online(*, block: int = 64, step: Callable[[State, Tensor, Tensor], State] = 
     return fold
 
 
-def whole(s: Tensor, v: Tensor, sink: Tensor | None, *, stored: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+def whole(
+    s: Tensor, v: Tensor, sink: Tensor | None, *, stored: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
     """The definition: one maximum, one sum. stored: the format of P, of which the sum is taken too."""
     m = torch.maximum(s.amax(-1, keepdim=True), start(s, v, sink)[0])
     e = stored_as(difference(s, m), stored)

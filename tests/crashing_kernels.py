@@ -1,8 +1,10 @@
-"""Kernels that crash, hang, eat memory or poison their process, each to be named as tests/crashing_kernels.py:NAME.
+"""Kernels that crash, hang, eat memory or poison their process, each to be named as
+tests/crashing_kernels.py:NAME.
 
-Every one is a right softmax but for what it does. KINDS says which status that must get in a process of the kernel's own, a
-piece of the message, and why that status. The kernels planned_* do the same on the inputs that a plan names, and are right
-everywhere else: the plan is plan.json in the folder PLAN, {kernel: {digest of an input: [kind, at which sight of it]}}.
+Every one is a right softmax but for what it does. KINDS says which status that must get in a
+process of the kernel's own, a piece of the message, and why that status. The kernels planned_* do
+the same on the inputs that a plan names, and are right everywhere else: the plan is plan.json in
+the folder PLAN, {kernel: {digest of an input: [kind, at which sight of it]}}.
 """
 
 import ctypes
@@ -43,7 +45,9 @@ C = ctypes.CDLL(None)
 
 
 class Kind(NamedTuple):
-    """A way to misbehave: its status, None where the verdict is that of a right kernel, a piece of its message, and why."""
+    """A way to misbehave: its status, None where the verdict is that of a right kernel, a piece of
+    its message, and why.
+    """
 
     do: Callable
     status: str | None
@@ -92,7 +96,9 @@ def leaves_from_c(x, right):
     C._exit(3)
 
 
-@gets("crashed", "SIGKILL", "indistinguishable from a killer outside, but not the system's for lack of memory")
+@gets(
+    "crashed", "SIGKILL", "indistinguishable from a killer outside, but not the system's for lack of memory"
+)
 def kills_itself(x, right):
     os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(60)
@@ -168,7 +174,9 @@ def fills_memory_in_c(x, right):
 
 @gets("out_of_memory", "ran out of memory", "the last words of a C++ program without memory")
 def dies_of_bad_alloc(x, right):
-    os.write(2, b"terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc\n")
+    os.write(
+        2, b"terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc\n"
+    )
     C.abort()
 
 
@@ -185,7 +193,11 @@ def exits(x, right):
     sys.exit(0)
 
 
-@gets("raised", "KeyboardInterrupt", "nobody pressed a key: in a process of its own it is an exception like any other")
+@gets(
+    "raised",
+    "KeyboardInterrupt",
+    "nobody pressed a key: in a process of its own it is an exception like any other",
+)
 def interrupts(x, right):
     raise KeyboardInterrupt
 
@@ -313,7 +325,9 @@ def floods_its_output(x, right):
 
 
 def fast_math_library() -> Path:
-    """A shared object that flushes subnormals when it is loaded, compiled on first use. Raises FileNotFoundError without cc."""
+    """A shared object that flushes subnormals when it is loaded, compiled on first use. Raises
+    FileNotFoundError without cc.
+    """
     path = Path(tempfile.gettempdir()) / f"softmax-suite-fast-math-{os.getuid()}.so"
     if not path.is_file():
         part = path.with_suffix(f".{os.getpid()}")

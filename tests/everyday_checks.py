@@ -1,7 +1,8 @@
 """What everyday checks let through: `make everyday` prints the table of the README.
 
-Wrong softmax kernels on 32 rows of 8,192 normal logits in bfloat16, compared with the float32 result by torch.allclose at
-1e-2 and by torch.testing.assert_close at its defaults; and by the smoke cases of this suite.
+Wrong softmax kernels on 32 rows of 8,192 normal logits in bfloat16, compared with the float32
+result by torch.allclose at 1e-2 and by torch.testing.assert_close at its defaults; and by the smoke
+cases of this suite.
 """
 
 import torch
@@ -34,7 +35,9 @@ def assert_close_passes(output: torch.Tensor, expected: torch.Tensor) -> bool:
 def main() -> None:
     x = to_torch(inputs.build("normal", 32, 8192, bfloat16, 0), bfloat16)
     expected = torch.softmax(x.float(), -1).to(torch.bfloat16)
-    print("| wrong softmax, bfloat16 | allclose, 1e-2 | assert_close | this suite |\n| --- | --- | --- | --- |")
+    print(
+        "| wrong softmax, bfloat16 | allclose, 1e-2 | assert_close | this suite |\n| --- | --- | --- | --- |"
+    )
     for label, name in SHOWN.items():
         planted = FAULTS[f"softmax: {name}"]
         kernel: Kernel = planted.kernel()

@@ -20,7 +20,9 @@ LN2, LOG2E = 0.6931471805599453, 1.4426950408889634
 
 @dataclass(frozen=True)
 class Fault:
-    """A wrong kernel of an op: what it breaks, and the statuses of which at least one must catch it in every dtype."""
+    """A wrong kernel of an op: what it breaks, and the statuses of which at least one must catch it
+    in every dtype.
+    """
 
     name: str
     op: str
@@ -33,35 +35,54 @@ class Fault:
     def kernel(self) -> Kernel:
         call = self.make()
         return Kernel(
-            id=self.name, op=self.op, call=call, outside=True, parameters=frozenset(inspect.signature(call).parameters)
+            id=self.name,
+            op=self.op,
+            call=call,
+            outside=True,
+            parameters=frozenset(inspect.signature(call).parameters),
         )
 
     def missing(self, case: Case) -> int:
-        """How many settings the case lacks that bring the fault out: of a profile, cases that lack least come first."""
+        """How many settings the case lacks that bring the fault out: of a profile, cases that lack
+        least come first.
+        """
         return 0
 
 
 FAULTS: dict[str, Fault] = {}
 
 
-def plant(op: str, name: str, breaks: str, make: Callable[[], Callable], *statuses: str, dtypes: tuple[str, ...]) -> None:
+def plant(
+    op: str, name: str, breaks: str, make: Callable[[], Callable], *statuses: str, dtypes: tuple[str, ...]
+) -> None:
     """Adds a fault to FAULTS. make() gives a fresh kernel."""
     assert f"{op}: {name}" not in FAULTS
     FAULTS[f"{op}: {name}"] = Fault(f"{op}: {name}", op, breaks, statuses or ("inaccurate",), dtypes, make)
 
 
 def fault(op: str, breaks: str, *statuses: str, dtypes: tuple[str, ...] = FLOAT32, stateful: bool = False):
-    """Registers a fault f(x, dim), with options where it takes them; a stateful one is a function that makes a fresh f."""
+    """Registers a fault f(x, dim), with options where it takes them; a stateful one is a function
+    that makes a fresh f.
+    """
 
     def register(function):
-        plant(op, function.__name__, breaks, function if stateful else (lambda: function), *statuses, dtypes=dtypes)
+        plant(
+            op,
+            function.__name__,
+            breaks,
+            function if stateful else (lambda: function),
+            *statuses,
+            dtypes=dtypes,
+        )
         return function
 
     return register
 
 
 def last(function):
-    """Lets a fault be written for the last dim in float32; other dims are moved there, 16-bit rows are widened."""
+    """Lets a fault be written for the last dim in float32; other dims are moved there, 16-bit rows
+    are upcasted.
+    """
 
     def moved(x, dim=-1):
         rows = x.movedim(dim, -1)

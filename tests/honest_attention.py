@@ -1,4 +1,6 @@
-"""Correct attention kernels of many structures: none of them may ever fail, in any format, with any option."""
+"""Correct attention kernels of many structures: none of them may ever fail, in any format, with any
+option.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,9 @@ from tests.honest_parts import LN2, LOG2E, constant, flush, fma
 class Honest:
     """A correct kernel.
 
-    numerics: what it declares. sums_stored: its sum is of P in the input's format, which its lse must declare; its output need
-    not, as the numerator has the same P. lacks: options it has no argument for.
+    numerics: what it declares. sums_stored: its sum is of P in the input's format, which its lse
+    must declare; its output need not, as the numerator has the same P. lacks: options it has no
+    argument for.
     """
 
     name: str
@@ -96,7 +99,9 @@ def steps(**how):
 
 
 def fused_step(state, tile, value, *, threshold=0.0):
-    """step() with fused exponents; the rescale is of the difference, as in FlashAttention-2: 1 where the maximum stays."""
+    """step() with fused exponents; the rescale is of the difference, as in FlashAttention-2: 1
+    where the maximum stays.
+    """
     m, total, o = state
     larger = torch.maximum(m, tile.amax(-1, keepdim=True))
     larger = torch.where(larger <= m + threshold, m, larger)
@@ -116,7 +121,9 @@ def merged(states):
 
 
 def tiles(s, v, block):
-    return [step(start(a, b, None), a, b) for a, b in zip(s.split(block, -1), v.split(block, -2), strict=True)]
+    return [
+        step(start(a, b, None), a, b) for a, b in zip(s.split(block, -1), v.split(block, -2), strict=True)
+    ]
 
 
 def rabe_staats(s, v, sink):
@@ -133,13 +140,16 @@ def pairwise(s, v, sink):
 
 
 def split(sizes, *, base=math.e):
-    """Parts of the keys apart, joined by their lse in base e or 2 (Flash-Decoding). sizes: of the parts, of S."""
+    """Parts of the keys apart, joined by their lse in base e or 2 (Flash-Decoding). sizes: of the
+    parts, of S.
+    """
 
     def fold(s, v, sink):
         to_base = (lambda x: x * constant(x, LOG2E)) if base == 2 else (lambda x: x)
         power = torch.exp2 if base == 2 else torch.exp
         parts = [
-            whole(a, b, None) for a, b in zip(s.split(sizes(s.shape[-1]), -1), v.split(sizes(s.shape[-1]), -2), strict=True)
+            whole(a, b, None)
+            for a, b in zip(s.split(sizes(s.shape[-1]), -1), v.split(sizes(s.shape[-1]), -2), strict=True)
         ]
         lses = [to_base(lse)[..., None] for _, lse in parts]
         outputs = [o for o, _ in parts]
@@ -240,22 +250,33 @@ honest("softcap by sigmoid", Attention(cap=cap_by_sigmoid))
 honest("softcap by exp", Attention(cap=cap_by_exponential))
 honest("shifted", Attention(), source="Vaswani et al. 2017, eq. 1")
 for _block in (1, 16, 64, 128):
-    honest(f"online, {_block} keys a block", Attention(fold=online(block=_block)), source="Dao 2023, algorithm 1")
+    honest(
+        f"online, {_block} keys a block", Attention(fold=online(block=_block)), source="Dao 2023, algorithm 1"
+    )
 honest("online, exp2 of folded exponents", Attention(fold=online(block=16, step=steps(exponential=base_two))))
 honest("online, fused exp2 of folded exponents", Attention(fold=online(block=16, step=fused_step)))
 honest("online, ex2.approx", Attention(fold=online(block=64, step=steps(exponential=approximate))))
 honest("online, flushed", Attention(fold=online(block=16, step=steps(exponential=flushed))))
-honest("online, rescaled from 8 on", Attention(fold=online(block=16, step=steps(threshold=8 * LN2))), source="FlashAttention-4")
+honest(
+    "online, rescaled from 8 on",
+    Attention(fold=online(block=16, step=steps(threshold=8 * LN2))),
+    source="FlashAttention-4",
+)
 honest(
     "online, rescaled from 8 on, folded",
     Attention(fold=online(block=16, step=functools.partial(fused_step, threshold=8 * LN2))),
 )
 honest(
-    "online, blocks backwards", Attention(fold=online(block=16, order=backwards)), source="FlashAttention-3: last block first"
+    "online, blocks backwards",
+    Attention(fold=online(block=16, order=backwards)),
+    source="FlashAttention-3: last block first",
 )
 honest("online, blocks in random order", Attention(fold=online(block=16, order=shuffled)))
 honest("online, keys in random order", Attention(fold=online(block=1, order=shuffled)))
-honest("online, P in the input's format", Attention(stored_fold=lambda dtype: online(block=64, step=steps(stored=dtype))))
+honest(
+    "online, P in the input's format",
+    Attention(stored_fold=lambda dtype: online(block=64, step=steps(stored=dtype))),
+)
 honest(
     "shifted, rounded P summed",
     Attention(stored_fold=lambda dtype: functools.partial(whole, stored=dtype)),
@@ -268,7 +289,9 @@ honest("chunks joined as a tree", Attention(fold=pairwise))
 honest("split in 2", Attention(fold=split(halves)), source="Flash-Decoding")
 honest("split in 4", Attention(fold=split(quarters)))
 honest("split unevenly", Attention(fold=split(uneven)))
-honest("split in 4, lse in base 2", Attention(fold=split(quarters, base=2)), source="FlashInfer's merge_state")
+honest(
+    "split in 4, lse in base 2", Attention(fold=split(quarters, base=2)), source="FlashInfer's merge_state"
+)
 honest("two passes, exp(s - lse)", Attention(fold=two_pass), Numerics(shift="lse"))
 honest("float64 inside", Attention(product=in_float64))
 honest("scale on the query", Attention(product=query_scaled, factor=rest_of_scale))
@@ -278,7 +301,9 @@ honest("dot products in sequence", Attention(product=entry_by_entry))
 def of_torch(backend):
     """scaled_dot_product_attention by one backend. Causal, window and lengths are given as a mask."""
 
-    def attention(q, k, v, *, scale=None, enable_gqa=False, causal=None, window=None, mask=None, kv_lengths=None):
+    def attention(
+        q, k, v, *, scale=None, enable_gqa=False, causal=None, window=None, mask=None, kv_lengths=None
+    ):
         strided = any(tensor.stride(-1) != 1 for tensor in (q, k, v))
         if backend == SDPBackend.FLASH_ATTENTION and (strided or v.shape[-1] != q.shape[-1]):
             raise NotImplementedError("entries apart in memory, or values with a head size of their own")

@@ -1,7 +1,8 @@
-"""Correct backward passes of many structures: none of them may ever fail. python -m tests.honest_kernels --direction backward
+"""Correct backward passes of many structures: none of them may ever fail. python -m
+tests.honest_kernels --direction backward
 
-Autograd through a forward of any structure, and ways back that are written out; each is the way of some published kernel, in
-float32 for tensors of 16 bits.
+Autograd through a forward of any structure, and ways back that are written out; each is the way of
+some published kernel, in float32 for tensors of 16 bits.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import torch
 from torch.nn.attention import SDPBackend
 
 from suite.kernels import Kernel
+from suite.kernels.parts.partial import finite
 from suite.numerics import BEST_PRACTICE, Numerics
-from suite.ops.parts.partial import finite
 from tests import planted_backward
 from tests.attention_kernels import Attention, Given, Tensor, difference, finite_or_0, online, start
 from tests.honest_attention import of_torch
 from tests.honest_parts import LOG2E, constant, merge
-from tests.losses import wide
+from tests.losses import upcast
 from tests.planted_backward import (
     GradientOfAttention,
     GradientOfLoss,
@@ -50,7 +51,13 @@ class Honest:
     def kernel(self) -> Kernel:
         parameters = frozenset(inspect.signature(self.call).parameters)
         return Kernel(
-            id=self.name, op=self.op, call=self.call, numerics=self.numerics, outside=True, backward=True, parameters=parameters
+            id=self.name,
+            op=self.op,
+            call=self.call,
+            numerics=self.numerics,
+            outside=True,
+            backward=True,
+            parameters=parameters,
         )
 
 
@@ -69,11 +76,13 @@ def kernels(op: str) -> list[Kernel]:
 
 
 def last(x: Tensor, dim: int) -> Tensor:
-    return wide(x).movedim(dim, -1)
+    return upcast(x).movedim(dim, -1)
 
 
 def highest(x: Tensor, detached: bool) -> Tensor:
-    """The row maximum, 0 for a row of -inf. Not detached, its gradient is a sum that is 0 but for rounding."""
+    """The row maximum, 0 for a row of -inf. Not detached, its gradient is a sum that is 0 but for
+    rounding.
+    """
     m = x.amax(-1, keepdim=True)
     m = torch.where(m == -torch.inf, 0.0, m)
     return m.detach() if detached else m
@@ -176,11 +185,11 @@ def zero_logit_appended(x, dim=-1, temperature=1.0, off_by_one=False):
 
 
 def torch_softmax(x, dim=-1):
-    return torch.softmax(wide(x), dim).to(x.dtype)
+    return torch.softmax(upcast(x), dim).to(x.dtype)
 
 
 def torch_log_softmax(x, dim=-1):
-    return torch.log_softmax(wide(x), dim).to(x.dtype)
+    return torch.log_softmax(upcast(x), dim).to(x.dtype)
 
 
 honest("softmax", "autograd, base 2", base_2)
@@ -217,7 +226,9 @@ def of_saved_result(line: Line) -> Tensor:
 
 def of_log_sum(line: Line) -> Tensor:
     """P = exp(x - lse), lse in float32, as one number."""
-    return line.g - torch.exp(line.x - torch.logsumexp(line.x, -1, keepdim=True)) * line.g.sum(-1, keepdim=True)
+    return line.g - torch.exp(line.x - torch.logsumexp(line.x, -1, keepdim=True)) * line.g.sum(
+        -1, keepdim=True
+    )
 
 
 def of_saved_lse(line: Line) -> Tensor:
@@ -265,12 +276,16 @@ def reciprocal_of_the_count(labels) -> Tensor:
 
 
 def one_gap(logits, target, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
-    """Autograd through log-probabilities; a class at -inf and an ignored row are left out before the logarithm, not after."""
-    z = wide(logits if logits.ndim == 1 else logits.movedim(1, -1))
-    kept = torch.ones(z.shape[:-1], dtype=torch.bool) if target.is_floating_point() else target != ignore_index
+    """Autograd through log-probabilities; a class at -inf and an ignored row are left out before
+    the logarithm, not after.
+    """
+    z = upcast(logits if logits.ndim == 1 else logits.movedim(1, -1))
+    kept = (
+        torch.ones(z.shape[:-1], dtype=torch.bool) if target.is_floating_point() else target != ignore_index
+    )
     z = torch.where(kept[..., None], z, 0.0)
     if target.is_floating_point():
-        t = wide(target if target.ndim == 1 else target.movedim(1, -1))
+        t = upcast(target if target.ndim == 1 else target.movedim(1, -1))
     else:
         t = torch.zeros_like(z).scatter(-1, torch.where(kept, target, 0)[..., None], 1.0)
     t = (1 - label_smoothing) * t + label_smoothing / z.shape[-1]
@@ -278,7 +293,9 @@ def one_gap(logits, target, ignore_index=-100, label_smoothing=0.0, reduction="m
     loss = -torch.where(t > 0, t * y, 0.0).sum(-1)
     loss = torch.where(kept, loss, 0.0)
     if reduction == "mean":
-        return (loss.sum() / kept.sum() if kept.any() else (loss.sum() * torch.nan).detach() + loss.sum()).to(logits.dtype)
+        return (loss.sum() / kept.sum() if kept.any() else (loss.sum() * torch.nan).detach() + loss.sum()).to(
+            logits.dtype
+        )
     return (loss.sum() if reduction == "sum" else loss).to(logits.dtype)
 
 
@@ -286,7 +303,11 @@ honest("cross_entropy", "fused: (p - t) w in one pass", of_loss(GradientOfLoss()
 honest("cross_entropy", "in chunks of classes", of_loss(GradientOfLoss(combined=chunked)))
 honest("cross_entropy", "p = exp(z - lse)", of_loss(GradientOfLoss(probability=of_lse)))
 honest("cross_entropy", "p = exp of the result in float32", of_loss(GradientOfLoss(probability=of_result)))
-honest("cross_entropy", "times the reciprocal of the count", of_loss(GradientOfLoss(weight=reciprocal_of_the_count)))
+honest(
+    "cross_entropy",
+    "times the reciprocal of the count",
+    of_loss(GradientOfLoss(weight=reciprocal_of_the_count)),
+)
 honest("cross_entropy", "autograd through log-probabilities", one_gap)
 
 
@@ -299,7 +320,9 @@ def safe_finish(m: Tensor, total: Tensor, o: Tensor) -> tuple[Tensor, Tensor]:
     return o / seen, torch.where(total == 0, -torch.inf, finite_or_0(m) + torch.log(seen))[..., 0]
 
 
-def composed(s: Tensor, v: Tensor, sink: Tensor | None, *, detached: bool = False, stored=None) -> tuple[Tensor, Tensor]:
+def composed(
+    s: Tensor, v: Tensor, sink: Tensor | None, *, detached: bool = False, stored=None
+) -> tuple[Tensor, Tensor]:
     """The definition, with one maximum. stored: the format that P is rounded to, but not its gradient."""
     m = torch.maximum(s.amax(-1, keepdim=True), start(s, v, sink)[0])
     m = m.detach() if detached else m
@@ -388,7 +411,9 @@ def wide_call(given: Given, o: Tensor, lse: Tensor, d_o: Tensor, d_lse: Tensor) 
     names = ("q", "k", "v", "mask", "sink", "alibi_slopes")
     tensors = {name: getattr(given, name) for name in names}
     wider = {name: x.double() for name, x in tensors.items() if x is not None and x.is_floating_point()}
-    return GradientOfAttention()(replace(given, **wider), o.double(), lse.double(), d_o.double(), d_lse.double())
+    return GradientOfAttention()(
+        replace(given, **wider), o.double(), lse.double(), d_o.double(), d_lse.double()
+    )
 
 
 def flash(q, k, v, *, scale=None, enable_gqa=False, causal=None, window=None, mask=None, kv_lengths=None):
@@ -396,7 +421,17 @@ def flash(q, k, v, *, scale=None, enable_gqa=False, causal=None, window=None, ma
     if mask is not None and mask.requires_grad:
         raise NotImplementedError("a mask that has a gradient")
     call = of_torch(SDPBackend.FLASH_ATTENTION)
-    return call(q, k, v, scale=scale, enable_gqa=enable_gqa, causal=causal, window=window, mask=mask, kv_lengths=kv_lengths)
+    return call(
+        q,
+        k,
+        v,
+        scale=scale,
+        enable_gqa=enable_gqa,
+        causal=causal,
+        window=window,
+        mask=mask,
+        kv_lengths=kv_lengths,
+    )
 
 
 def recomputing(**steps) -> Callable:
@@ -405,14 +440,28 @@ def recomputing(**steps) -> Callable:
 
 honest("attention", "autograd of a composition", Attention(fold=composed))
 honest("attention", "autograd, maximum detached", Attention(fold=functools.partial(composed, detached=True)))
-honest("attention", "autograd, P in the format", Attention(stored_fold=lambda dtype: functools.partial(composed, stored=dtype)))
+honest(
+    "attention",
+    "autograd, P in the format",
+    Attention(stored_fold=lambda dtype: functools.partial(composed, stored=dtype)),
+)
 for _block in (16, 64):
-    honest("attention", f"autograd, online, {_block} keys a block", Attention(fold=online(block=_block, finish=safe_finish)))
+    honest(
+        "attention",
+        f"autograd, online, {_block} keys a block",
+        Attention(fold=online(block=_block, finish=safe_finish)),
+    )
 honest("attention", "FlashAttention-2: D from O", recomputing())
 honest("attention", "FlashAttention-2: D from P dP", recomputing(delta=of_products))
 honest("attention", "FlashAttention-2: P and dS in the format", recomputing(**CAST))
-honest("attention", "FlashAttention-2: P and dS in the format, D from P dP", recomputing(delta=of_products, **CAST))
-honest("attention", "split over queries", recomputing(d_keys=d_keys_over_queries, d_values=d_values_over_queries))
+honest(
+    "attention",
+    "FlashAttention-2: P and dS in the format, D from P dP",
+    recomputing(delta=of_products, **CAST),
+)
+honest(
+    "attention", "split over queries", recomputing(d_keys=d_keys_over_queries, d_values=d_values_over_queries)
+)
 honest("attention", "split over keys, in random order", recomputing(d_queries=d_queries_in_random_order))
 honest("attention", "exp2 of folded exponents", recomputing(again=base_2_weights))
 honest("attention", "exp(s - max) / sum", recomputing(again=normalised_weights))
@@ -452,7 +501,9 @@ def weighted_by_total(o_a, lse_a, o_b, lse_b):
     low = torch.where(empty, 0.0, torch.maximum(lse_a, lse_b)).detach()
     total = torch.where(empty, 1.0, torch.exp(lse_a - low) + torch.exp(lse_b - low))
     lse = low + torch.log(total)
-    o = torch.exp(lse_a - lse)[..., None] * o_a.to(low.dtype) + torch.exp(lse_b - lse)[..., None] * o_b.to(low.dtype)
+    o = torch.exp(lse_a - lse)[..., None] * o_a.to(low.dtype) + torch.exp(lse_b - lse)[..., None] * o_b.to(
+        low.dtype
+    )
     return o.to(o_a.dtype), torch.where(empty, -torch.inf, lse)
 
 

@@ -1,8 +1,10 @@
-"""Correct kernels of many structures: none of them may ever fail. `python -m tests.honest_kernels` prints how near they come.
+"""Correct kernels of many structures: none of them may ever fail. `python -m tests.honest_kernels`
+prints how near they come.
 
-Each computes float16 and bfloat16 rows in float32 and rounds once, as best practice has it. Rows are free of NaN and +inf,
-because special values are the judge's own tests, and inside the domain that a kernel declares. docs/verdict.md, section 2,
-has the structures; those of cross_entropy are in tests/honest_losses.py.
+Each computes float16 and bfloat16 rows in float32 and rounds once, as best practice has it. Rows
+are free of NaN and +inf, because special values are the judge's own tests, and inside the domain
+that a kernel declares. docs/verdict.md, section 2, has the structures; those of cross_entropy are
+in tests/honest_losses.py.
 
 20 seeds, some minutes an op: python -m tests.honest_kernels --seeds 20 --op softmax
 """
@@ -20,18 +22,18 @@ import torch
 
 from suite import inputs
 from suite.case import DIRECTIONS, Case, fixed_shape
-from suite.execution import evaluate
+from suite.execution.evaluation import evaluate
 from suite.execution.host import InProcess
 from suite.formats import DTYPES, FORMATS, Array, Format, compute_format
-from suite.judge import judge_values
 from suite.kernels import Domain, Kernel
+from suite.kernels.parts.domains import cancelling_domain
 from suite.numerics import BEST_PRACTICE, Numerics
 from suite.ops import NAMES, ROW_OPS, get_op
-from suite.ops.parts.domains import cancelling_domain
 from suite.ops.rows import RowFacts
 from suite.oracle import Oracle
-from suite.records import PASSING, Record
+from suite.records.record import PASSING, Record
 from suite.tensors import to_float64, to_torch
+from suite.verdict.judge import judge_values
 from tests import honest_attention, honest_backward, planted_states
 from tests.honest_losses import LOSSES
 from tests.honest_parts import (
@@ -67,7 +69,8 @@ DomainOf = Callable[[RowFacts, Format], Domain]
 class Honest:
     """A correct kernel f(*tensors, **options) of an op.
 
-    settings: the options, and what "target" holds, with which it is judged. domain: of the rows it is meant for; None = all.
+    settings: the options, and what "target" holds, with which it is judged. domain: of the rows it
+    is meant for; None = all.
     """
 
     name: str
@@ -79,7 +82,8 @@ class Honest:
 
 
 KERNELS: list[Honest] = [
-    Honest(name, "cross_entropy", loss, numerics, settings=LOSS_SETTINGS) for name, (loss, numerics) in LOSSES.items()
+    Honest(name, "cross_entropy", loss, numerics, settings=LOSS_SETTINGS)
+    for name, (loss, numerics) in LOSSES.items()
 ]
 HONEST: dict[str, dict[str, tuple[Callable[..., torch.Tensor], Numerics]]] = {
     op: {} for op in ("softmax", "log_softmax", "logsumexp")
@@ -97,14 +101,14 @@ def honest(
     """Registers a correct kernel f(x [rows, n]); 16-bit rows reach it as float32."""
 
     def register(function):
-        def widened(x, off_by_one=False, **options):
+        def upcasted(x, off_by_one=False, **options):
             assert off_by_one == ("off_by_one" in settings[0])  # what such a kernel is written for
             inner = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
             return function(inner, **options).to(x.dtype)
 
-        KERNELS.append(Honest(function.__name__, op, widened, numerics, domain, settings))
+        KERNELS.append(Honest(function.__name__, op, upcasted, numerics, domain, settings))
         if settings == (PLAIN,):
-            HONEST[op][function.__name__] = (widened, numerics)
+            HONEST[op][function.__name__] = (upcasted, numerics)
         return function
 
     return register
@@ -117,7 +121,9 @@ def exponents_are_exact(facts: RowFacts, format: Format) -> Domain:
 
 
 def every_product_cancels(facts: RowFacts, format: Format) -> Domain:
-    """Each logit may be the maximum for a while, and the rounding error of its product with log2 e must not overflow exp2."""
+    """Each logit may be the maximum for a while, and the rounding error of its product with log2 e
+    must not overflow exp2.
+    """
     largest = np.where(facts.x > -np.inf, np.abs(facts.x), 0.0).max(axis=1)
     works = largest < 100 / (LOG2E * compute_format(format).unit_roundoff)
     return Domain(works, np.zeros_like(works), "the rounding error of x * log2(e) alone overflows exp2")
@@ -287,7 +293,9 @@ def shifted_by_rounded_up_maximum(x):
 
 @honest("softmax", domain=exponents_are_exact)
 def two_pass_with_fma(x):
-    """exp(x) = f 2^k without a maximum pass (Dukhan and Ablavatski, arXiv 2001.04438): the argument is reduced by FMA."""
+    """exp(x) = f 2^k without a maximum pass (Dukhan and Ablavatski, arXiv 2001.04438): the argument
+    is reduced by FMA.
+    """
     visible = x > -torch.inf
     finite = torch.where(visible, x, torch.zeros_like(x))
     k = torch.round(finite * constant(x, LOG2E))
@@ -505,14 +513,20 @@ FAMILIES = list(inputs.all_families())
 
 
 def rows_without_nan(case: Case, format: Format, most_rows: int | None) -> dict[str, Array]:
-    """The case's inputs, without the rows that hold NaN or +inf; of more than most_rows, so many that lie evenly among them.
+    """The case's inputs, without the rows that hold NaN or +inf; of more than most_rows, so many
+    that lie evenly among them.
 
-    Where losses are added up or a temperature divides, without those whose sum or quotient float64 cannot hold either.
+    Where losses are added up or a temperature divides, without those whose sum or quotient float64
+    cannot hold either.
     """
     given = case.inputs(format)
     logits = next(iter(given.values()))
     options = case.resolved_options()
-    limit = 1e300 if options.get("reduction") in ("mean", "sum") or options.get("temperature", 1.0) < 1 else np.inf
+    limit = (
+        1e300
+        if options.get("reduction") in ("mean", "sum") or options.get("temperature", 1.0) < 1
+        else np.inf
+    )
     unfit = np.isnan(logits) | (logits == np.inf) | (np.isfinite(logits) & (np.abs(logits) > limit))
     chosen = np.flatnonzero(~unfit.any(axis=1))
     if most_rows is not None and len(chosen) > most_rows:
@@ -521,9 +535,17 @@ def rows_without_nan(case: Case, format: Format, most_rows: int | None) -> dict[
 
 
 def ratios(
-    op: str, family: str, dtype: str, *, seeds: int, shapes: list[tuple[int, int]], most_rows: int | None = None
+    op: str,
+    family: str,
+    dtype: str,
+    *,
+    seeds: int,
+    shapes: list[tuple[int, int]],
+    most_rows: int | None = None,
 ) -> Iterator[tuple[str, str, float]]:
-    """(kernel, what failed or "", largest error in times of bound) of every honest kernel on every input and setting."""
+    """(kernel, what failed or "", largest error in times of bound) of every honest kernel on every
+    input and setting.
+    """
     definition, format, oracle = get_op(op), FORMATS[dtype], Oracle()
     fixed = inputs.get_family(family).fixed_shape
     kernels = [kernel for kernel in KERNELS if kernel.op == op]
@@ -567,9 +589,11 @@ def kernels_of(op: str, direction: str = "forward") -> list[Kernel]:
     return {"attention": honest_attention.kernels, "merge_states": planted_states.honest_states}[op]()
 
 
-def records(op: str, dtype: str, *, seeds: int, every: int = 1, direction: str = "forward") -> Iterator[Record]:
-    """What every correct kernel of attention or merge_states, or of any op's backward, gets on the op's smoke and quick cases,
-    laws included.
+def records(
+    op: str, dtype: str, *, seeds: int, every: int = 1, direction: str = "forward"
+) -> Iterator[Record]:
+    """What every correct kernel of attention or merge_states, or of any op's backward, gets on the
+    op's smoke and quick cases, laws included.
 
     every: of the cases, one in so many for each kernel, so that each case meets some kernel.
     """
@@ -584,7 +608,9 @@ def records(op: str, dtype: str, *, seeds: int, every: int = 1, direction: str =
 def found(
     op: str, dtype: str, seeds: int, shapes: list[tuple[int, int]], every: int, direction: str
 ) -> Iterator[tuple[str, str, float]]:
-    """(kernel, what failed or "", largest error in times of bound) of the op's correct kernels; on rows, of these shapes."""
+    """(kernel, what failed or "", largest error in times of bound) of the op's correct kernels; on
+    rows, of these shapes.
+    """
     if op in ROW_OPS and direction == "forward":
         for family in FAMILIES:
             yield from ratios(op, family, dtype, seeds=seeds, shapes=shapes)
@@ -596,9 +622,13 @@ def found(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Judges every honest kernel on every family; prints the largest ratios.")
+    parser = argparse.ArgumentParser(
+        description="Judges every honest kernel on every family; prints the largest ratios."
+    )
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--every", type=int, default=1, help="of attention's cases, one in so many for each kernel and seed")
+    parser.add_argument(
+        "--every", type=int, default=1, help="of attention's cases, one in so many for each kernel and seed"
+    )
     parser.add_argument("--lengths", type=int, nargs="+", default=[2, 17, 33, 130, 257])
     parser.add_argument("--op", choices=NAMES, nargs="+", default=NAMES)
     parser.add_argument("--direction", choices=DIRECTIONS, default="forward")
@@ -615,14 +645,22 @@ def main() -> None:
                     print(f"FALSE ALARM {op} {name} {dtype}: {failed}", flush=True)
                 row = largest.setdefault(name, {})
                 row[dtype] = max(row.get(dtype, 0.0), ratio)
-            print(f"{op} {dtype}: {judged} judgements so far, {failures} false alarms", file=sys.stderr, flush=True)
-        print(f"\n{op:<36}" + "".join(f"{dtype:>10}" for dtype in DTYPES) + "   largest error, times of bound")
+            print(
+                f"{op} {dtype}: {judged} judgements so far, {failures} false alarms",
+                file=sys.stderr,
+                flush=True,
+            )
+        print(
+            f"\n{op:<36}" + "".join(f"{dtype:>10}" for dtype in DTYPES) + "   largest error, times of bound"
+        )
         for name, row in largest.items():
             shown = "".join(f"{row[dtype]:>10.2f}" if dtype in row else f"{'-':>10}" for dtype in DTYPES)
             print(f"{name:<36}{shown}", flush=True)
         of_rows = op in ROW_OPS and direction == "forward"
         count += sum(kernel.op == op for kernel in KERNELS) if of_rows else len(kernels_of(op, direction))
-    print(f"\n{count} honest kernels, {judged} judgements with {arguments.seeds} seeds, {failures} false alarms")
+    print(
+        f"\n{count} honest kernels, {judged} judgements with {arguments.seeds} seeds, {failures} false alarms"
+    )
     raise SystemExit(1 if failures else 0)
 
 

@@ -1,4 +1,6 @@
-"""Correct kernels of cross_entropy, of many structures: each differs from tests/losses.py in one step or several."""
+"""Correct kernels of cross_entropy, of many structures: each differs from tests/losses.py in one
+step or several.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,11 @@ def base_2_surprisal(z):
 def base_2_logarithm_only(z):
     """exp by the hardware's exp2, which flushes; the gap itself is not multiplied."""
     gap = top(z) - z
-    return torch.log2(flush(approximate_exp2(-gap * constant(z, LOG2E))).sum(-1, keepdim=True)) * constant(z, LN2) + gap
+    return (
+        torch.log2(flush(approximate_exp2(-gap * constant(z, LOG2E))).sum(-1, keepdim=True))
+        * constant(z, LN2)
+        + gap
+    )
 
 
 @honest_step("surprisal")

@@ -21,7 +21,9 @@ def top(x: Rows) -> Rows:
 
 
 def fma(a: Rows, b: float, c: Rows) -> Rows:
-    """a * b + c rounded once, but for freak ties: in float64 for float32, by error-free transformations for float64."""
+    """a * b + c rounded once, but for freak ties: in float64 for float32, by error-free
+    transformations for float64.
+    """
     wide_a, wide_c = a.double().numpy(), c.double().numpy()
     with np.errstate(over="ignore", invalid="ignore"):
         product = wide_a * b
@@ -69,7 +71,9 @@ def exp_by_exp2(x: Rows) -> Rows:
 
 
 def approximate_exp2(x: Rows) -> Rows:
-    """exp2 with a relative error of up to 2^-22, as ex2.approx has it, flushing; alternating in sign; exp2(0) = 1."""
+    """exp2 with a relative error of up to 2^-22, as ex2.approx has it, flushing; alternating in
+    sign; exp2(0) = 1.
+    """
     exact = torch.exp2(x)
     if x.dtype == torch.float64:
         return exact

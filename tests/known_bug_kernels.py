@@ -1,4 +1,5 @@
-"""Kernels with the very bugs of public reports, each with the family that shows it. docs/known-bugs.md lists them.
+"""Kernels with the very bugs of public reports, each with the family that shows it.
+docs/known-bugs.md lists them.
 
 f(x [rows, n]) in x's own dtype, as the reported code would be written. `good` is the same op without the bug.
 """
@@ -19,7 +20,9 @@ SMALL = (16, 33)
 
 @dataclass(frozen=True)
 class KnownBug:
-    """A kernel with the bug of `sources` (repository#number), the case that shows it, and the dtypes that it shows in."""
+    """A kernel with the bug of `sources` (repository#number), the case that shows it, and the
+    dtypes that it shows in.
+    """
 
     name: str
     op: str
@@ -33,7 +36,13 @@ class KnownBug:
 KNOWN_BUGS: dict[str, KnownBug] = {}
 
 
-def bug(op: str, *sources: str, family: str, shape: tuple[int, int] = SMALL, dtypes: tuple[str, ...] = ("float32",)):
+def bug(
+    op: str,
+    *sources: str,
+    family: str,
+    shape: tuple[int, int] = SMALL,
+    dtypes: tuple[str, ...] = ("float32",),
+):
     """Registers a kernel with a bug."""
 
     def register(kernel):
@@ -116,7 +125,13 @@ def softmax_returns_log_softmax(x):
     return torch.log_softmax(x, -1)
 
 
-@bug("logsumexp", "lightseekorg/tokenspeed#571", "deepseek-ai/FlashMLA#106", "ROCm/torch_migraphx#274", family="normal")
+@bug(
+    "logsumexp",
+    "lightseekorg/tokenspeed#571",
+    "deepseek-ai/FlashMLA#106",
+    "ROCm/torch_migraphx#274",
+    family="normal",
+)
 def logsumexp_in_base_2(x):
     return torch.logsumexp(x, -1) * LOG2E
 
@@ -129,7 +144,9 @@ def logsumexp_times_ln_2_twice(x):
 @bug("logsumexp", "jax-ml/jax#29058", family="normal", dtypes=("bfloat16", "float16"))
 def base_2_logsumexp_converted_in_half(x):
     y = x * torch.tensor(LOG2E, dtype=x.dtype)
-    return ((top(y) + torch.log2(summed(torch.exp2(y - top(y))))) * torch.tensor(LN2, dtype=x.dtype)).squeeze(-1)
+    return ((top(y) + torch.log2(summed(torch.exp2(y - top(y))))) * torch.tensor(LN2, dtype=x.dtype)).squeeze(
+        -1
+    )
 
 
 @bug("logsumexp", "pytorch/pytorch#141802", family="ties", shape=(4, 300), dtypes=("bfloat16",))
@@ -294,7 +311,9 @@ def nan_made_zero(x):
 def nan_row_taken_for_a_masked_row(x):
     m = torch.where(x.isnan(), -INF, x).amax(-1, keepdim=True)
     m = torch.where(x.isnan().any(-1, keepdim=True), -INF, m)
-    return torch.where(m == -INF, 0.0, torch.softmax(x, -1)).masked_fill((x == -INF).all(-1, keepdim=True), torch.nan)
+    return torch.where(m == -INF, 0.0, torch.softmax(x, -1)).masked_fill(
+        (x == -INF).all(-1, keepdim=True), torch.nan
+    )
 
 
 @bug("softmax", "ohdearquant/lattice#375", family="known_bugs", shape=(64, 33))
@@ -318,7 +337,13 @@ def online_recurrence_without_guard(x):
     return torch.exp(x - m) / total
 
 
-@bug("logsumexp", "rmcgibbo/logsumexp#2", "tinygrad/tinygrad#17822", "tensorflow/tensorflow#11692", family="masked_tiles")
+@bug(
+    "logsumexp",
+    "rmcgibbo/logsumexp#2",
+    "tinygrad/tinygrad#17822",
+    "tensorflow/tensorflow#11692",
+    family="masked_tiles",
+)
 def logsumexp_without_guard(x):
     return (top(x) + torch.log(summed(torch.exp(x - top(x))))).squeeze(-1)
 
@@ -333,7 +358,13 @@ def logaddexp_of_infinities_is_nan(x):
     return state
 
 
-@bug("logsumexp", "flashinfer-ai/flashinfer#4051", "vllm-project/vllm#28181", "vllm-project/vllm#27491", family="masked_tiles")
+@bug(
+    "logsumexp",
+    "flashinfer-ai/flashinfer#4051",
+    "vllm-project/vllm#28181",
+    "vllm-project/vllm#27491",
+    family="masked_tiles",
+)
 def two_empty_parts_merged_without_guard(x):
     left, right = torch.logsumexp(x[:, :16], -1), torch.logsumexp(x[:, 16:], -1)
     m = torch.maximum(left, right)
@@ -411,7 +442,13 @@ def logits_that_are_not_zero_read_as_a_mask(x):
 # Tiles, tails, strides and sizes.
 
 
-@bug("softmax", "vllm-project/vllm#55009", "tenstorrent/tt-metal#6832", "ROCm/rocm-libraries#10309", family="normal_small")
+@bug(
+    "softmax",
+    "vllm-project/vllm#55009",
+    "tenstorrent/tt-metal#6832",
+    "ROCm/rocm-libraries#10309",
+    family="normal_small",
+)
 def padding_lanes_are_zeros(x):
     n = x.shape[1]
     return torch.softmax(pad(x, (0, -n % 64)), -1)[:, :n]
@@ -486,7 +523,14 @@ def denominator_in_bfloat16(x):
     return (e / one_by_one(e, torch.bfloat16).float()).to(x.dtype)
 
 
-@bug("softmax", "numpy/numpy#22208", "pytorch/pytorch#93708", family="ties", shape=(2, 4096), dtypes=("float16",))
+@bug(
+    "softmax",
+    "numpy/numpy#22208",
+    "pytorch/pytorch#93708",
+    family="ties",
+    shape=(2, 4096),
+    dtypes=("float16",),
+)
 def denominator_in_half(x):
     e = torch.exp(x.float() - top(x.float()))
     return (e / one_by_one(e, torch.float16).float()).to(x.dtype)

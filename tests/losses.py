@@ -1,4 +1,6 @@
-"""cross_entropy in steps, each of them correct: kernels differ from it in one step, honest ones and planted faults alike."""
+"""cross_entropy in steps, each of them correct: kernels differ from it in one step, honest ones and
+planted faults alike.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from tests.honest_parts import top
 Tensor = torch.Tensor
 
 
-def wide(tensor: Tensor) -> Tensor:
+def upcast(tensor: Tensor) -> Tensor:
     """float16 and bfloat16 as float32."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
@@ -37,7 +39,9 @@ def pick(surprisal: Tensor, target: Tensor, kept: Tensor) -> Tensor:
 
 
 def weigh(surprisal: Tensor, weights: Tensor) -> Tensor:
-    """The weighted sum over the classes [...]; a class of weight 0 takes no part, though its surprisal be infinite."""
+    """The weighted sum over the classes [...]; a class of weight 0 takes no part, though its
+    surprisal be infinite.
+    """
     return torch.where(weights > 0, weights * surprisal, 0.0).sum(-1)
 
 
@@ -81,9 +85,9 @@ class Loss:
         label_smoothing: float = 0.0,
         reduction: str = "mean",
     ) -> Tensor:
-        z = self.surprisal(wide(self.classes_last(logits)))
+        z = self.surprisal(upcast(self.classes_last(logits)))
         if target.is_floating_point():
-            targeted = self.weigh(z, wide(self.classes_last(target)))
+            targeted = self.weigh(z, upcast(self.classes_last(target)))
             kept = torch.ones_like(targeted, dtype=torch.bool)
         else:
             kept = self.kept(target, ignore_index)

@@ -1,7 +1,8 @@
 """Planted faults of attention: tests/attention_kernels.py with one step wrong.
 
-Each entry names what it breaks, the calls that bring it out (names of tests/attention_calls.py), the public bug that it models
-where there is one, and the statuses of which one must catch it. A fault of lse has right outputs o.
+Each entry names what it breaks, the calls that bring it out (names of tests/attention_calls.py),
+the public bug that it models where there is one, and the statuses of which one must catch it. A
+fault of lse has right outputs o.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ SPECIAL = ("law_broken", "inaccurate", "nonfinite")
 
 @dataclass(frozen=True)
 class AttentionFault(Fault):
-    """A wrong kernel of attention. needs: calls of tests/attention_calls.py, each of which brings it out. source: a public bug.
+    """A wrong kernel of attention. needs: calls of tests/attention_calls.py, each of which brings
+    it out. source: a public bug.
 
     wrong: what is wrong, "o" or "lse".
     """
@@ -67,7 +69,9 @@ PLANTED: dict[str, AttentionFault] = {}
 def planted(name, make, breaks, needs=("plain",), *statuses, dtypes=BOTH, source="", wrong="o"):
     assert name not in PLANTED, name
     needs = (needs,) if isinstance(needs, str) else tuple(needs)
-    fault = AttentionFault(f"attention: {name}", "attention", breaks, statuses or NUMBERS, dtypes, make, needs, source, wrong)
+    fault = AttentionFault(
+        f"attention: {name}", "attention", breaks, statuses or NUMBERS, dtypes, make, needs, source, wrong
+    )
     PLANTED[name] = FAULTS[fault.name] = fault
 
 
@@ -76,7 +80,16 @@ def wrong(step_name, breaks, needs=("plain",), *statuses, dtypes=BOTH, source=""
 
     def register(function):
         kernel = Attention(**{step_name: function}, **steps)
-        planted(function.__name__, lambda: kernel, breaks, needs, *statuses, dtypes=dtypes, source=source, wrong=of)
+        planted(
+            function.__name__,
+            lambda: kernel,
+            breaks,
+            needs,
+            *statuses,
+            dtypes=dtypes,
+            source=source,
+            wrong=of,
+        )
         return function
 
     return register
@@ -100,8 +113,8 @@ def without(s, key):
     return s
 
 
-def exponents(breaks, needs=("plain",), *statuses, dtypes=BOTH, source=""):
-    """Registers the right softmax of other exponents: f(s [B, H, L, S])."""
+def rescored(breaks, needs=("plain",), *statuses, dtypes=BOTH, source=""):
+    """Registers the right softmax of other scores: f(s [B, H, L, S])."""
 
     def register(function):
         kernel = Attention(scores=lambda steps, given: function(scores(steps, given)))
@@ -114,59 +127,59 @@ def exponents(breaks, needs=("plain",), *statuses, dtypes=BOTH, source=""):
 # tile boundaries
 
 
-@exponents("the last key is left out")
+@rescored("the last key is left out")
 def last_key_dropped(s):
     return without(s, -1)
 
 
-@exponents("the first key is left out")
+@rescored("the first key is left out")
 def first_key_dropped(s):
     return without(s, 0)
 
 
-@exponents("the last key counts twice")
+@rescored("the last key counts twice")
 def last_key_doubled(s):
     return torch.cat([s[..., :-1], s[..., -1:] + LN2], -1)
 
 
-@exponents("the last key of the first tile of 64 is left out")
+@rescored("the last key of the first tile of 64 is left out")
 def key_63_skipped(s):
     return without(s, slice(63, 64))
 
 
-@exponents("the first key of the second tile of 64 is left out")
+@rescored("the first key of the second tile of 64 is left out")
 def key_64_skipped(s):
     return without(s, slice(64, 65))
 
 
-@exponents("key 128 is left out: the loop over tiles of 128 ends and begins one off", "S = 130")
+@rescored("key 128 is left out: the loop over tiles of 128 ends and begins one off", "S = 130")
 def key_128_skipped(s):
     return without(s, slice(128, 129))
 
 
-@exponents("the last key before 128 is left out", "S = 128")
+@rescored("the last key before 128 is left out", "S = 128")
 def key_127_skipped(s):
     return without(s, slice(127, 128))
 
 
-@exponents("tiles of 16 overlap by a key, which counts twice")
+@rescored("tiles of 16 overlap by a key, which counts twice")
 def tiles_overlap(s):
     s = s.clone()
     s[..., 16::16] += LN2
     return s
 
 
-@exponents("the last incomplete tile of 16 is left out: S // 16 tiles", ("plain", "S = 5"))
+@rescored("the last incomplete tile of 16 is left out: S // 16 tiles", ("plain", "S = 5"))
 def incomplete_tile_dropped(s):
     return without(s, slice(s.shape[-1] // 16 * 16, None))
 
 
-@exponents("the last tile of 64 is left out where S is a multiple of 64: (S - 1) // 64 tiles", "S = 128")
+@rescored("the last tile of 64 is left out where S is a multiple of 64: (S - 1) // 64 tiles", "S = 128")
 def complete_tile_dropped(s):
     return without(s, slice(-64, None)) if s.shape[-1] % 64 == 0 else s
 
 
-@exponents("where S > 128, the keys of the second tile of 128 are left out", "S = 130")
+@rescored("where S > 128, the keys of the second tile of 128 are left out", "S = 130")
 def second_tile_lost(s):
     return without(s, slice(128, 256))
 
@@ -214,7 +227,11 @@ def values_shifted(v, heads):
     return share(v, heads).roll(-1, dims=-2)
 
 
-@wrong("output", "rows past the last complete tile of 8 queries are those before it", source="meta-pytorch/attention-gym#50")
+@wrong(
+    "output",
+    "rows past the last complete tile of 8 queries are those before it",
+    source="meta-pytorch/attention-gym#50",
+)
 def incomplete_tile_of_queries(o, s, given):
     o = o.clone()
     if given.length > 8 and given.length % 8:
@@ -251,14 +268,20 @@ def additive_mask_subtracted(s, mask):
 
 
 @wrong(
-    "bias", "an additive mask is read as a boolean: what is not 0 is visible", "additive mask", source="pytorch/pytorch#107084"
+    "bias",
+    "an additive mask is read as a boolean: what is not 0 is visible",
+    "additive mask",
+    source="pytorch/pytorch#107084",
 )
 def additive_mask_as_visible(s, mask):
     return hide(s, mask != 0)
 
 
 @wrong(
-    "bias", "an additive mask is read as a boolean: what is not 0 is hidden", "additive mask", source="pytorch/pytorch#118628"
+    "bias",
+    "an additive mask is read as a boolean: what is not 0 is hidden",
+    "additive mask",
+    source="pytorch/pytorch#118628",
 )
 def additive_mask_as_hidden(s, mask):
     return hide(s, mask == 0)
@@ -300,7 +323,10 @@ def minus_ten(s, seen):
 
 
 @wrong(
-    "hide", "hidden keys get the score 0", ("boolean mask", "causal, bottom right"), source="pytorch/pytorch#196678 (backward)"
+    "hide",
+    "hidden keys get the score 0",
+    ("boolean mask", "causal, bottom right"),
+    source="pytorch/pytorch#196678 (backward)",
 )
 def hidden_score_0(s, seen):
     return s.masked_fill(~seen, 0.0)
@@ -323,14 +349,23 @@ def mask_of_query_0(given):
 
 @changed("a mask [B, 1, L, S] is broadcast over the batch and by head", "boolean mask")
 def mask_of_batch_as_head(given):
-    if given.mask is None or given.mask.ndim < 4 or given.mask.shape[1] > 1 or given.heads % given.mask.shape[0]:
+    if (
+        given.mask is None
+        or given.mask.ndim < 4
+        or given.mask.shape[1] > 1
+        or given.heads % given.mask.shape[0]
+    ):
         return {}
     return {"mask": given.mask.transpose(0, 1).repeat(1, given.heads // given.mask.shape[0], 1, 1)}
 
 
 @changed("a square mask is transposed", "square mask")
 def mask_transposed(given):
-    return {"mask": given.mask.mT} if given.mask is not None and given.mask.shape[-1] == given.mask.shape[-2] else {}
+    return (
+        {"mask": given.mask.mT}
+        if given.mask is not None and given.mask.shape[-1] == given.mask.shape[-2]
+        else {}
+    )
 
 
 @changed("padded keys are visible: the mask is not read in the last incomplete tile of 64", "padded keys")
@@ -365,7 +400,11 @@ def mask_after_softmax(o, s, given):
 # causal
 
 
-@wrong("before", "strictly causal: a query does not see its own key", ("causal, top left", "causal, bottom right"))
+@wrong(
+    "before",
+    "strictly causal: a query does not see its own key",
+    ("causal, top left", "causal, bottom right"),
+)
 def causal_strict(given):
     return torch.arange(given.keys) < positions(given)
 
@@ -375,7 +414,11 @@ def causal_one_ahead(given):
     return torch.arange(given.keys) <= positions(given) + 1
 
 
-@changed("top left is taken for bottom right", ("causal, top left", "causal, L > S"), source="Dao-AILab/flash-attention#1778")
+@changed(
+    "top left is taken for bottom right",
+    ("causal, top left", "causal, L > S"),
+    source="Dao-AILab/flash-attention#1778",
+)
 def causal_bottom_right_always(given):
     return {"causal": "bottom_right"} if given.causal else {}
 
@@ -411,13 +454,25 @@ def causal_ignored_for_one_query(given):
     return {"causal": None} if given.length == 1 and given.causal == "top_left" else {}
 
 
-@changed("causal is ignored where a mask is given", "causal and mask", *SPECIAL, source="NVIDIA/TransformerEngine#1524")
+@changed(
+    "causal is ignored where a mask is given",
+    "causal and mask",
+    *SPECIAL,
+    source="NVIDIA/TransformerEngine#1524",
+)
 def causal_ignored_with_a_mask(given):
-    return {"causal": None} if given.mask is not None and given.alibi_slopes is None and given.window is None else {}
+    return (
+        {"causal": None}
+        if given.mask is not None and given.alibi_slopes is None and given.window is None
+        else {}
+    )
 
 
 @wrong(
-    "before", "the mask is applied in the tile on the diagonal only", "causal, square", source="Dao-AILab/flash-attention#436"
+    "before",
+    "the mask is applied in the tile on the diagonal only",
+    "causal, square",
+    source="Dao-AILab/flash-attention#436",
 )
 def causal_in_the_diagonal_tile(given):
     at = torch.arange(given.keys)
@@ -429,7 +484,11 @@ def causal_by_tiles(given):
     return torch.arange(given.keys) // 16 <= positions(given) // 16
 
 
-@wrong("before", "the loop over keys stops before the tile that is partly visible", ("causal, bottom right", "causal, square"))
+@wrong(
+    "before",
+    "the loop over keys stops before the tile that is partly visible",
+    ("causal, bottom right", "causal, square"),
+)
 def causal_stops_early(given):
     at, last = torch.arange(given.keys), positions(given)
     return (at <= last) & ((at < (last + 1) // 16 * 16) | (last < 16))
@@ -501,7 +560,8 @@ def stale_maximum(state, tile, value):
 
 
 @in_tiles(
-    "the maximum is that of the tile, whether larger or not, and what went before is only ever scaled down", ("falling", "hard")
+    "the maximum is that of the tile, whether larger or not, and what went before is only ever scaled down",
+    ("falling", "hard"),
 )
 def maximum_of_the_last_tile(state, tile, value):
     larger = tile.amax(-1, keepdim=True)
@@ -517,13 +577,18 @@ def tile_maximum_only(state, tile, value):
 
 
 @in_tiles(
-    "the output is rescaled only where the maximum grows by more than 8, the sum always, and the end does not make it good",
+    "the output is rescaled only where the maximum grows by more than 8, the sum always, and the end does not"
+    " make it good",
     source="FlashAttention-4",
 )
 def threshold_without_correction(state, tile, value):
     larger, e, rescale = grown(state, tile)
     jump = (larger > state[0] + 8) | (state[0] == -torch.inf)
-    return larger, state[1] * rescale + e.sum(-1, keepdim=True), state[2] * torch.where(jump, rescale, 1.0) + e @ value
+    return (
+        larger,
+        state[1] * rescale + e.sum(-1, keepdim=True),
+        state[2] * torch.where(jump, rescale, 1.0) + e @ value,
+    )
 
 
 @in_tiles("the maximum of the first query of a tile of 4 is used for the others' rescale")
@@ -543,7 +608,11 @@ def maximum_from_minus_30(state, tile, value):
     return step((state[0].clamp(min=-30.0), *state[1:]), tile, value)
 
 
-@in_tiles("a first tile that is hidden gives NaN: -inf - -inf", "padded on the left", source="pytorch/pytorch#109517")
+@in_tiles(
+    "a first tile that is hidden gives NaN: -inf - -inf",
+    "padded on the left",
+    source="pytorch/pytorch#109517",
+)
 def hidden_first_tile(state, tile, value):
     m, total, o = state
     larger = torch.maximum(m, tile.amax(-1, keepdim=True))
@@ -558,7 +627,10 @@ def merged_wrongly(weights):
         half = (s.shape[-1] + 1) // 2
         if half == s.shape[-1]:
             return whole(s, v, sink)
-        (a, lse_a), (b, lse_b) = whole(s[..., :half], v[..., :half, :], sink), whole(s[..., half:], v[..., half:, :], None)
+        (a, lse_a), (b, lse_b) = (
+            whole(s[..., :half], v[..., :half, :], sink),
+            whole(s[..., half:], v[..., half:, :], None),
+        )
         w = weights(lse_a[..., None], lse_b[..., None])
         return w * a + (1 - w) * b, torch.logaddexp(lse_a, lse_b)
 
@@ -576,7 +648,13 @@ for _name, _breaks, _source, _weights in (
     ("merge_the_wrong_way", "parts are merged with each other's weight", "", lambda a, b: share_of_left(b, a)),
     ("merge_by_maximum", "only the part with the larger lse is kept", "", lambda a, b: (a >= b).to(a.dtype)),
 ):  # fmt: skip
-    planted(_name, functools.partial(Attention, fold=merged_wrongly(_weights)), _breaks, ("plain", "rising"), source=_source)
+    planted(
+        _name,
+        functools.partial(Attention, fold=merged_wrongly(_weights)),
+        _breaks,
+        ("plain", "rising"),
+        source=_source,
+    )
 planted(
     "merge_of_two_empty_parts",
     lambda: Attention(fold=merged_wrongly(lambda a, b: torch.sigmoid(a - b))),
@@ -669,7 +747,9 @@ def sink_at_a_placeholder(s, v, sink):
 # softcap
 
 
-@changed("the softcap is ignored", "softcap", source="sgl-project/sglang#33915; sgl-project/sgl-kernel-xpu#491")
+@changed(
+    "the softcap is ignored", "softcap", source="sgl-project/sglang#33915; sgl-project/sgl-kernel-xpu#491"
+)
 def softcap_ignored(given):
     return {"softcap": None}
 
@@ -686,7 +766,12 @@ def softcap_before_scale(steps, given):
     return restrict(steps, add(steps, s, given), given)
 
 
-@wrong("scores", "the softcap comes after the mask: -inf becomes -softcap", "softcap and mask", source="onnx/onnx#7865")
+@wrong(
+    "scores",
+    "the softcap comes after the mask: -inf becomes -softcap",
+    "softcap and mask",
+    source="onnx/onnx#7865",
+)
 def softcap_after_mask(steps, given):
     s = scores(steps, replace(given, softcap=None))
     return s if given.softcap is None else cap(s, given.softcap)
@@ -707,7 +792,12 @@ def softcap_clamps(s, softcap):
     return s.clamp(-softcap, softcap)
 
 
-@wrong("cap", "tanh by exponentials that overflow: inf / inf", "softcap, large scores", source="ggml-org/llama.cpp#9159")
+@wrong(
+    "cap",
+    "tanh by exponentials that overflow: inf / inf",
+    "softcap, large scores",
+    source="ggml-org/llama.cpp#9159",
+)
 def softcap_by_exponentials(s, softcap):
     e = torch.exp(2 * s / softcap)
     return softcap * (e - 1) / (e + 1)
@@ -719,7 +809,12 @@ def softcap_coarse(s, softcap):
     return softcap * (t * (1 + 2.0**-10 * torch.sin(40 * t)))
 
 
-@wrong("cap", "the softcap acts on scores that log2(e) has multiplied", "softcap", source="sgl-project/sgl-kernel-xpu#491")
+@wrong(
+    "cap",
+    "the softcap acts on scores that log2(e) has multiplied",
+    "softcap",
+    source="sgl-project/sgl-kernel-xpu#491",
+)
 def softcap_in_base_2(s, softcap):
     return cap(s * LOG2E, softcap) / LOG2E
 
@@ -733,7 +828,9 @@ def slopes(breaks, needs=("ALiBi",), *statuses, dtypes=BOTH, source=""):
     def register(function):
         kernel = Attention(
             arguments=lambda given: (
-                given if given.alibi_slopes is None else replace(given, alibi_slopes=function(given.alibi_slopes))
+                given
+                if given.alibi_slopes is None
+                else replace(given, alibi_slopes=function(given.alibi_slopes))
             )
         )
         planted(function.__name__, lambda: kernel, breaks, needs, *statuses, dtypes=dtypes, source=source)
@@ -825,7 +922,9 @@ def windows(breaks, needs=("window",), *statuses, dtypes=BOTH, source=""):
 
     def register(function):
         kernel = Attention(
-            arguments=lambda given: given if given.window is None else replace(given, window=function(*given.window, given))
+            arguments=lambda given: (
+                given if given.window is None else replace(given, window=function(*given.window, given))
+            )
         )
         planted(function.__name__, lambda: kernel, breaks, needs, *statuses, dtypes=dtypes, source=source)
         return function
@@ -871,7 +970,11 @@ def window_left_ignored(left, right, given):
     return None, right
 
 
-@windows("the right side is as wide as the left", ("window, not causal", "window to the left"), source="ModelTC/LightLLM#1311")
+@windows(
+    "the right side is as wide as the left",
+    ("window, not causal", "window to the left"),
+    source="ModelTC/LightLLM#1311",
+)
 def window_symmetric(left, right, given):
     return left, left
 
@@ -881,7 +984,9 @@ def window_exchanged(left, right, given):
     return right, left
 
 
-@windows("an unlimited side is read as a side of 0", "window to the left", source="NVIDIA/TransformerEngine#3528")
+@windows(
+    "an unlimited side is read as a side of 0", "window to the left", source="NVIDIA/TransformerEngine#3528"
+)
 def window_unlimited_is_0(left, right, given):
     return left or 0, right or 0
 
@@ -896,14 +1001,18 @@ def window_alignment(given):
     other = {"bottom_right": None, "top_left": "bottom_right", None: "bottom_right"}[given.causal]
     left, right = given.window
     away = torch.arange(given.keys) - positions(replace(given, causal=other))
-    return (away >= -(left if left is not None else 10**9)) & (away <= (right if right is not None else 10**9))
+    return (away >= -(left if left is not None else 10**9)) & (
+        away <= (right if right is not None else 10**9)
+    )
 
 
 @wrong("near", "keys before the window in its first tile of 16 are visible", "window, 70 queries")
 def window_by_tiles(given):
     at, here = torch.arange(given.keys), positions(given)
     left, right = given.window
-    from_ = torch.div(here - left, 16, rounding_mode="floor") * 16 if left is not None else torch.zeros_like(here)
+    from_ = (
+        torch.div(here - left, 16, rounding_mode="floor") * 16 if left is not None else torch.zeros_like(here)
+    )
     return (at >= from_) & (at <= here + (right if right is not None else 10**9))
 
 
@@ -923,8 +1032,16 @@ both(
     source="onnx/onnx#7274; ekzhang/jax-js#180",
 )
 both("heads_reversed", "head h reads the key heads in reverse", lambda t, heads: share(t.flip(1), heads))
-both("heads_of_group_0", "the first key head is read by all", lambda t, heads: t[:, :1].expand(-1, heads, -1, -1))
-both("heads_rolled", "head h reads the next head's keys: (h + 1) // (H / G)", lambda t, heads: share(t, heads).roll(-1, 1))
+both(
+    "heads_of_group_0",
+    "the first key head is read by all",
+    lambda t, heads: t[:, :1].expand(-1, heads, -1, -1),
+)
+both(
+    "heads_rolled",
+    "head h reads the next head's keys: (h + 1) // (H / G)",
+    lambda t, heads: share(t, heads).roll(-1, 1),
+)
 both(
     "group_size_for_groups",
     "head h reads key head h // G: right only where the group has G heads",
@@ -947,7 +1064,9 @@ def lengths(breaks, needs=("lengths",), *statuses, dtypes=BOTH, source=""):
 
     def register(function):
         kernel = Attention(
-            arguments=lambda given: given if given.kv_lengths is None else replace(given, kv_lengths=function(given.kv_lengths))
+            arguments=lambda given: (
+                given if given.kv_lengths is None else replace(given, kv_lengths=function(given.kv_lengths))
+            )
         )
         planted(function.__name__, lambda: kernel, breaks, needs, *statuses, dtypes=dtypes, source=source)
         return function
@@ -1004,7 +1123,9 @@ def lengths_from_the_end(given):
 
 
 def stored(breaks, needs, dtype, of, dtypes):
-    """A fold over tiles of 16 whose sum ("l") or output ("o") is stored in a dtype between tiles, or whose P is ("p")."""
+    """A fold over tiles of 16 whose sum ("l") or output ("o") is stored in a dtype between tiles,
+    or whose P is ("p").
+    """
 
     def in_dtype(state, tile, value):
         m, total, o = step(state, tile, value, stored=dtype if of == "p" else None)
@@ -1012,7 +1133,13 @@ def stored(breaks, needs, dtype, of, dtypes):
 
     short = str(dtype).removeprefix("torch.")
     what = {"l": "sum", "o": "output", "p": "P"}[of]
-    planted(f"{what}_in_{short}", lambda: Attention(fold=online(block=16, step=in_dtype)), breaks, needs, dtypes=dtypes)
+    planted(
+        f"{what}_in_{short}",
+        lambda: Attention(fold=online(block=16, step=in_dtype)),
+        breaks,
+        needs,
+        dtypes=dtypes,
+    )
 
 
 stored("the sum of weights is stored in bfloat16 between tiles", "S = 1040", torch.bfloat16, "l", BOTH)
@@ -1025,7 +1152,10 @@ stored("P is stored in e4m3, not declared", ("plain", "S = 1040"), torch.float8_
 stored("P is stored in e5m2, not declared", ("plain", "S = 1040"), torch.float8_e5m2, "p", FORMATS)
 
 
-@in_tiles("the maximum is stored in bfloat16, and what was summed is rescaled by the rounded one", ("rising", "hard"))
+@in_tiles(
+    "the maximum is stored in bfloat16, and what was summed is rescaled by the rounded one",
+    ("rising", "hard"),
+)
 def maximum_in_bfloat16(state, tile, value):
     m, total, o = step(state, tile, value)
     return round_to(m, torch.bfloat16), total, o
@@ -1062,17 +1192,22 @@ def products_in_bfloat16(q, k):
     return round_to(product(q, k), torch.bfloat16)
 
 
-@exponents("scores are stored in bfloat16, not declared", ("plain", "hard"), dtypes=FORMATS)
+@rescored("scores are stored in bfloat16, not declared", ("plain", "hard"), dtypes=FORMATS)
 def scores_in_bfloat16(s):
     return round_to(s, torch.bfloat16)
 
 
-@exponents("scores are stored in float16, not declared", ("hard",), dtypes=FORMATS)
+@rescored("scores are stored in float16, not declared", ("hard",), dtypes=FORMATS)
 def scores_in_float16(s):
     return round_to(s, torch.float16)
 
 
-@wrong("product", "q log2(e) / sqrt(E) is rounded to bfloat16 before the product", ("plain", "hard"), dtypes=FORMATS)
+@wrong(
+    "product",
+    "q log2(e) / sqrt(E) is rounded to bfloat16 before the product",
+    ("plain", "hard"),
+    dtypes=FORMATS,
+)
 def scaled_query_in_bfloat16(q, k):
     c = LOG2E / math.sqrt(q.shape[-1])
     return product(round_to(q * c, torch.bfloat16), k) / c
@@ -1106,7 +1241,9 @@ def exp_of_degree_2(z):
 
 
 @exponential(
-    "exp2 by a polynomial of degree 3 (relative error 8.8e-5)", dtypes=FLOAT32, source="FlashAttention-4 allows it for bfloat16"
+    "exp2 by a polynomial of degree 3 (relative error 8.8e-5)",
+    dtypes=FLOAT32,
+    source="FlashAttention-4 allows it for bfloat16",
 )
 def exp_of_degree_3(z):
     z = z.clamp(min=-80) * LOG2E
@@ -1134,7 +1271,11 @@ def exp_in_base_2(z):
 @wrong("fold", "no maximum is subtracted, not declared", ("large scores", "low scores"), source="textbook")
 def no_maximum(s, v, sink):
     e = torch.exp(s)
-    return finish(torch.zeros_like(s[..., :1]), e.sum(-1, keepdim=True) + (0 if sink is None else torch.exp(sink)), e @ v)
+    return finish(
+        torch.zeros_like(s[..., :1]),
+        e.sum(-1, keepdim=True) + (0 if sink is None else torch.exp(sink)),
+        e @ v,
+    )
 
 
 # scale
@@ -1160,7 +1301,11 @@ def scale_of_size(given):
     return 1 / given.q.shape[-1] if given.scale is None else given.scale
 
 
-@scaled("the scale is of E rounded up to a power of two", "six heads", source="intel/ipex-llm#12619; bytedance-iaas/sglang#485")
+@scaled(
+    "the scale is of E rounded up to a power of two",
+    "six heads",
+    source="intel/ipex-llm#12619; bytedance-iaas/sglang#485",
+)
 def scale_of_padded_size(given):
     return 2 ** (-math.ceil(math.log2(given.q.shape[-1])) / 2) if given.scale is None else given.scale
 
@@ -1180,7 +1325,11 @@ def scale_ignored(given):
     return 1 / math.sqrt(given.q.shape[-1])
 
 
-@scaled("the scale that is given multiplies the default one", ("scale", "negative scale"), source="RL-Align/RL-Kernel#86")
+@scaled(
+    "the scale that is given multiplies the default one",
+    ("scale", "negative scale"),
+    source="RL-Align/RL-Kernel#86",
+)
 def scale_twice(given):
     return factor(given) if given.scale is None else given.scale / math.sqrt(given.q.shape[-1])
 
@@ -1196,7 +1345,9 @@ def scale_0_is_default(given):
 
 
 @scaled(
-    "the scale is split as sqrt(scale) on q and on k: NaN for a negative one", "negative scale", source="pytorch/pytorch#105202"
+    "the scale is split as sqrt(scale) on q and on k: NaN for a negative one",
+    "negative scale",
+    source="pytorch/pytorch#105202",
 )
 def scale_split(given):
     return factor(given) if factor(given) >= 0 else math.nan
@@ -1217,13 +1368,22 @@ def minimum_for_maximum(o, s, given):
     if factor(given) >= 0 or given.sink is not None:
         return o
     e = torch.exp(s - torch.where(s == -torch.inf, torch.inf, s).amin(-1, keepdim=True))
-    return torch.where(empty(s), o, finish(s[..., :1], e.sum(-1, keepdim=True), e @ share(given.v, given.heads).to(s.dtype))[0])
+    return torch.where(
+        empty(s),
+        o,
+        finish(s[..., :1], e.sum(-1, keepdim=True), e @ share(given.v, given.heads).to(s.dtype))[0],
+    )
 
 
 # queries without a key
 
 
-@wrong("fold", "a query that sees nothing gives NaN", "nothing seen", source="pytorch/pytorch#131060; tracel-ai/burn#4694")
+@wrong(
+    "fold",
+    "a query that sees nothing gives NaN",
+    "nothing seen",
+    source="pytorch/pytorch#131060; tracel-ai/burn#4694",
+)
 def empty_nan(s, v, sink):
     m = torch.maximum(s.amax(-1, keepdim=True), start(s, v, sink)[0])
     e = torch.exp(s - m)
@@ -1289,7 +1449,9 @@ def nan_row_is_empty(s, v, sink):
     return torch.where(s.isnan().any(-1, keepdim=True), 0.0, o), lse
 
 
-@wrong("fold", "the sum is kept above 0 by adding 1e-6", "one key", dtypes=FLOAT32, source="tracel-ai/burn#4697")
+@wrong(
+    "fold", "the sum is kept above 0 by adding 1e-6", "one key", dtypes=FLOAT32, source="tracel-ai/burn#4697"
+)
 def epsilon_in_the_sum(s, v, sink):
     m = torch.maximum(s.amax(-1, keepdim=True), start(s, v, sink)[0])
     e = difference(s, m)
@@ -1432,16 +1594,27 @@ planted(
 
 
 BLIND: dict[str, tuple[Attention, str]] = {}
-"""Faults that no input brings out in bfloat16, with the reason: they are recorded (bias, bits of a second call), not judged."""
+"""Faults that no input brings out in bfloat16, with the reason: they are recorded (bias, bits of a
+second call), not judged.
+"""
 
 
 def truncated(o, dtype):
-    """Truncation is off by less than 2 u |o|; the cast of P and the output's rounding may be off by 2 u |o| together."""
-    return (o.view(torch.int32) & ~0xFFFF).view(torch.float32).to(dtype) if dtype == torch.bfloat16 else o.to(dtype)
+    """Truncation is off by less than 2 u |o|; the cast of P and the output's rounding may be off by
+    2 u |o| together.
+    """
+    return (
+        (o.view(torch.int32) & ~0xFFFF).view(torch.float32).to(dtype)
+        if dtype == torch.bfloat16
+        else o.to(dtype)
+    )
 
 
 BLIND["output_truncated"] = (Attention(round=truncated), str(truncated.__doc__))
-BLIND["noise"] = (noisy(), "Two calls may differ by what one may be off; 2^-9 is half of what the cast of P may do.")
+BLIND["noise"] = (
+    noisy(),
+    "Two calls may differ by what one may be off; 2^-9 is half of what the cast of P may do.",
+)
 
 
 # lse

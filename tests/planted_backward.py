@@ -1,7 +1,8 @@
 """Planted faults of backward passes: the forward is right, and one step of the way back is wrong.
 
-Each is a torch.autograd.Function around a right forward. Its backward is written in steps, all of them correct: RIGHT for rows,
-GradientOfLoss, GradientOfAttention and GradientOfStates. A fault exchanges one. source: a public bug, where there is one.
+Each is a torch.autograd.Function around a right forward. Its backward is written in steps, all of
+them correct: RIGHT for rows, GradientOfLoss, GradientOfAttention and GradientOfStates. A fault
+exchanges one. source: a public bug, where there is one.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def planted(op, name, breaks, make, *statuses, dtypes=BOTH, needs=(), source="")
     FAULTS[name] = BackwardFault(name, op, breaks, statuses or WRONG, dtypes, make, frozenset(needs), source)
 
 
-def wide(tensor: Tensor) -> Tensor:
+def upcast(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
@@ -54,7 +55,8 @@ def wide(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """What the way back through rows is given, in float32 or float64: logits x [..., n], upstream g [..., n] or [..., 1].
+    """What the way back through rows is given, in float32 or float64: logits x [..., n], upstream g
+    [..., n] or [..., 1].
 
     raw: the upstream as it came, in the tensors' format and layout, which is `dtype`.
     """
@@ -103,18 +105,24 @@ class _OfRows(torch.autograd.Function):
     def forward(ctx, back, op, x, dim, options):
         ctx.save_for_backward(x)
         ctx.back, ctx.op, ctx.dim, ctx.options = back, op, dim, options
-        rows = wide(x)
+        rows = upcast(x)
         if op == "softmax":
             line = Line(x=rows.movedim(dim, -1), g=rows, raw=x, dtype=x.dtype, dim=dim, **options)
-            return torch.where(line.x.isnan().any(-1, keepdim=True), torch.nan, line.p).movedim(-1, dim).to(x.dtype)
+            return (
+                torch.where(line.x.isnan().any(-1, keepdim=True), torch.nan, line.p)
+                .movedim(-1, dim)
+                .to(x.dtype)
+            )
         return {"log_softmax": torch.log_softmax, "logsumexp": torch.logsumexp}[op](rows, dim).to(x.dtype)
 
     @staticmethod
     def backward(ctx, g):
         (x,) = ctx.saved_tensors
-        upstream = wide(g)
+        upstream = upcast(g)
         upstream = upstream.movedim(ctx.dim, -1) if ctx.op != "logsumexp" else upstream[..., None]
-        line = Line(x=wide(x).movedim(ctx.dim, -1), g=upstream, raw=g, dtype=x.dtype, dim=ctx.dim, **ctx.options)
+        line = Line(
+            x=upcast(x).movedim(ctx.dim, -1), g=upstream, raw=g, dtype=x.dtype, dim=ctx.dim, **ctx.options
+        )
         return None, None, ctx.back(line).to(x.dtype).movedim(-1, ctx.dim), None, None
 
 
@@ -134,7 +142,9 @@ def of_rows(op: str, back: Callable[[Line], Tensor]) -> Callable[..., Tensor]:
 
 
 def rows(*ops: str, breaks: str, statuses=(), dtypes=BOTH, needs=(), source="", stateful=False):
-    """Registers f(line), or with two arguments f(line, the right way back), as the way back of each of these ops."""
+    """Registers f(line), or with two arguments f(line, the right way back), as the way back of each
+    of these ops.
+    """
 
     def register(function):
         for op in ops:
@@ -191,7 +201,7 @@ def upstream_read_as_contiguous(line, right):
     last = line.raw.storage_offset() + line.raw.numel()
     if last > line.raw.untyped_storage().nbytes() // line.raw.element_size():
         return torch.full_like(line.x, torch.nan)  # it reads behind the tensor
-    read = wide(torch.as_strided(line.raw, shape, strides)).movedim(line.dim, -1)
+    read = upcast(torch.as_strided(line.raw, shape, strides)).movedim(line.dim, -1)
     return right(replace(line, g=read))
 
 
@@ -247,7 +257,11 @@ def last_term_dropped(line):
     return with_sum(line, lambda terms: terms[..., :-1].sum(-1, keepdim=True))
 
 
-@rows("softmax", breaks="the last incomplete tile of 32 is left out of the sum", source="flagos-ai/FlagGems#3716")
+@rows(
+    "softmax",
+    breaks="the last incomplete tile of 32 is left out of the sum",
+    source="flagos-ai/FlagGems#3716",
+)
 def last_tile_of_terms_dropped(line):
     return with_sum(line, lambda terms: terms[..., : terms.shape[-1] // 32 * 32].sum(-1, keepdim=True))
 
@@ -264,7 +278,11 @@ def p_in_bfloat16(line):
     return p * (line.g - (p * line.g).sum(-1, keepdim=True)) / line.temperature
 
 
-@rows("softmax", breaks="weights that round to 1 in bfloat16 have a gradient of 0", source="tensorflow/tensorflow#126634")
+@rows(
+    "softmax",
+    breaks="weights that round to 1 in bfloat16 have a gradient of 0",
+    source="tensorflow/tensorflow#126634",
+)
 def saturated_weights_get_nothing(line):
     return torch.where(round_to(line.p, torch.bfloat16) == 1, 0.0, of_softmax(line))
 
@@ -281,12 +299,21 @@ def tail_not_written(line, right):
     return found
 
 
-@rows(*THREE, breaks="a logit of -inf gets NaN: 0 times infinity", statuses=("nonfinite",), source="pyro-ppl/numpyro#1874")
+@rows(
+    *THREE,
+    breaks="a logit of -inf gets NaN: 0 times infinity",
+    statuses=("nonfinite",),
+    source="pyro-ppl/numpyro#1874",
+)
 def masked_logits_get_nan(line, right):
     return torch.where(line.x == -torch.inf, torch.nan, right(line))
 
 
-@rows(*THREE, breaks="the gradient passes through float16: flushed below 2^-25, infinite above 65,504", dtypes=BOTH)
+@rows(
+    *THREE,
+    breaks="the gradient passes through float16: flushed below 2^-25, infinite above 65,504",
+    dtypes=BOTH,
+)
 def gradient_through_float16(line, right):
     return round_to(right(line), torch.float16)
 
@@ -297,7 +324,12 @@ def float16_gradient_flushed(line, right):
     return torch.where(found.abs() < 2.0**-14, 0.0, found)
 
 
-@rows("log_softmax", "logsumexp", breaks="the gradient is truncated to bfloat16 instead of rounded", dtypes=("bfloat16",))
+@rows(
+    "log_softmax",
+    "logsumexp",
+    breaks="the gradient is truncated to bfloat16 instead of rounded",
+    dtypes=("bfloat16",),
+)
 def gradient_truncated(line, right):
     found = right(line)
     return torch.where(found.isfinite(), (found.view(torch.int32) & ~0xFFFF).view(torch.float32), found)
@@ -339,22 +371,36 @@ def one_percent(line, right):
     return 1.01 * right(line)
 
 
-@rows(*THREE, breaks="atomic additions lose some: noise of 0.1 %", dtypes=FLOAT32, source="Dao-AILab/flash-attention#414")
+@rows(
+    *THREE,
+    breaks="atomic additions lose some: noise of 0.1 %",
+    dtypes=FLOAT32,
+    source="Dao-AILab/flash-attention#414",
+)
 def noise(line, right):
     found = right(line)
-    return found * (1 + 1e-3 * torch.randn(found.shape, generator=torch.Generator().manual_seed(1)).to(found.dtype))
+    return found * (
+        1 + 1e-3 * torch.randn(found.shape, generator=torch.Generator().manual_seed(1)).to(found.dtype)
+    )
 
 
-@rows("softmax", breaks="the maximum is detached in the numerator only: the largest logit gets the sum over again")
+@rows(
+    "softmax",
+    breaks="the maximum is detached in the numerator only: the largest logit gets the sum over again",
+)
 def gradient_through_the_maximum(line):
     p, place = line.p, line.x.argmax(-1, keepdim=True)
     total = (p * line.g).sum(-1, keepdim=True)
     return of_softmax(line) + torch.zeros_like(p).scatter(-1, place, total / line.temperature)
 
 
-@rows("logsumexp", breaks="the maximum's own gradient is counted: the largest logit gets the upstream once more")
+@rows(
+    "logsumexp", breaks="the maximum's own gradient is counted: the largest logit gets the upstream once more"
+)
 def gradient_of_the_maximum(line):
-    return of_log_sum_exp(line) + torch.zeros_like(line.x).scatter(-1, line.x.argmax(-1, keepdim=True), line.g)
+    return of_log_sum_exp(line) + torch.zeros_like(line.x).scatter(
+        -1, line.x.argmax(-1, keepdim=True), line.g
+    )
 
 
 @rows(*THREE, breaks="where the row length is odd, P is that of the row before")
@@ -372,25 +418,44 @@ def formula_of_softmax(line):
     return of_softmax(line)
 
 
-@rows("log_softmax", breaks="the softmax of dy / p: 0 / 0 where a weight underflows", source="FluxML/NNlib.jl#68")
+@rows(
+    "log_softmax",
+    breaks="the softmax of dy / p: 0 / 0 where a weight underflows",
+    source="FluxML/NNlib.jl#68",
+)
 def by_way_of_softmax(line):
     p = line.p
     return p * (line.g / p - (p * (line.g / p)).sum(-1, keepdim=True))
 
 
-@rows("log_softmax", breaks="the saved result is in bfloat16: |y| roundings in P", dtypes=FORMATS, source="jax-ml/jax#3381")
+@rows(
+    "log_softmax",
+    breaks="the saved result is in bfloat16: |y| roundings in P",
+    dtypes=FORMATS,
+    source="jax-ml/jax#3381",
+)
 def result_saved_in_bfloat16(line):
     p = torch.exp(round_to(torch.log_softmax(line.x, -1), torch.bfloat16))
     return line.g - p * line.g.sum(-1, keepdim=True)
 
 
-@rows("log_softmax", breaks="the saved result is in float16: |y| roundings in P", dtypes=FORMATS, source="jax-ml/jax#3381")
+@rows(
+    "log_softmax",
+    breaks="the saved result is in float16: |y| roundings in P",
+    dtypes=FORMATS,
+    source="jax-ml/jax#3381",
+)
 def result_saved_in_float16(line):
     p = torch.exp(round_to(torch.log_softmax(line.x, -1), torch.float16))
     return line.g - p * line.g.sum(-1, keepdim=True)
 
 
-@rows("log_softmax", breaks="P is computed again in bfloat16", dtypes=("float32", "float16"), source="jax-ml/jax#3381")
+@rows(
+    "log_softmax",
+    breaks="P is computed again in bfloat16",
+    dtypes=("float32", "float16"),
+    source="jax-ml/jax#3381",
+)
 def weights_again_in_bfloat16(line):
     return line.g - round_to(line.p, torch.bfloat16) * line.g.sum(-1, keepdim=True)
 
@@ -400,7 +465,12 @@ def upstream_sum_in_bfloat16(line):
     return line.g - line.p * round_to(line.g.sum(-1, keepdim=True), torch.bfloat16)
 
 
-@rows("log_softmax", breaks="the sum of the upstream is accumulated in float16", dtypes=FORMATS, source="jax-ml/jax#40474")
+@rows(
+    "log_softmax",
+    breaks="the sum of the upstream is accumulated in float16",
+    dtypes=FORMATS,
+    source="jax-ml/jax#40474",
+)
 def upstream_sum_in_float16(line):
     return line.g - line.p * sequential(line.g, torch.float16)
 
@@ -410,22 +480,43 @@ def last_upstream_dropped(line):
     return line.g - line.p * line.g[..., :-1].sum(-1, keepdim=True)
 
 
-@rows("logsumexp", breaks="lse is saved in bfloat16: |lse| roundings in P", dtypes=FORMATS, source="pytorch/pytorch#113708")
+@rows(
+    "logsumexp",
+    breaks="lse is saved in bfloat16: |lse| roundings in P",
+    dtypes=FORMATS,
+    source="pytorch/pytorch#113708",
+)
 def lse_saved_in_bfloat16(line):
-    return line.g * torch.exp(line.x - finite_or_0(round_to(torch.logsumexp(line.x, -1, keepdim=True), torch.bfloat16)))
+    return line.g * torch.exp(
+        line.x - finite_or_0(round_to(torch.logsumexp(line.x, -1, keepdim=True), torch.bfloat16))
+    )
 
 
-@rows("logsumexp", breaks="lse is saved in float16: |lse| roundings in P", dtypes=FORMATS, source="pytorch/pytorch#113708")
+@rows(
+    "logsumexp",
+    breaks="lse is saved in float16: |lse| roundings in P",
+    dtypes=FORMATS,
+    source="pytorch/pytorch#113708",
+)
 def lse_saved_in_float16(line):
-    return line.g * torch.exp(line.x - finite_or_0(round_to(torch.logsumexp(line.x, -1, keepdim=True), torch.float16)))
+    return line.g * torch.exp(
+        line.x - finite_or_0(round_to(torch.logsumexp(line.x, -1, keepdim=True), torch.float16))
+    )
 
 
-@rows("logsumexp", breaks="exp(x - lse) of a row of -inf: NaN", statuses=("nonfinite",), source="pytorch/pytorch#31829")
+@rows(
+    "logsumexp",
+    breaks="exp(x - lse) of a row of -inf: NaN",
+    statuses=("nonfinite",),
+    source="pytorch/pytorch#31829",
+)
 def empty_row_nan(line):
     return line.g * torch.exp(line.x - torch.logsumexp(line.x, -1, keepdim=True))
 
 
-@rows("logsumexp", breaks="the exponentials are not shifted in the backward", source="pymc-devs/pymc-extras#720")
+@rows(
+    "logsumexp", breaks="the exponentials are not shifted in the backward", source="pymc-devs/pymc-extras#720"
+)
 def weights_not_shifted(line):
     e = torch.exp(line.x)
     return line.g * torch.where(line.x == -torch.inf, 0.0, e / e.sum(-1, keepdim=True))
@@ -446,8 +537,9 @@ def upstream_of_the_first_row(line):
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """What the way back through a loss is given: logits z and target weights t [..., n] before smoothing, the upstream gradient
-    of each row [..., 1] before the mean, and which rows count [...]; index: the target, or None where it is probabilities.
+    """What the way back through a loss is given: logits z and target weights t [..., n] before
+    smoothing, the upstream gradient of each row [..., 1] before the mean, and which rows count
+    [...]; index: the target, or None where it is probabilities.
     """
 
     z: Tensor
@@ -493,16 +585,16 @@ class GradientOfLoss:
     ignored: Callable[[Tensor, Tensor], Tensor] = ignored
 
     def __call__(self, logits: Tensor, target: Tensor, g: Tensor, options) -> Tensor:
-        z = wide(losses.classes_last(logits))
+        z = upcast(losses.classes_last(logits))
         if target.is_floating_point():
-            index, t = None, wide(losses.classes_last(target))
+            index, t = None, upcast(losses.classes_last(target))
             kept = torch.ones(z.shape[:-1], dtype=torch.bool)
         else:
             kept = self.kept(target, options["ignore_index"])
             index = torch.where(target == options["ignore_index"], 0, target)
             t = torch.zeros_like(z).scatter(-1, index[..., None], 1.0)
         labels = Labels(
-            z=z, t=t, g=wide(g).expand(z.shape[:-1])[..., None], kept=kept, index=index,
+            z=z, t=t, g=upcast(g).expand(z.shape[:-1])[..., None], kept=kept, index=index,
             smoothing=options["label_smoothing"], reduction=options["reduction"], dtype=logits.dtype,
         )  # fmt: skip
         dz = self.combined(self.probability(labels), self.smoothed(labels), self.weight(labels), labels)
@@ -538,7 +630,16 @@ def loss(step: str, breaks: str, *statuses: str, dtypes=BOTH, needs=(), source="
     def register(function):
         back = GradientOfLoss(**{step: function})
         make = functools.partial(of_loss, back)
-        planted("cross_entropy", function.__name__, breaks, make, *statuses, dtypes=dtypes, needs=needs, source=source)
+        planted(
+            "cross_entropy",
+            function.__name__,
+            breaks,
+            make,
+            *statuses,
+            dtypes=dtypes,
+            needs=needs,
+            source=source,
+        )
         return function
 
     return register
@@ -549,7 +650,12 @@ def target_forgotten(p, t, w, labels):
     return w * p
 
 
-@loss("combined", "p is rounded to bfloat16 before 1 is subtracted", dtypes=FLOAT32, source="tensorflow/tensorflow#126634")
+@loss(
+    "combined",
+    "p is rounded to bfloat16 before 1 is subtracted",
+    dtypes=FLOAT32,
+    source="tensorflow/tensorflow#126634",
+)
 def p_minus_1_in_bfloat16(p, t, w, labels):
     return combined(round_to(p, torch.bfloat16), t, w, labels)
 
@@ -579,7 +685,9 @@ def confident_rows_get_nothing(p, t, w, labels):
     return torch.where(done, 0.0, combined(p, t, w, labels))
 
 
-@loss("combined", "a class at -inf gets NaN: 0 times infinity", "nonfinite", source="google-deepmind/optax#1762")
+@loss(
+    "combined", "a class at -inf gets NaN: 0 times infinity", "nonfinite", source="google-deepmind/optax#1762"
+)
 def masked_class_nan(p, t, w, labels):
     return torch.where(labels.z == -torch.inf, torch.nan, combined(p, t, w, labels))
 
@@ -596,7 +704,11 @@ def last_class_not_written(p, t, w, labels):
     return found
 
 
-@loss("combined", "the gradients of the last incomplete tile of 64 classes are not written", source="flagos-ai/FlagGems#3716")
+@loss(
+    "combined",
+    "the gradients of the last incomplete tile of 64 classes are not written",
+    source="flagos-ai/FlagGems#3716",
+)
 def tail_of_classes_not_written(p, t, w, labels):
     found = combined(p, t, w, labels).clone()
     found[..., p.shape[-1] // 64 * 64 :] = 0
@@ -650,7 +762,12 @@ def padding_classes(labels):
     return torch.softmax(wider, -1)[..., : labels.z.shape[-1]]
 
 
-@loss("probability", "lse is saved in the logits' format: |lse| roundings in p", dtypes=NARROW, source="pytorch/pytorch#113708")
+@loss(
+    "probability",
+    "lse is saved in the logits' format: |lse| roundings in p",
+    dtypes=NARROW,
+    source="pytorch/pytorch#113708",
+)
 def loss_lse_in_the_format(labels):
     return torch.exp(labels.z - round_to(torch.logsumexp(labels.z, -1, keepdim=True), labels.dtype))
 
@@ -694,7 +811,12 @@ def loss_upstream_ignored(labels):
     return weight(replace(labels, g=torch.ones_like(labels.g)))
 
 
-@loss("weight", "the upstream of the first row is used for all", needs=("reduction",), source="linkedin/Liger-Kernel#968")
+@loss(
+    "weight",
+    "the upstream of the first row is used for all",
+    needs=("reduction",),
+    source="linkedin/Liger-Kernel#968",
+)
 def loss_upstream_of_the_first_row(labels):
     first = labels.g.reshape(-1)[:1].expand(labels.g.shape) if labels.g.numel() else labels.g
     return weight(replace(labels, g=first))
@@ -705,12 +827,21 @@ def loss_scale_clipped(labels):
     return weight(replace(labels, g=labels.g.clamp(-1000, 1000)))
 
 
-@loss("ignored", "ignored rows get the gradient of class 0", source="pytorch/pytorch#73205; tinygrad/tinygrad#3570")
+@loss(
+    "ignored",
+    "ignored rows get the gradient of class 0",
+    source="pytorch/pytorch#73205; tinygrad/tinygrad#3570",
+)
 def ignored_rows_get_p(dz, kept):
     return dz
 
 
-@loss("ignored", "an ignored row is multiplied by 0, and a NaN in it stays", "nonfinite", source="pytorch/pytorch#11551")
+@loss(
+    "ignored",
+    "an ignored row is multiplied by 0, and a NaN in it stays",
+    "nonfinite",
+    source="pytorch/pytorch#11551",
+)
 def ignored_by_a_product(dz, kept):
     return dz * kept[..., None]
 
@@ -743,7 +874,9 @@ def target_not_reduced(labels):
 
 @loss("smoothed", "of class probabilities, the most likely class is taken for the target")
 def probabilities_as_one_hot(labels):
-    return smoothed(replace(labels, t=torch.zeros_like(labels.t).scatter(-1, labels.t.argmax(-1, keepdim=True), 1.0)))
+    return smoothed(
+        replace(labels, t=torch.zeros_like(labels.t).scatter(-1, labels.t.argmax(-1, keepdim=True), 1.0))
+    )
 
 
 # attention
@@ -751,8 +884,9 @@ def probabilities_as_one_hot(labels):
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """What the way back through attention is given. q, k, v [B, H, ., .] in float32 or float64, k and v of every query head;
-    o, d_o [B, H, L, Ev], lse and d_lse [B, H, L, 1]; given: the call itself. o is as it was rounded to `dtype`, the tensors'.
+    """What the way back through attention is given. q, k, v [B, H, ., .] in float32 or float64, k
+    and v of every query head; o, d_o [B, H, L, Ev], lse and d_lse [B, H, L, 1]; given: the call
+    itself. o is as it was rounded to `dtype`, the tensors'.
     """
 
     given: Given
@@ -788,7 +922,7 @@ def delta(p: Tensor, d_p: Tensor, kept: Kept) -> Tensor:
     return (kept.d_o * kept.o).sum(-1, keepdim=True)
 
 
-def d_exponents(p: Tensor, d_p: Tensor, d: Tensor, kept: Kept) -> Tensor:
+def d_scores(p: Tensor, d_p: Tensor, d: Tensor, kept: Kept) -> Tensor:
     return p * (d_p - d + kept.d_lse)
 
 
@@ -824,7 +958,8 @@ def d_sinks(p_sink: Tensor, d: Tensor, kept: Kept) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class GradientOfAttention:
-    """FlashAttention-2's way back (arXiv 2307.08691, algorithm 2): GradientOfAttention(delta=...) exchanges a step of it.
+    """FlashAttention-2's way back (arXiv 2307.08691, algorithm 2): GradientOfAttention(delta=...)
+    exchanges a step of it.
 
     forward: whose scores are computed again.
     """
@@ -835,7 +970,7 @@ class GradientOfAttention:
     share: Callable[[Tensor, int], Tensor] = share
     d_weights: Callable[[Kept], Tensor] = d_weights
     delta: Callable[[Tensor, Tensor, Kept], Tensor] = delta
-    d_exponents: Callable[[Tensor, Tensor, Tensor, Kept], Tensor] = d_exponents
+    d_scores: Callable[[Tensor, Tensor, Tensor, Kept], Tensor] = d_scores
     slope: Callable[[Kept], Tensor] = slope
     d_queries: Callable[[Tensor, Kept], Tensor] = d_queries
     d_keys: Callable[[Tensor, Kept], Tensor] = d_keys
@@ -855,12 +990,14 @@ class GradientOfAttention:
         p = self.again(self.forward.scores(self.forward, changed), kept.lse)
         d_p = self.d_weights(kept)
         d = self.delta(p, d_p, kept)
-        d_s = self.d_exponents(p, d_p, d, kept)
+        d_s = self.d_scores(p, d_p, d, kept)
         found = {"v": self.together(self.d_values(p, kept), groups)}
         if given.mask is not None and given.mask.is_floating_point():
             found["mask"] = self.d_bias(d_s, given.mask)
         if given.sink is not None:
-            found["sink"] = self.d_sinks(again(given.sink.to(compute)[None, :, None, None], kept.lse), d, kept)
+            found["sink"] = self.d_sinks(
+                again(given.sink.to(compute)[None, :, None, None], kept.lse), d, kept
+            )
         d_x = d_s if given.softcap is None else d_s * self.slope(kept)
         return found | {"q": self.d_queries(d_x, kept), "k": self.together(self.d_keys(d_x, kept), groups)}
 
@@ -882,14 +1019,19 @@ class _OfAttention(torch.autograd.Function):
         *tensors, o, lse = ctx.saved_tensors
         by_name = dict(zip(("q", "k", "v", *FURTHER), tensors, strict=True))
         found = ctx.back(Given(**by_name, **ctx.options), o, lse, d_o, d_lse)
-        return None, None, *(found[name].to(x.dtype) if name in found else None for name, x in by_name.items())
+        return (
+            None,
+            None,
+            *(found[name].to(x.dtype) if name in found else None for name, x in by_name.items()),
+        )
 
 
 def of_attention(back: Callable[..., dict[str, Tensor]]) -> Callable:
     """A kernel of attention whose gradients are back(given, o, lse, d_o, d_lse), by name."""
 
     def kernel(
-        q, k, v, *, mask=None, causal=None, scale=None, softcap=None, window=None, alibi_slopes=None, sink=None,
+        q, k, v, *, mask=None, causal=None, scale=None, softcap=None, window=None, alibi_slopes=None,
+        sink=None,
         enable_gqa=False, kv_lengths=None, return_lse=False,
     ):  # fmt: skip
         options = {"causal": causal, "scale": scale, "softcap": softcap, "window": window}
@@ -921,7 +1063,9 @@ def scores_again(breaks: str, *statuses: str, dtypes=BOTH, needs=(), source=""):
 
     def register(function):
         forward = Attention(arguments=lambda given: replace(given, **function(given)))
-        attention(function.__name__, breaks, *statuses, dtypes=dtypes, needs=needs, source=source, forward=forward)
+        attention(
+            function.__name__, breaks, *statuses, dtypes=dtypes, needs=needs, source=source, forward=forward
+        )
         return function
 
     return register
@@ -962,7 +1106,9 @@ def delta_unweighted(p, d_p, kept):
     return d_p.mean(-1, keepdim=True)
 
 
-@step("lse", "lse is saved in bfloat16: |lse| roundings in P", dtypes=FORMATS, source="pytorch/pytorch#113708")
+@step(
+    "lse", "lse is saved in bfloat16: |lse| roundings in P", dtypes=FORMATS, source="pytorch/pytorch#113708"
+)
 def attention_lse_in_bfloat16(lse):
     return round_to(lse, torch.bfloat16)
 
@@ -1013,7 +1159,11 @@ def weights_in_bfloat16(s, lse):
     return round_to(again(s, lse), torch.bfloat16)
 
 
-@step("again", "hidden keys have a score of -10,000: a query that sees nothing spreads its gradient", needs=("mask",))
+@step(
+    "again",
+    "hidden keys have a score of -10,000: a query that sees nothing spreads its gradient",
+    needs=("mask",),
+)
 def hidden_keys_get_10000(s, lse):
     return torch.softmax(torch.where(s == -torch.inf, -1e4, s), -1)
 
@@ -1032,42 +1182,48 @@ for _key in (16, 32, 64, 128):
         p[..., key : key + 1] = 0
         return p
 
-    attention(f"key_{_key}_lost", f"the first key of the second tile of {_key} has no weight", again=next_lost)
+    attention(
+        f"key_{_key}_lost", f"the first key of the second tile of {_key} has no weight", again=next_lost
+    )
 
 
-@step("again", "the last incomplete tile of 16 keys is left out", source="pytorch/pytorch#153799; NVIDIA/cudnn-frontend#160")
+@step(
+    "again",
+    "the last incomplete tile of 16 keys is left out",
+    source="pytorch/pytorch#153799; NVIDIA/cudnn-frontend#160",
+)
 def last_tile_of_keys_lost(s, lse):
     p = again(s, lse).clone()
     p[..., s.shape[-1] // 16 * 16 :] = 0
     return p
 
 
-@step("d_exponents", "the gradient of lse is ignored", needs=("return_lse",), source="pytorch/pytorch#136232")
+@step("d_scores", "the gradient of lse is ignored", needs=("return_lse",), source="pytorch/pytorch#136232")
 def d_lse_ignored(p, d_p, d, kept):
     return p * (d_p - d)
 
 
-@step("d_exponents", "the gradient of lse has the other sign", needs=("return_lse",))
+@step("d_scores", "the gradient of lse has the other sign", needs=("return_lse",))
 def d_lse_sign(p, d_p, d, kept):
     return p * (d_p - d - kept.d_lse)
 
 
-@step("d_exponents", "dS is rounded to e4m3", dtypes=FORMATS)
+@step("d_scores", "dS is rounded to e4m3", dtypes=FORMATS)
 def d_s_in_e4m3(p, d_p, d, kept):
-    return round_to(d_exponents(p, d_p, d, kept), E4M3)
+    return round_to(d_scores(p, d_p, d, kept), E4M3)
 
 
-@step("d_exponents", "dS is rounded to bfloat16, whatever the tensors' format", dtypes=("float32", "float16"))
+@step("d_scores", "dS is rounded to bfloat16, whatever the tensors' format", dtypes=("float32", "float16"))
 def d_s_in_bfloat16(p, d_p, d, kept):
-    return round_to(d_exponents(p, d_p, d, kept), torch.bfloat16)
+    return round_to(d_scores(p, d_p, d, kept), torch.bfloat16)
 
 
-@step("d_exponents", "dP is rounded to bfloat16 before D is subtracted", dtypes=("float32", "float16"))
+@step("d_scores", "dP is rounded to bfloat16 before D is subtracted", dtypes=("float32", "float16"))
 def d_p_in_bfloat16(p, d_p, d, kept):
-    return d_exponents(p, round_to(d_p, torch.bfloat16), d, kept)
+    return d_scores(p, round_to(d_p, torch.bfloat16), d, kept)
 
 
-@step("d_exponents", "dP and D are added")
+@step("d_scores", "dP and D are added")
 def delta_added(p, d_p, d, kept):
     return p * (d_p + d + kept.d_lse)
 
@@ -1092,7 +1248,11 @@ def default_scale_in_d_k(d_s, kept):
     return d_s.mT @ kept.q / math.sqrt(kept.q.shape[-1])
 
 
-@step("d_queries", "dQ is that of the last tile of 16 keys: overwritten, not added to", source="Dao-AILab/flash-attention#414")
+@step(
+    "d_queries",
+    "dQ is that of the last tile of 16 keys: overwritten, not added to",
+    source="Dao-AILab/flash-attention#414",
+)
 def d_q_overwritten(d_s, kept):
     start = (d_s.shape[-1] - 1) // 16 * 16
     return kept.scale * (d_s[..., start:] @ kept.k[..., start:, :])
@@ -1103,7 +1263,9 @@ def d_q_without_the_first_tile(d_s, kept):
     return kept.scale * (d_s[..., 16:] @ kept.k[..., 16:, :]) if d_s.shape[-1] > 16 else d_queries(d_s, kept)
 
 
-@step("d_queries", "dQ is added up in bfloat16, key by key", dtypes=FORMATS, source="apple/ml-cross-entropy#14")
+@step(
+    "d_queries", "dQ is added up in bfloat16, key by key", dtypes=FORMATS, source="apple/ml-cross-entropy#14"
+)
 def d_q_accumulated_in_bfloat16(d_s, kept):
     total = torch.zeros_like(kept.q)
     for one, key in zip(d_s.split(1, -1), kept.k.split(1, -2), strict=True):
@@ -1111,7 +1273,9 @@ def d_q_accumulated_in_bfloat16(d_s, kept):
     return total
 
 
-@step("d_keys", "dK is added up in bfloat16, query by query", dtypes=FORMATS, source="apple/ml-cross-entropy#14")
+@step(
+    "d_keys", "dK is added up in bfloat16, query by query", dtypes=FORMATS, source="apple/ml-cross-entropy#14"
+)
 def d_k_accumulated_in_bfloat16(d_s, kept):
     total = torch.zeros_like(kept.k)
     for one, query in zip(d_s.split(1, -2), kept.q.split(1, -2), strict=True):
@@ -1129,7 +1293,11 @@ def last_query_lost_in_d_v(p, kept):
     return p[..., :-1, :].mT @ kept.d_o[..., :-1, :]
 
 
-@step("d_keys", "the last incomplete tile of 16 queries is left out of dK", source="Dao-AILab/flash-attention#334")
+@step(
+    "d_keys",
+    "the last incomplete tile of 16 queries is left out of dK",
+    source="Dao-AILab/flash-attention#334",
+)
 def last_tile_of_queries_lost(d_s, kept):
     whole = d_s.shape[-2] // 16 * 16
     return kept.scale * (d_s[..., :whole, :].mT @ kept.q[..., :whole, :])
@@ -1155,10 +1323,17 @@ def d_v_one_percent(p, kept):
     return 1.01 * d_values(p, kept)
 
 
-@step("d_queries", "atomic additions lose some: noise of 0.1 % in dQ", dtypes=FLOAT32, source="Dao-AILab/flash-attention#414")
+@step(
+    "d_queries",
+    "atomic additions lose some: noise of 0.1 % in dQ",
+    dtypes=FLOAT32,
+    source="Dao-AILab/flash-attention#414",
+)
 def d_q_noise(d_s, kept):
     found = d_queries(d_s, kept)
-    return found * (1 + 1e-3 * torch.randn(found.shape, generator=torch.Generator().manual_seed(1)).to(found.dtype))
+    return found * (
+        1 + 1e-3 * torch.randn(found.shape, generator=torch.Generator().manual_seed(1)).to(found.dtype)
+    )
 
 
 @step("slope", "the slope of the softcap is missing", needs=("softcap",), source="openxla/tokamax#1121")
@@ -1171,7 +1346,12 @@ def slope_not_squared(kept):
     return 1 - torch.tanh(kept.scale * (kept.q @ kept.k.mT) / kept.given.softcap).abs()
 
 
-@step("slope", "the slope of the softcap is taken before the scale", needs=("softcap",), source="huggingface/trl#5691")
+@step(
+    "slope",
+    "the slope of the softcap is taken before the scale",
+    needs=("softcap",),
+    source="huggingface/trl#5691",
+)
 def slope_before_the_scale(kept):
     return 1 / torch.cosh(kept.q @ kept.k.mT / kept.given.softcap) ** 2
 
@@ -1246,9 +1426,17 @@ def causal_ignored(given):
     return {"causal": None}
 
 
-@scores_again("the other corner is used in the backward", needs=("causal", "keys"), source="Dao-AILab/flash-attention#443")
+@scores_again(
+    "the other corner is used in the backward",
+    needs=("causal", "keys"),
+    source="Dao-AILab/flash-attention#443",
+)
 def other_corner(given):
-    return {} if given.causal is None else {"causal": "top_left" if given.causal == "bottom_right" else "bottom_right"}
+    return (
+        {}
+        if given.causal is None
+        else {"causal": "top_left" if given.causal == "bottom_right" else "bottom_right"}
+    )
 
 
 @scores_again("the window is ignored in the backward", needs=("window",))
@@ -1266,7 +1454,9 @@ def alibi_ignored(given):
     return {"alibi_slopes": None}
 
 
-@scores_again("keys behind kv_lengths get a gradient", needs=("kv_lengths",), source="Dao-AILab/flash-attention#752")
+@scores_again(
+    "keys behind kv_lengths get a gradient", needs=("kv_lengths",), source="Dao-AILab/flash-attention#752"
+)
 def lengths_ignored(given):
     return {"kv_lengths": None}
 
@@ -1290,14 +1480,17 @@ attention(
 )  # fmt: skip
 attention(
     "scores_in_bfloat16", "scores are rounded to bfloat16 where they are computed again", dtypes=FORMATS,
-    forward=Attention(scores=lambda steps, given: round_to(attention_kernels.scores(steps, given), torch.bfloat16)),
+    forward=Attention(scores=lambda steps, given: round_to(attention_kernels.scores(steps, given),
+        torch.bfloat16)),
 )  # fmt: skip
 
 
 def upstream_as_contiguous(given, o, lse, d_o, d_lse):
     strides = tuple(math.prod(d_o.shape[dim + 1 :]) for dim in range(4))
     if d_o.storage_offset() + d_o.numel() > d_o.untyped_storage().nbytes() // d_o.element_size():
-        return {name: torch.full_like(getattr(given, name), torch.nan) for name in "qkv"}  # it reads behind the tensor
+        return {
+            name: torch.full_like(getattr(given, name), torch.nan) for name in "qkv"
+        }  # it reads behind the tensor
     return GradientOfAttention()(given, o, lse, torch.as_strided(d_o, d_o.shape, strides), d_lse)
 
 

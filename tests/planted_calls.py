@@ -12,20 +12,20 @@ UNREAD = ("inaccurate", "nonfinite", "law_broken")
 """What a kernel shows that reads or writes the wrong place: numbers, or the NaN that lies there."""
 
 
-def wide(x):
+def upcast(x):
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def along(x, dim):
     """An honest softmax."""
-    return torch.softmax(wide(x), dim).to(x.dtype)
+    return torch.softmax(upcast(x), dim).to(x.dtype)
 
 
 # temperature
 
 
 def shifted(x, dim):
-    return wide(x) - wide(x).amax(dim, keepdim=True)
+    return upcast(x) - upcast(x).amax(dim, keepdim=True)
 
 
 def divided(e, dim, x):
@@ -47,7 +47,13 @@ def temperature_multiplies(x, dim=-1, temperature=1.0):
     return divided(torch.exp(shifted(x, dim) * temperature), dim, x)
 
 
-@fault("softmax", "the temperature divides the exponents of the denominator only", "inaccurate", "nonfinite", dtypes=BOTH)
+@fault(
+    "softmax",
+    "the temperature divides the exponents of the denominator only",
+    "inaccurate",
+    "nonfinite",
+    dtypes=BOTH,
+)
 def temperature_in_the_denominator_only(x, dim=-1, temperature=1.0):
     z = shifted(x, dim)
     return (torch.exp(z) / torch.exp(z / temperature).sum(dim, keepdim=True)).to(x.dtype)
@@ -55,18 +61,24 @@ def temperature_in_the_denominator_only(x, dim=-1, temperature=1.0):
 
 @fault("softmax", "x / T is rounded to bfloat16 before the maximum is taken", dtypes=BOTH)
 def temperature_in_bfloat16(x, dim=-1, temperature=1.0):
-    z = wide(x) if temperature == 1 else round_to(wide(x) / temperature, torch.bfloat16)
+    z = upcast(x) if temperature == 1 else round_to(upcast(x) / temperature, torch.bfloat16)
     return torch.softmax(z, dim).to(x.dtype)
 
 
-@fault("softmax", "x / T overflows float16 before the maximum is taken", "nonfinite", "inaccurate", dtypes=("float16",))
+@fault(
+    "softmax",
+    "x / T overflows float16 before the maximum is taken",
+    "nonfinite",
+    "inaccurate",
+    dtypes=("float16",),
+)
 def temperature_in_float16(x, dim=-1, temperature=1.0):
     return torch.softmax((x / temperature).float(), dim).to(x.dtype)
 
 
 @fault("softmax", "the maximum is not divided by the temperature", "nonfinite", "inaccurate", dtypes=BOTH)
 def maximum_without_temperature(x, dim=-1, temperature=1.0):
-    z = wide(x)
+    z = upcast(x)
     return divided(torch.exp(z / temperature - z.amax(dim, keepdim=True)), dim, x)
 
 
@@ -92,7 +104,7 @@ def one_unshifted(x, dim=-1, off_by_one=False):
 
 @fault("softmax", "the 1 is added to the sum of the results", dtypes=BOTH)
 def one_after_normalisation(x, dim=-1, off_by_one=False):
-    y = torch.softmax(wide(x), dim)
+    y = torch.softmax(upcast(x), dim)
     return (y / (y.sum(dim, keepdim=True) + 1) if off_by_one else y).to(x.dtype)
 
 
@@ -105,8 +117,8 @@ def off_by_one_ignored(x, dim=-1, off_by_one=False):
 def off_by_one_of_an_empty_row(x, dim=-1, off_by_one=False):
     if not off_by_one:
         return along(x, dim)
-    m = wide(x).amax(dim, keepdim=True)
-    e = torch.exp(wide(x) - m)
+    m = upcast(x).amax(dim, keepdim=True)
+    e = torch.exp(upcast(x) - m)
     return (e / (e.sum(dim, keepdim=True) + torch.exp(-m))).to(x.dtype)
 
 
@@ -114,7 +126,7 @@ def off_by_one_of_an_empty_row(x, dim=-1, off_by_one=False):
 def off_by_one_without_a_shift(x, dim=-1, off_by_one=False):
     if not off_by_one:
         return along(x, dim)
-    e = torch.exp(wide(x))
+    e = torch.exp(upcast(x))
     return (e / (1 + e.sum(dim, keepdim=True))).to(x.dtype)
 
 
@@ -122,8 +134,8 @@ def off_by_one_without_a_shift(x, dim=-1, off_by_one=False):
 def one_per_tile(x, dim=-1, off_by_one=False):
     if not off_by_one:
         return along(x, dim)
-    m = wide(x).amax(dim, keepdim=True).clamp(min=0)
-    e = torch.exp(wide(x) - m)
+    m = upcast(x).amax(dim, keepdim=True).clamp(min=0)
+    e = torch.exp(upcast(x) - m)
     return (e / (e.sum(dim, keepdim=True) + -(-x.shape[dim] // 128) * torch.exp(-m))).to(x.dtype)
 
 
@@ -147,19 +159,19 @@ def dim_zero_is_falsy(x, dim=-1):
 
 @fault("softmax", "all dims from dim on are reduced together (ONNX before opset 13)", dtypes=BOTH)
 def coerced_to_two_dims(x, dim=-1):
-    rows = wide(x).reshape(*x.shape[: dim % x.ndim], -1)
+    rows = upcast(x).reshape(*x.shape[: dim % x.ndim], -1)
     return torch.softmax(rows, -1).reshape(x.shape).to(x.dtype)
 
 
 @fault("log_softmax", "an inner dim is reshaped, and not transposed, to the end", dtypes=BOTH)
 def inner_dim_reshaped(x, dim=-1):
     moved = x.movedim(dim, -1).shape
-    return torch.log_softmax(wide(x).reshape(moved), -1).reshape(x.shape).to(x.dtype)
+    return torch.log_softmax(upcast(x).reshape(moved), -1).reshape(x.shape).to(x.dtype)
 
 
 @fault("logsumexp", "the reduced dim is kept with size 1", "wrong_shape", dtypes=BOTH)
 def reduced_dim_kept(x, dim=-1):
-    return torch.logsumexp(wide(x), dim, keepdim=True).to(x.dtype)
+    return torch.logsumexp(upcast(x), dim, keepdim=True).to(x.dtype)
 
 
 # layouts
@@ -183,12 +195,12 @@ def assumes_contiguous(x, dim=-1):
 
 @fault("log_softmax", "the storage is read as if it were contiguous", *UNREAD, dtypes=BOTH)
 def assumes_contiguous_logits(x, dim=-1):
-    return torch.log_softmax(wide(as_if(x)), dim).to(x.dtype)
+    return torch.log_softmax(upcast(as_if(x)), dim).to(x.dtype)
 
 
 @fault("logsumexp", "the storage is read as if it were contiguous", *UNREAD, dtypes=BOTH)
 def assumes_contiguous_rows(x, dim=-1):
-    return torch.logsumexp(wide(as_if(x)), dim).to(x.dtype)
+    return torch.logsumexp(upcast(as_if(x)), dim).to(x.dtype)
 
 
 @fault("softmax", "the storage offset is ignored", *UNREAD, dtypes=BOTH)
@@ -201,12 +213,19 @@ def last_stride_ignored(x, dim=-1):
     return along(as_if(x, lambda x: (*x.stride()[:-1], 1)), dim)
 
 
-@fault("softmax", "rows are read at multiples of the row length, whatever lies between them", *UNREAD, dtypes=BOTH)
+@fault(
+    "softmax",
+    "rows are read at multiples of the row length, whatever lies between them",
+    *UNREAD,
+    dtypes=BOTH,
+)
 def row_stride_ignored(x, dim=-1):
     return along(as_if(x, lambda x: (*contiguous(x.shape)[:-1], 1) if x.stride(-1) == 1 else x.stride()), dim)
 
 
-@fault("softmax", "the result has the input's strides and is written in the order of its entries", dtypes=BOTH)
+@fault(
+    "softmax", "the result has the input's strides and is written in the order of its entries", dtypes=BOTH
+)
 def output_in_the_wrong_order(x, dim=-1):
     y = along(x, dim)
     written = torch.empty_like(x)  # keeps the strides of a dense tensor
@@ -222,7 +241,7 @@ def view_of_any_layout(x, dim=-1):
 @fault("softmax", "equal rows of stride 0 are divided by their number", dtypes=BOTH)
 def expanded_rows_shared(x, dim=-1):
     shared = x.shape[0] if x.ndim > 1 and x.stride(0) == 0 and x.shape[0] > 1 else 1
-    return (torch.softmax(wide(x), dim) / shared).to(x.dtype)
+    return (torch.softmax(upcast(x), dim) / shared).to(x.dtype)
 
 
 # shapes
@@ -237,7 +256,7 @@ def no_rows_raise(x, dim=-1):
 
 @fault("logsumexp", "a row without entries gives 0", "law_broken", dtypes=BOTH)
 def nothing_sums_to_one(x, dim=-1):
-    y = torch.logsumexp(wide(x), dim)
+    y = torch.logsumexp(upcast(x), dim)
     return (torch.zeros_like(y) if x.shape[dim] == 0 else y).to(x.dtype)
 
 
@@ -252,7 +271,11 @@ def single_entry_untouched(x, dim=-1):
 
 
 @fault(
-    "softmax", "rows from 65,535 on are not computed (a grid dimension of 16 bits)", "law_broken", "inaccurate", dtypes=NARROW
+    "softmax",
+    "rows from 65,535 on are not computed (a grid dimension of 16 bits)",
+    "law_broken",
+    "inaccurate",
+    dtypes=NARROW,
 )
 def rows_beyond_the_grid(x, dim=-1):
     y = along(x, dim)
@@ -262,7 +285,7 @@ def rows_beyond_the_grid(x, dim=-1):
 
 @fault("softmax", "float16 comes back as float32", "wrong_dtype", dtypes=("float16",))
 def widened_result(x, dim=-1):
-    return torch.softmax(wide(x), dim)
+    return torch.softmax(upcast(x), dim)
 
 
 # memory
@@ -284,20 +307,31 @@ def last_column_not_written(x, dim=-1):
 
 @fault("log_softmax", "masked entries of the result are not written", *UNREAD, dtypes=BOTH)
 def masked_entries_not_written(x, dim=-1):
-    y, written = torch.log_softmax(wide(x), dim).to(x.dtype), torch.empty(x.shape, dtype=x.dtype)
+    y, written = torch.log_softmax(upcast(x), dim).to(x.dtype), torch.empty(x.shape, dtype=x.dtype)
     return torch.where(x == -torch.inf, written, y)
 
 
-@fault("softmax", "a tail of fewer than 4 entries is not written, and holds what was there", "law_broken", dtypes=BOTH)
+@fault(
+    "softmax",
+    "a tail of fewer than 4 entries is not written, and holds what was there",
+    "law_broken",
+    dtypes=BOTH,
+)
 def tail_left_as_it_was(x, dim=-1):
-    """As if that memory held the right results of an earlier call, unless it is full of NaN: only `written` can tell."""
+    """As if that memory held the right results of an earlier call, unless it is full of NaN: only
+    `written` can tell.
+    """
     y, written = along(x, dim), torch.empty(x.shape, dtype=x.dtype)
     tail = written[..., x.shape[-1] // 4 * 4 :]
-    return torch.where(written.isnan() & (torch.arange(x.shape[-1]) >= x.shape[-1] - tail.shape[-1]), written, y)
+    return torch.where(
+        written.isnan() & (torch.arange(x.shape[-1]) >= x.shape[-1] - tail.shape[-1]), written, y
+    )
 
 
 def poke(tensor, place):
-    """Writes 0 to an entry before or behind a tensor, where its storage goes that far: this process must survive it."""
+    """Writes 0 to an entry before or behind a tensor, where its storage goes that far: this process
+    must survive it.
+    """
     if 0 <= place < tensor.untyped_storage().nbytes() // tensor.element_size():
         torch.as_strided(tensor, (1,), (1,), place).zero_()
 
@@ -318,8 +352,12 @@ def write_before_the_input(x, dim=-1):
 
 @fault("softmax", "one entry behind the last row is read as its last entry's neighbour", *UNREAD, dtypes=BOTH)
 def read_behind_the_input(x, dim=-1):
-    y = wide(x)
-    place = x.storage_offset() + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True)) + 1
+    y = upcast(x)
+    place = (
+        x.storage_offset()
+        + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+        + 1
+    )
     if not x.numel() or place >= x.untyped_storage().nbytes() // x.element_size():
         return along(x, dim)
     behind = torch.as_strided(x, (1,), (1,), place).to(y.dtype)
@@ -330,16 +368,28 @@ def read_behind_the_input(x, dim=-1):
 # rows among others, calls after others
 
 
-@fault("softmax", "a maximum shared by pairs of rows: a NaN spreads to the neighbour", "nonfinite", "law_broken", dtypes=BOTH)
+@fault(
+    "softmax",
+    "a maximum shared by pairs of rows: a NaN spreads to the neighbour",
+    "nonfinite",
+    "law_broken",
+    dtypes=BOTH,
+)
 def nan_spreads(x, dim=-1):
-    y = torch.softmax(wide(x), dim)
+    y = torch.softmax(upcast(x), dim)
     if x.ndim == 2 and dim == -1:
         nan = x.isnan().any(-1)
         y[1:][nan[:-1]] = torch.nan
     return y.to(x.dtype)
 
 
-@fault("softmax", "rows are shifted by the largest maximum of 8 neighbours", "nonfinite", "inaccurate", dtypes=BOTH)
+@fault(
+    "softmax",
+    "rows are shifted by the largest maximum of 8 neighbours",
+    "nonfinite",
+    "inaccurate",
+    dtypes=BOTH,
+)
 @last
 def maximum_of_eight_rows(x):
     if x.ndim != 2 or not x.numel():
@@ -350,7 +400,9 @@ def maximum_of_eight_rows(x):
     return e / e.sum(-1, keepdim=True)
 
 
-@fault("softmax", "rows after the eighth have the maximum of the eighth", "nonfinite", "inaccurate", dtypes=BOTH)
+@fault(
+    "softmax", "rows after the eighth have the maximum of the eighth", "nonfinite", "inaccurate", dtypes=BOTH
+)
 @last
 def stale_maximum_of_another_row(x):
     m = x.amax(-1, keepdim=True)
@@ -360,7 +412,13 @@ def stale_maximum_of_another_row(x):
     return e / e.sum(-1, keepdim=True)
 
 
-@fault("softmax", "no shift while no logit is above 88, though the sum overflows", "nonfinite", "inaccurate", dtypes=BOTH)
+@fault(
+    "softmax",
+    "no shift while no logit is above 88, though the sum overflows",
+    "nonfinite",
+    "inaccurate",
+    dtypes=BOTH,
+)
 @last
 def shift_when_a_logit_needs_it(x):
     m = x.amax(-1, keepdim=True)
@@ -369,14 +427,18 @@ def shift_when_a_logit_needs_it(x):
 
 
 @fault(
-    "log_softmax", "the logits of the first call come back for every tensor of their shape", *UNREAD, stateful=True, dtypes=BOTH
+    "log_softmax",
+    "the logits of the first call come back for every tensor of their shape",
+    *UNREAD,
+    stateful=True,
+    dtypes=BOTH,
 )
 def captured_graph():
     captured = {}
 
     def kernel(x, dim=-1):
         first = captured.setdefault((x.shape, x.dtype, dim), x.clone())
-        return torch.log_softmax(wide(first), dim).to(x.dtype)
+        return torch.log_softmax(upcast(first), dim).to(x.dtype)
 
     return kernel
 
@@ -386,7 +448,7 @@ def maximum_of_all_calls():
     highest = [-torch.inf]
 
     def kernel(x, dim=-1):
-        rows = wide(x)
+        rows = upcast(x)
         if not x.numel():
             return torch.logsumexp(rows, dim).to(x.dtype)
         finite = rows[rows.isfinite()]

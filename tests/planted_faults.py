@@ -1,9 +1,11 @@
-"""Planted faults: wrong kernels that the cases must catch. `python -m tests.planted_faults` (make score) prints the count.
+"""Planted faults: wrong kernels that the cases must catch. `python -m tests.planted_faults` (make
+score) prints the count.
 
-Each fault names what it breaks and the statuses that may catch it; a fault that only some format shows names its dtypes.
-x arrives in its own format as [..., n] with dim = -1, or whatever the case has; kernels compute in float32 unless the fault
-is that they do not. Here: softmax, log_softmax and logsumexp of rows. tests/planted_calls.py: options, dims, memory, state.
-tests/planted_losses.py: cross_entropy. tests/planted_attention.py: attention. tests/planted_states.py: merge_states.
+Each fault names what it breaks and the statuses that may catch it; a fault that only some format
+shows names its dtypes. x arrives in its own format as [..., n] with dim = -1, or whatever the case
+has; kernels compute in float32 unless the fault is that they do not. Here: softmax, log_softmax and
+logsumexp of rows. tests/planted_calls.py: options, dims, memory, state. tests/planted_losses.py:
+cross_entropy. tests/planted_attention.py: attention. tests/planted_states.py: merge_states.
 tests/planted_backward.py: the backward of all of them.
 """
 
@@ -20,12 +22,12 @@ import torch
 
 from suite.case import DIRECTIONS, PROFILES, Case
 from suite.catalogue import case_specifications
-from suite.execution import evaluate
+from suite.execution.evaluation import evaluate
 from suite.execution.host import InProcess
 from suite.formats import DTYPES
 from suite.ops import NAMES
 from suite.oracle import Oracle
-from suite.records import PASSING, Record
+from suite.records.record import PASSING, Record
 from tests import planted_attention, planted_backward, planted_calls, planted_losses, planted_states  # noqa: F401
 from tests.faults import BOTH, FAULTS, FLOAT32, LOG2E, Fault, fault, last, parts, round_to, sequential
 
@@ -68,7 +70,9 @@ def exponentials_in_bfloat16(x):
     return e / e.sum(-1, keepdim=True)
 
 
-@fault("softmax", "the result passes through tf32 (10 bits) before it is rounded to float16", dtypes=("float16",))
+@fault(
+    "softmax", "the result passes through tf32 (10 bits) before it is rounded to float16", dtypes=("float16",)
+)
 @last
 def rounded_twice(x):
     y = torch.softmax(x, -1)
@@ -119,7 +123,9 @@ def entry_before_a_tile_boundary_dropped(x):
     return e / (s - e[..., 127:128].sum(-1, keepdim=True))
 
 
-@fault("softmax", "the last incomplete tile of 32 is left out of the sum", "inaccurate", "nonfinite", dtypes=BOTH)
+@fault(
+    "softmax", "the last incomplete tile of 32 is left out of the sum", "inaccurate", "nonfinite", dtypes=BOTH
+)
 @last
 def incomplete_tile_dropped(x):
     e, _ = parts(x)
@@ -134,7 +140,9 @@ def incomplete_tile_not_written(x):
     return y
 
 
-@fault("softmax", "padding lanes up to the next multiple of 64 are loaded as 0 and count in the sum", dtypes=BOTH)
+@fault(
+    "softmax", "padding lanes up to the next multiple of 64 are loaded as 0 and count in the sum", dtypes=BOTH
+)
 @last
 def padding_in_the_sum(x):
     m = x.amax(-1, keepdim=True)
@@ -142,7 +150,9 @@ def padding_in_the_sum(x):
     return torch.exp(x - m) / (parts(x)[1] + lanes * torch.exp(-m))
 
 
-@fault("softmax", "padding lanes are loaded as 0 and enter the maximum", "inaccurate", "nonfinite", dtypes=BOTH)
+@fault(
+    "softmax", "padding lanes are loaded as 0 and enter the maximum", "inaccurate", "nonfinite", dtypes=BOTH
+)
 @last
 def padding_in_the_maximum(x):
     e = torch.exp(x - x.amax(-1, keepdim=True).clamp(min=0))
@@ -156,7 +166,11 @@ def epsilon_in_the_sum(x):
     return e / (s + 1e-6)
 
 
-@fault("softmax", "in rows after the first, an odd width loses its last entry (a misaligned vector load)", dtypes=BOTH)
+@fault(
+    "softmax",
+    "in rows after the first, an odd width loses its last entry (a misaligned vector load)",
+    dtypes=BOTH,
+)
 @last
 def misaligned_rows(x):
     e, s = parts(x)
@@ -211,9 +225,9 @@ def unguarded(size):
 
 
 for _size in (16, 32, 64, 128):
-    fault("softmax", f"a tile of {_size} of -inf before the first number gives NaN", "nonfinite", dtypes=BOTH)(
-        last(unguarded(_size))
-    )
+    fault(
+        "softmax", f"a tile of {_size} of -inf before the first number gives NaN", "nonfinite", dtypes=BOTH
+    )(last(unguarded(_size)))
 
 
 @fault("softmax", "each block of 32 is shifted by its own maximum only", dtypes=BOTH)
@@ -223,7 +237,14 @@ def block_maximum_only(x):
     return e / e.sum(-1, keepdim=True)
 
 
-@fault("softmax", "the running maximum starts at -20000 instead of -inf", "inaccurate", "nonfinite", "law_broken", dtypes=BOTH)
+@fault(
+    "softmax",
+    "the running maximum starts at -20000 instead of -inf",
+    "inaccurate",
+    "nonfinite",
+    "law_broken",
+    dtypes=BOTH,
+)
 @last
 def finite_first_maximum(x):
     e = torch.exp(x - x.amax(-1, keepdim=True).clamp(min=-2e4))
@@ -285,7 +306,9 @@ def lse_subtracted(x):
     return torch.exp(x - torch.logsumexp(x, -1, keepdim=True))
 
 
-@fault("softmax", "the maximum of the whole batch instead of each row's", "nonfinite", "inaccurate", dtypes=BOTH)
+@fault(
+    "softmax", "the maximum of the whole batch instead of each row's", "nonfinite", "inaccurate", dtypes=BOTH
+)
 def maximum_of_the_batch(x, dim=-1):
     finite = x.float().nan_to_num(-torch.inf, -torch.inf, -torch.inf)
     e = torch.exp(x.float() - finite.amax())
@@ -380,7 +403,14 @@ def last_row_repeated(x):
     return y
 
 
-@fault("softmax", "the first result of each shape is returned again", "law_broken", "inaccurate", stateful=True, dtypes=BOTH)
+@fault(
+    "softmax",
+    "the first result of each shape is returned again",
+    "law_broken",
+    "inaccurate",
+    stateful=True,
+    dtypes=BOTH,
+)
 def replayed():
     results = {}
 
@@ -393,7 +423,14 @@ def replayed():
     return kernel
 
 
-@fault("softmax", "a single row takes a path without a shift", "law_broken", "inaccurate", "nonfinite", dtypes=BOTH)
+@fault(
+    "softmax",
+    "a single row takes a path without a shift",
+    "law_broken",
+    "inaccurate",
+    "nonfinite",
+    dtypes=BOTH,
+)
 def single_row_path(x, dim=-1):
     if x.shape[0] == 1:
         return (torch.softmax(x.float(), dim) * 1.01).to(x.dtype)
@@ -401,7 +438,13 @@ def single_row_path(x, dim=-1):
 
 
 @fault(
-    "softmax", "every second call reads a stale maximum", "law_broken", "inaccurate", "nonfinite", stateful=True, dtypes=BOTH
+    "softmax",
+    "every second call reads a stale maximum",
+    "law_broken",
+    "inaccurate",
+    "nonfinite",
+    stateful=True,
+    dtypes=BOTH,
 )
 def stale_second_call():
     calls = [0]
@@ -601,7 +644,11 @@ def partial_sums_in_bfloat16(x):
     return e / sequential(tiles, torch.bfloat16)
 
 
-@fault("softmax", "the maximum is rounded to the next bfloat16 for the sum, and not for the numerators", dtypes=FLOAT32)
+@fault(
+    "softmax",
+    "the maximum is rounded to the next bfloat16 for the sum, and not for the numerators",
+    dtypes=FLOAT32,
+)
 @last
 def two_maxima(x):
     m = x.amax(-1, keepdim=True)
@@ -622,14 +669,20 @@ def second_tile_of_a_vocabulary_lost(x):
     return e / e[..., :65536].sum(-1, keepdim=True)
 
 
-@fault("softmax", "columns are counted in 16 bits with a sign: from 32,768 on the row begins again", dtypes=BOTH)
+@fault(
+    "softmax", "columns are counted in 16 bits with a sign: from 32,768 on the row begins again", dtypes=BOTH
+)
 @last
 def column_index_in_16_bits(x):
     columns = torch.arange(x.shape[-1])
     return torch.softmax(x[..., columns % 32768], -1)
 
 
-@fault("softmax", "the last incomplete tile of 8192 is left out of the sum, in rows longer than that", dtypes=BOTH)
+@fault(
+    "softmax",
+    "the last incomplete tile of 8192 is left out of the sum, in rows longer than that",
+    dtypes=BOTH,
+)
 @last
 def incomplete_tile_of_8192_dropped(x):
     e, s = parts(x)
@@ -695,7 +748,9 @@ def log_truncated(x):
     return torch.where(y.isnan(), y, (y.view(torch.int32) & ~0xFFFF).view(torch.float32))
 
 
-@fault("log_softmax", "entries from 65,536 on are left out of the sum", "inaccurate", "nonfinite", dtypes=BOTH)
+@fault(
+    "log_softmax", "entries from 65,536 on are left out of the sum", "inaccurate", "nonfinite", dtypes=BOTH
+)
 @last
 def log_of_the_first_65536(x):
     z = x - x.amax(-1, keepdim=True)
@@ -717,13 +772,17 @@ def lse_with_epsilon(x):
     return (m + torch.log(torch.exp(x - m).sum(-1, keepdim=True) + 1e-6))[..., 0]
 
 
-@fault("logsumexp", "the last entry is left out of the sum", "inaccurate", "nonfinite", "law_broken", dtypes=BOTH)
+@fault(
+    "logsumexp", "the last entry is left out of the sum", "inaccurate", "nonfinite", "law_broken", dtypes=BOTH
+)
 @last
 def lse_of_a_short_row(x):
     return torch.logsumexp(x[..., :-1], -1)
 
 
-@fault("logsumexp", "the logarithm is left out where the maximum dominates (s below 1 + 2^-10)", dtypes=FLOAT32)
+@fault(
+    "logsumexp", "the logarithm is left out where the maximum dominates (s below 1 + 2^-10)", dtypes=FLOAT32
+)
 @last
 def logarithm_of_small_excess_dropped(x):
     m = x.amax(-1)
@@ -737,7 +796,9 @@ QUICK_SHARE = 0.95
 
 @functools.cache
 def cases_of(op: str, dtype: str, profile: str, direction: str = "forward") -> tuple[tuple[str, Case], ...]:
-    """(smallest profile that runs it, case) of the op's cases in a profile: smaller profiles first, then smaller cases."""
+    """(smallest profile that runs it, case) of the op's cases in a profile: smaller profiles first,
+    then smaller cases.
+    """
     found: dict[tuple[str, tuple[str, ...]], tuple[str, Case]] = {}
     for name in PROFILES[: PROFILES.index(profile) + 1]:
         for specification in case_specifications():
@@ -753,7 +814,9 @@ def size(case: Case) -> int:
     return sum(map(math.prod, case.shapes().values()))
 
 
-def findings(planted: Fault, dtype: str, *, profile: str, likeliest: bool = False) -> Iterator[tuple[str, Record]]:
+def findings(
+    planted: Fault, dtype: str, *, profile: str, likeliest: bool = False
+) -> Iterator[tuple[str, Record]]:
     """(smallest profile that runs it, record) of every case of the profile that the fault does not pass.
 
     Cases of smaller profiles come first, or the likeliest to show it.
@@ -776,12 +839,18 @@ def right(planted: Fault, record: Record) -> bool:
 
 
 def caught_by(planted: Fault, dtype: str, *, profile: str) -> tuple[str, Record] | None:
-    """(smallest profile, first record) that catches the fault for its own reason; None where no case of the profile does."""
-    return next((found for found in findings(planted, dtype, profile=profile) if right(planted, found[1])), None)
+    """(smallest profile, first record) that catches the fault for its own reason; None where no
+    case of the profile does.
+    """
+    return next(
+        (found for found in findings(planted, dtype, profile=profile) if right(planted, found[1])), None
+    )
 
 
 def catches(planted: Fault, dtype: str, *, profile: str = "smoke", all_cases: bool = False) -> list[Record]:
-    """The records that catch the fault in this dtype; the first for its own reason ends the list, unless all_cases."""
+    """The records that catch the fault in this dtype; the first for its own reason ends the list,
+    unless all_cases.
+    """
     found = []
     for _, record in findings(planted, dtype, profile=profile, likeliest=True):
         found.append(record)
@@ -791,13 +860,21 @@ def catches(planted: Fault, dtype: str, *, profile: str = "smoke", all_cases: bo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Runs planted faults on the cases and says which profile catches each.")
+    parser = argparse.ArgumentParser(
+        description="Runs planted faults on the cases and says which profile catches each."
+    )
     parser.add_argument("--only", default="", help="faults whose name contains this")
     parser.add_argument("--op", choices=NAMES, nargs="+", default=NAMES)
-    parser.add_argument("--profile", choices=PROFILES, default="standard", help="the largest profile to look in")
+    parser.add_argument(
+        "--profile", choices=PROFILES, default="standard", help="the largest profile to look in"
+    )
     parser.add_argument("--direction", choices=DIRECTIONS, nargs="+", default=DIRECTIONS)
     arguments = parser.parse_args()
-    among = [planted for planted in FAULTS.values() if planted.op in arguments.op and planted.direction in arguments.direction]
+    among = [
+        planted
+        for planted in FAULTS.values()
+        if planted.op in arguments.op and planted.direction in arguments.direction
+    ]
     chosen = [planted for planted in among if arguments.only in planted.name]
     counted: Counter[tuple[str, str]] = Counter()
     for planted in chosen:
@@ -817,8 +894,14 @@ def main() -> None:
         if not own.total():
             continue
         caught = dict(zip(profiles, itertools.accumulate(own[name] for name in profiles), strict=True))
-        print(f"{dtype:<10}" + "".join(f"   {name} {n} of {own.total()}, {n / own.total():.1%}" for name, n in caught.items()))
-        enough &= caught[profiles[-1]] == own.total() and caught.get("quick", own.total()) >= QUICK_SHARE * own.total()
+        print(
+            f"{dtype:<10}"
+            + "".join(f"   {name} {n} of {own.total()}, {n / own.total():.1%}" for name, n in caught.items())
+        )
+        enough &= (
+            caught[profiles[-1]] == own.total()
+            and caught.get("quick", own.total()) >= QUICK_SHARE * own.total()
+        )
     raise SystemExit(0 if enough else 1)
 
 

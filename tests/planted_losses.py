@@ -16,17 +16,33 @@ def wrong(step: str, breaks: str, *statuses: str, dtypes: tuple[str, ...] = BOTH
     """Registers the loss with this function in place of a step."""
 
     def register(function):
-        plant(OP, function.__name__, breaks, lambda: replace(Loss(), **{step: function}), *statuses, dtypes=dtypes)
+        plant(
+            OP,
+            function.__name__,
+            breaks,
+            lambda: replace(Loss(), **{step: function}),
+            *statuses,
+            dtypes=dtypes,
+        )
         return function
 
     return register
 
 
 def wrong_call(breaks: str, *statuses: str, dtypes: tuple[str, ...] = BOTH, stateful: bool = False):
-    """Registers f(logits, target, options of cross_entropy); a stateful one is a function that makes a fresh f."""
+    """Registers f(logits, target, options of cross_entropy); a stateful one is a function that
+    makes a fresh f.
+    """
 
     def register(function):
-        plant(OP, function.__name__, breaks, function if stateful else (lambda: function), *statuses, dtypes=dtypes)
+        plant(
+            OP,
+            function.__name__,
+            breaks,
+            function if stateful else (lambda: function),
+            *statuses,
+            dtypes=dtypes,
+        )
         return function
 
     return register
@@ -182,7 +198,13 @@ def infinite_surprisal_dropped(surprisal, weights):
 # what is ignored
 
 
-@wrong("ignore", "the ignored label is used as an index: -100 counts as class 0", "inaccurate", "nonfinite", "law_broken")
+@wrong(
+    "ignore",
+    "the ignored label is used as an index: -100 counts as class 0",
+    "inaccurate",
+    "nonfinite",
+    "law_broken",
+)
 def ignored_rows_have_a_loss(smoothed, targeted, kept):
     return smoothed
 
@@ -337,7 +359,13 @@ def logits_overwritten(logits, target, ignore_index=-100, label_smoothing=0.0, r
     return loss
 
 
-@wrong_call("the buffer of the sum is not emptied between calls", "law_broken", "inaccurate", "nonfinite", stateful=True)
+@wrong_call(
+    "the buffer of the sum is not emptied between calls",
+    "law_broken",
+    "inaccurate",
+    "nonfinite",
+    stateful=True,
+)
 def sum_of_all_calls():
     before = [0.0]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from suite.kernels import Kernel
+from suite.kernels.parts.partial import finite
 from suite.numerics import BEST_PRACTICE, Numerics
-from suite.ops.parts.partial import finite
 from tests.faults import FLOAT32, LN2, LOG2E, plant, round_to
 
 OP = "merge_states"
@@ -51,7 +51,9 @@ class Merge:
 
     def __call__(self, o_a: Tensor, lse_a: Tensor, o_b: Tensor, lse_b: Tensor) -> State:
         wide = lse_a.dtype
-        (a, log_a), (b, log_b) = self.states((o_a.to(wide), lse_a[..., None]), (o_b.to(wide), lse_b[..., None]))
+        (a, log_a), (b, log_b) = self.states(
+            (o_a.to(wide), lse_a[..., None]), (o_b.to(wide), lse_b[..., None])
+        )
         m, w_a, w_b = self.powers(log_a, log_b)
         return self.average(w_a, a, w_b, b).to(o_a.dtype), self.log_sum(m, w_a, w_b)[..., 0]
 
@@ -103,8 +105,14 @@ def in_float64(o_a, lse_a, o_b, lse_b):
 
 HONEST: dict[str, tuple[Callable, Numerics]] = {
     "shifted": (Merge(), BEST_PRACTICE),
-    "base two": (Merge(powers=base_two, log_sum=log_in_base_two), BEST_PRACTICE),  # FlashInfer (arXiv 2501.01005)
-    "exp(lse_a - lse)": (Merge(powers=normalised, average=weighted, log_sum=given), Numerics(shift="lse")),  # Flash-Decoding
+    "base two": (
+        Merge(powers=base_two, log_sum=log_in_base_two),
+        BEST_PRACTICE,
+    ),  # FlashInfer (arXiv 2501.01005)
+    "exp(lse_a - lse)": (
+        Merge(powers=normalised, average=weighted, log_sum=given),
+        Numerics(shift="lse"),
+    ),  # Flash-Decoding
     "divided before the outputs": (Merge(average=divided_first), BEST_PRACTICE),
     "sigmoid of the difference": (by_sigmoid, BEST_PRACTICE),
     "float64 inside": (in_float64, BEST_PRACTICE),
@@ -113,7 +121,10 @@ HONEST: dict[str, tuple[Callable, Numerics]] = {
 
 
 def honest_states() -> list[Kernel]:
-    return [Kernel(id=name, op=OP, call=call, numerics=numerics, outside=True) for name, (call, numerics) in HONEST.items()]
+    return [
+        Kernel(id=name, op=OP, call=call, numerics=numerics, outside=True)
+        for name, (call, numerics) in HONEST.items()
+    ]
 
 
 # wrong
@@ -123,7 +134,14 @@ def wrong(step: str, breaks: str, *statuses: str, dtypes: tuple[str, ...] = NARR
     """Registers the kernel with this function in place of a step."""
 
     def register(function):
-        plant(OP, function.__name__, breaks, lambda: replace(Merge(), **{step: function}), *statuses, dtypes=dtypes)
+        plant(
+            OP,
+            function.__name__,
+            breaks,
+            lambda: replace(Merge(), **{step: function}),
+            *statuses,
+            dtypes=dtypes,
+        )
         return function
 
     return register
@@ -133,7 +151,14 @@ def wrong_call(breaks: str, *statuses: str, dtypes: tuple[str, ...] = NARROW, st
     """Registers f(o_a, lse_a, o_b, lse_b); a stateful one is a function that makes a fresh f."""
 
     def register(function):
-        plant(OP, function.__name__, breaks, function if stateful else (lambda: function), *statuses, dtypes=dtypes)
+        plant(
+            OP,
+            function.__name__,
+            breaks,
+            function if stateful else (lambda: function),
+            *statuses,
+            dtypes=dtypes,
+        )
         return function
 
     return register
@@ -162,7 +187,9 @@ def difference_clamped(lse_a, lse_b):
     return m, torch.exp((lse_a - finite(m)).clamp(min=-8)), torch.exp((lse_b - finite(m)).clamp(min=-8))
 
 
-@wrong("powers", "two empty states give NaN: -inf - -inf", *SPECIAL)  # flashinfer-ai/flashinfer#4051; vllm-project/vllm#28181
+@wrong(
+    "powers", "two empty states give NaN: -inf - -inf", *SPECIAL
+)  # flashinfer-ai/flashinfer#4051; vllm-project/vllm#28181
 def empty_nan(lse_a, lse_b):
     m = torch.maximum(lse_a, lse_b)
     return m, torch.exp(lse_a - m), torch.exp(lse_b - m)

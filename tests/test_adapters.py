@@ -1,4 +1,6 @@
-"""adapters.py: bits pass unchanged both ways, conversions are outside the clock, and modes end with the call."""
+"""adapters.py: bits pass unchanged both ways, conversions are outside the clock, and modes end with
+the call.
+"""
 
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ from suite.execution.adapters import adapted_call
 from suite.kernels import Kernel
 from suite.tensors import bits
 
-jax = pytest.importorskip("jax", reason="the jax adapter is what most of this file is about: pip install 'softmax-suite[zoo]'")
+jax = pytest.importorskip(
+    "jax", reason="the jax adapter is what most of this file is about: pip install 'softmax-suite[zoo]'"
+)
 
 WORDS = {torch.float64: np.int64, torch.float32: np.int32, torch.bfloat16: np.int16, torch.float16: np.int16}
 ALL_16_BITS = np.arange(-(2**15), 2**15).astype(np.int16)
@@ -21,7 +25,9 @@ def kernel(adapter, call):
 
 
 def patterns(dtype):
-    """Bit patterns of every exponent, sign and kind: all of them for 16 bits, NaN payloads and subnormals in every dtype."""
+    """Bit patterns of every exponent, sign and kind: all of them for 16 bits, NaN payloads and
+    subnormals in every dtype.
+    """
     word = np.dtype(WORDS[dtype])
     words = (
         ALL_16_BITS

@@ -1,4 +1,6 @@
-"""judge("attention", ...): the definition against sums written out, honest kernels, planted faults, special values, misuse."""
+"""judge("attention", ...): the definition against sums written out, honest kernels, planted faults,
+special values, misuse.
+"""
 
 import math
 from dataclasses import replace
@@ -46,7 +48,7 @@ def written_out(tensors, options, batch, head, row):
     scale = options.get("scale")
     with mpmath.workprec(200):
         factor = mpmath.mpf(scale) if scale is not None else mpmath.mpf(1 / math.sqrt(q.shape[-1]))
-        exponents = {}
+        scores = {}
         for j in range(keys):
             s = factor * sum(
                 mpmath.mpf(a) * mpmath.mpf(b)
@@ -61,18 +63,20 @@ def written_out(tensors, options, batch, head, row):
             seen &= (left is None or j >= row + o - left) and (right is None or j <= row + o + right)
             seen &= "kv_lengths" not in tensors or j < int(tensors["kv_lengths"][batch])
             if "mask" in tensors:
-                full = torch.broadcast_to(tensors["mask"], (q.shape[0], q.shape[1], length, keys))[batch, head, row, j]
+                full = torch.broadcast_to(tensors["mask"], (q.shape[0], q.shape[1], length, keys))[
+                    batch, head, row, j
+                ]
                 seen &= bool(full) if full.dtype == torch.bool else float(full) > -math.inf
                 s = s if full.dtype == torch.bool or not seen else s + mpmath.mpf(float(full))
             if seen:
-                exponents[j] = s
-        total = sum((mpmath.exp(s) for s in exponents.values()), mpmath.mpf(0))
+                scores[j] = s
+        total = sum((mpmath.exp(s) for s in scores.values()), mpmath.mpf(0))
         if "sink" in tensors:
             total += mpmath.exp(mpmath.mpf(float(tensors["sink"][head])))
         columns = range(v.shape[-1])
-        if not exponents:
+        if not scores:
             return [mpmath.mpf(0) for _ in columns]
-        weighted = ((mpmath.exp(s), v[batch, group, j].tolist()) for j, s in exponents.items())
+        weighted = ((mpmath.exp(s), v[batch, group, j].tolist()) for j, s in scores.items())
         sums = [mpmath.mpf(0) for _ in columns]
         for weight, values in weighted:
             sums = [total_ + weight * mpmath.mpf(value) for total_, value in zip(sums, values, strict=True)]
@@ -88,7 +92,9 @@ def test_the_reference_is_the_definition_written_out(name, dtype):
     call = replace(CALLS[name], sizes={"length": 5, "keys": 9, "size": 3, "width": 2}, probing=False)
     every, options = call.tensors(dtype), call.options
     op = get_op("attention")
-    resolved = op.resolve_options({**options, "enable_gqa": True}, {n: tuple(t.shape) for n, t in every.items()})
+    resolved = op.resolve_options(
+        {**options, "enable_gqa": True}, {n: tuple(t.shape) for n, t in every.items()}
+    )
     arrays = {n: t.numpy() if t.dtype == torch.bool else t.double().numpy() for n, t in every.items()}
     from suite.formats import get_format
 
@@ -99,7 +105,11 @@ def test_the_reference_is_the_definition_written_out(name, dtype):
         index = (batch * 4 + head) * 5 + row
         for column, value in enumerate(exact):
             with mpmath.workprec(200):
-                off = abs(mpmath.mpf(float(reference.hi[index, column])) + float(reference.lo[index, column]) - value)
+                off = abs(
+                    mpmath.mpf(float(reference.hi[index, column]))
+                    + float(reference.lo[index, column])
+                    - value
+                )
             assert off <= reference.radius[index, column]
 
 
@@ -147,7 +157,9 @@ def test_a_declared_lse_in_the_exponent_passes():
 
 
 def status_of(planted, call, dtype):
-    """The status that a call of a fresh kernel gets: after another call, and repeated, its inputs compared."""
+    """The status that a call of a fresh kernel gets: after another call, and repeated, its inputs
+    compared.
+    """
     kernel = planted.make()
     options = {**call.options, "return_lse": True} if planted.wrong == "lse" else call.options
     tensors = call.tensors(dtype)
@@ -179,11 +191,15 @@ def test_a_fault_is_caught_by_every_call_that_needs_it(name):
 
 
 ELSEWHERE = [
-    name for name, planted in PLANTED.items() if all(CALLS[need].options or CALLS[need].further for need in planted.needs)
+    name
+    for name, planted in PLANTED.items()
+    if all(CALLS[need].options or CALLS[need].further for need in planted.needs)
 ]
 
 
-@pytest.mark.parametrize("name", [*ELSEWHERE, *(name for name, planted in PLANTED.items() if planted.wrong == "lse")])
+@pytest.mark.parametrize(
+    "name", [*ELSEWHERE, *(name for name, planted in PLANTED.items() if planted.wrong == "lse")]
+)
 def test_a_fault_of_an_option_is_right_without_it(name):
     """So that what catches it is the option. An lse that is wrong goes with a right output."""
     found = judged(PLANTED[name].make(), CALLS["plain"].tensors(torch.float32), {})
@@ -204,7 +220,9 @@ def test_a_fault_that_the_bound_allows_passes(name):
         assert judged(kernel, call.tensors(torch.bfloat16), call.options).passed
 
 
-@pytest.mark.parametrize("name", ["last_key_dropped", "last_key_doubled", "scale_one_percent", "P_in_float8_e4m3fn"])
+@pytest.mark.parametrize(
+    "name", ["last_key_dropped", "last_key_doubled", "scale_one_percent", "P_in_float8_e4m3fn"]
+)
 def test_a_small_fault_is_caught_in_bfloat16_at_4096_keys(name):
     tensors = drawn(torch.bfloat16, batch=1, heads=1, groups=1, length=4, keys=4096, size=64, probing=True)
 
@@ -254,7 +272,9 @@ def test_a_query_that_sees_nothing_gives_exactly_0():
 
 
 def test_a_row_masked_by_the_smallest_number_is_not_judged():
-    """finfo.min is no -inf: exact arithmetic gives softmax(s) there, and every kernel the mean of the values."""
+    """finfo.min is no -inf: exact arithmetic gives softmax(s) there, and every kernel the mean of
+    the values.
+    """
     mask = torch.full((9, 70), torch.finfo(torch.float32).min)
     found = judged(shifted, small(torch.float32) | {"mask": mask}, {})
 
@@ -286,8 +306,14 @@ def test_misuse_is_a_value_error_that_names_what_is_wrong(change, options, fragm
 def test_the_output_has_the_values_own_head_size_and_the_queries_dtype():
     tensors = small(torch.bfloat16)
 
-    assert judge("attention", tensors, torch.zeros(2, 4, 9, 16), options={"enable_gqa": True}).status == "wrong_shape"
-    assert judge("attention", tensors, torch.zeros(2, 4, 9, 8), options={"enable_gqa": True}).status == "wrong_dtype"
+    assert (
+        judge("attention", tensors, torch.zeros(2, 4, 9, 16), options={"enable_gqa": True}).status
+        == "wrong_shape"
+    )
+    assert (
+        judge("attention", tensors, torch.zeros(2, 4, 9, 8), options={"enable_gqa": True}).status
+        == "wrong_dtype"
+    )
 
 
 def test_block_sizes_make_no_difference_to_the_verdict():
@@ -306,7 +332,8 @@ def test_with_the_probe_the_output_is_the_probabilities():
     e = torch.exp(s - s.amax(-1, keepdim=True))
 
     assert torch.equal(output[batch, head, :, column], e[:, key] / e.sum(-1))
-    # The column of ones: two sums of the same 70 positive terms in any order, each off by at most 69 u, and a division.
+    # The column of ones: two sums of the same 70 positive terms in any order, each off by at most
+    # 69 u, and a division.
     assert (output[..., -1] - 1).abs().max() <= (2 * 69 + 1) * 1.01 * 2.0**-53
 
 
@@ -318,7 +345,13 @@ def test_saved_tensors_are_judged_by_the_command(tmp_path):
     tensors = small(torch.float32) | {"mask": CALLS["boolean mask"].tensors(torch.float32)["mask"]}
     options = {"softcap": 3.0, "window": (40, None)}
     saved = {name: tensor.numpy() for name, tensor in tensors.items()}
-    words = ["judge", "--op=attention", "--option=softcap=3", "--option=window=40,None", "--option=enable_gqa=True"]
+    words = [
+        "judge",
+        "--op=attention",
+        "--option=softcap=3",
+        "--option=window=40,None",
+        "--option=enable_gqa=True",
+    ]
     exits = []
     for name, factor in (("right", 1.0), ("wrong", 1.001)):
         np.savez(tmp_path / f"{name}.npz", y=factor * called(shifted, tensors, options).numpy(), **saved)
@@ -327,9 +360,16 @@ def test_saved_tensors_are_judged_by_the_command(tmp_path):
     assert exits == [0, 1]
 
 
-@pytest.mark.parametrize("further", [{}, {"sink": torch.ones(2)}, {"mask": torch.ones(3, 0, dtype=torch.bool)}])
+@pytest.mark.parametrize(
+    "further", [{}, {"sink": torch.ones(2)}, {"mask": torch.ones(3, 0, dtype=torch.bool)}]
+)
 def test_no_keys_are_keys_that_nobody_sees(further):
-    tensors = {"q": torch.randn(1, 2, 3, 4), "k": torch.randn(1, 2, 0, 4), "v": torch.randn(1, 2, 0, 5), **further}
+    tensors = {
+        "q": torch.randn(1, 2, 3, 4),
+        "k": torch.randn(1, 2, 0, 4),
+        "v": torch.randn(1, 2, 0, 5),
+        **further,
+    }
     o, lse = torch.zeros(1, 2, 3, 5), torch.full((1, 2, 3), 1.0 if "sink" in further else -torch.inf)
 
     assert judge("attention", tensors, (o, lse), options={"return_lse": True}).passed

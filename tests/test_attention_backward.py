@@ -1,4 +1,6 @@
-"""Backward of attention: the definition against finite differences, kernels' gradients within the bound, planted faults."""
+"""Backward of attention: the definition against finite differences, kernels' gradients within the
+bound, planted faults.
+"""
 
 import math
 from dataclasses import dataclass
@@ -11,23 +13,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suite.formats import get_format
-from suite.judge import judge_values
+from suite.kernels.attention.naive import naive
+from suite.kernels.attention.online import online, online_block_16
+from suite.kernels.attention.online_base_two import online_base_two
+from suite.kernels.attention.online_threshold import online_threshold
+from suite.kernels.attention.recompute import recompute
+from suite.kernels.attention.sdpa import sdpa_flash, sdpa_math
+from suite.kernels.attention.shifted import shifted
+from suite.kernels.attention.split_kv import split_kv
 from suite.numerics import BEST_PRACTICE
 from suite.ops.arithmetic import Arb, Float64, Mpmath
 from suite.ops.attention import LOG_SUM_EXP
 from suite.ops.attention import OP as ATTENTION
 from suite.ops.attention.backward import backward
-from suite.ops.attention.kernels.naive import naive
-from suite.ops.attention.kernels.online import online, online_block_16
-from suite.ops.attention.kernels.online_base_two import online_base_two
-from suite.ops.attention.kernels.online_threshold import online_threshold
-from suite.ops.attention.kernels.recompute import recompute
-from suite.ops.attention.kernels.sdpa import sdpa_flash, sdpa_math
-from suite.ops.attention.kernels.shifted import shifted
-from suite.ops.attention.kernels.split_kv import split_kv
 from suite.ops.rows import ANYTHING, FINITE
 from suite.oracle import Oracle
 from suite.tensors import to_float64, to_numpy
+from suite.verdict.judge import judge_values
 from tests.attention_calls import CALLS, LONG, SQUARE, TOP, Call, ramp
 from tests.attention_kernels import Attention, Given, finite_or_0, raw_scores, scores, share
 
@@ -86,7 +88,9 @@ def judged(tensors, options, gradients):
     format = get_format(str(tensors["q"].dtype).removeprefix("torch."))
     parts = zip(op.outputs(every), references(tensors, options), gradients, strict=True)
     return {
-        part.wrt: judge_values(part, reference, to_float64(gradient), shapes, every, format, BEST_PRACTICE, statistics=False)
+        part.wrt: judge_values(
+            part, reference, to_float64(gradient), shapes, every, format, BEST_PRACTICE, statistics=False
+        )
         for part, reference, gradient in parts
     }
 
@@ -94,7 +98,11 @@ def judged(tensors, options, gradients):
 def by_autograd(kernel, tensors, options):
     """The gradients of a forward kernel, as the host asks autograd for them."""
     leaves = {name: tensors[name].detach().requires_grad_() for name in wanted(tensors)}
-    further = {n: leaves.get(n, t) for n, t in tensors.items() if n not in ("q", "k", "v") and not n.startswith("upstream")}
+    further = {
+        n: leaves.get(n, t)
+        for n, t in tensors.items()
+        if n not in ("q", "k", "v") and not n.startswith("upstream")
+    }
     output = kernel(leaves["q"], leaves["k"], leaves["v"], **further, **options, enable_gqa=True)
     outputs = output if isinstance(output, tuple) else (output,)
     given = [tensors[name] for name in ("upstream", "upstream_lse") if name in tensors]
@@ -201,7 +209,10 @@ def test_the_definition_is_the_derivative_of_the_forward(name):
                     moved = inputs[part.wrt].copy()
                     moved[index] += step
                     ends.append(scalar({**inputs, part.wrt: moved}, every))
-                assert abs((ends[0] - ends[1]) / (2 * mpmath.mpf(STEP)) - found[index]) < 1e-13, (part.wrt, index)
+                assert abs((ends[0] - ends[1]) / (2 * mpmath.mpf(STEP)) - found[index]) < 1e-13, (
+                    part.wrt,
+                    index,
+                )
 
 
 @pytest.mark.parametrize("name", TINY_CALLS)
@@ -222,7 +233,9 @@ def test_the_three_arithmetics_agree(name):
 
 
 def test_what_nobody_sees_has_a_gradient_of_exactly_0():
-    """Keys behind the lengths, keys that a mask hides from all, queries that see nothing, mask entries and sinks of -inf."""
+    """Keys behind the lengths, keys that a mask hides from all, queries that see nothing, mask
+    entries and sinks of -inf.
+    """
     call = Call(sizes={"length": 6, "keys": 8, "width": 4}, further={
         "mask": tiny_mask(6, 8, hidden=((2,), (slice(None), 1))), "kv_lengths": lambda n, g: torch.tensor([5, 0]),
         "sink": fixed(0.5, -INF, 1.0, 0.0)})  # fmt: skip
@@ -267,7 +280,8 @@ def test_what_a_query_that_is_not_finite_reaches_is_not_judged():
 KERNELS = {
     kernel.__name__: kernel
     for kernel in (
-        naive, shifted, online, online_block_16, online_base_two, online_threshold, split_kv, sdpa_math, sdpa_flash, recompute,
+        naive, shifted, online, online_block_16, online_base_two, online_threshold, split_kv, sdpa_math,
+        sdpa_flash, recompute,
     )
 }  # fmt: skip
 
@@ -354,7 +368,9 @@ def test_gradients_pass_at_all_sizes(seed, keys, length, spread, dtype, kind):
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """What the backward has: s, P, dP [B, H, L, S], o, dO [B, H, L, Ev], lse, dlse [B, H, L, 1], all in the arithmetic."""
+    """What the backward has: s, P, dP [B, H, L, S], o, dO [B, H, L, Ev], lse, dlse [B, H, L, 1],
+    all in the arithmetic.
+    """
 
     s: torch.Tensor
     p: torch.Tensor
@@ -387,7 +403,9 @@ class Backward:
 
 
 def flash(tensors, options, steps):
-    """The gradients by FlashAttention-2's algorithm: o in the tensors' dtype, lse in float32, P and dS cast before products."""
+    """The gradients by FlashAttention-2's algorithm: o in the tensors' dtype, lse in float32, P and
+    dS cast before products.
+    """
     dtype, compute = tensors["q"].dtype, wide(tensors["q"].dtype)
     further = {n: t for n, t in tensors.items() if not n.startswith("upstream")}
     given = Given(**further, **{n: v for n, v in options.items() if n != "return_lse"})
@@ -441,7 +459,11 @@ def without_tile(p, d_s, given):
 
 def one_later(p, d_s, given):
     """The tile of dK and dV begins one query late: the diagonal is missing."""
-    seen = torch.arange(given.keys) < torch.arange(given.length)[:, None] if given.causal else torch.ones(1, dtype=torch.bool)
+    seen = (
+        torch.arange(given.keys) < torch.arange(given.length)[:, None]
+        if given.causal
+        else torch.ones(1, dtype=torch.bool)
+    )
     return p, d_s * seen
 
 
@@ -449,9 +471,13 @@ FAULTS = {
     "lse saved in bfloat16": Backward(lse=lambda lse, dtype: lse.bfloat16().to(lse.dtype)),
     "D missing": Backward(delta=lambda saved: torch.zeros_like(saved.lse)),
     "D in bfloat16": Backward(delta=bf16_sum),
-    "D of another query": Backward(delta=lambda saved: (saved.d_o * saved.o).sum(-1, keepdim=True).roll(1, 2)),
+    "D of another query": Backward(
+        delta=lambda saved: (saved.d_o * saved.o).sum(-1, keepdim=True).roll(1, 2)
+    ),
     "dlse ignored": Backward(delta=lambda saved: (saved.d_o * saved.o).sum(-1, keepdim=True) + saved.d_lse),
-    "dlse with the wrong sign": Backward(delta=lambda saved: (saved.d_o * saved.o).sum(-1, keepdim=True) + 2 * saved.d_lse),
+    "dlse with the wrong sign": Backward(
+        delta=lambda saved: (saved.d_o * saved.o).sum(-1, keepdim=True) + 2 * saved.d_lse
+    ),
     "scale forgotten in dQ": Backward(scale_q=lambda scale: 1.0),
     "scale forgotten in dK": Backward(scale_k=lambda scale: 1.0),
     "scale wrong by 1 % in dQ": Backward(scale_q=lambda scale: 1.01 * scale),
@@ -465,7 +491,9 @@ FAULTS = {
     "dS in e4m3": Backward(d_s=lambda d_s: d_s.to(torch.float8_e4m3fn).to(d_s.dtype)),
     "upstream ignored": Backward(upstream=torch.ones_like),
     "P not normalised": Backward(weights=lambda s, lse: torch.exp(s - finite_or_0(s.amax(-1, keepdim=True)))),
-    "P in e4m3": Backward(weights=lambda s, lse: torch.exp(s - finite_or_0(lse)).to(torch.float8_e4m3fn).to(s.dtype)),
+    "P in e4m3": Backward(
+        weights=lambda s, lse: torch.exp(s - finite_or_0(lse)).to(torch.float8_e4m3fn).to(s.dtype)
+    ),
     "sink's gradient without D": Backward(sink=lambda p, delta, d_lse: p * d_lse),
     "sink's gradient with the wrong sign": Backward(sink=lambda p, delta, d_lse: p * (delta - d_lse)),
     "sink's gradient without dlse": Backward(sink=lambda p, delta, d_lse: p * -delta),
@@ -482,7 +510,10 @@ POWER_CALLS = {
     "few keys": (Call(sizes={"keys": 40, "length": 2}, probing=False), "normal"),
     "low scores": (Call(change=ramp(-150.0, -151.0), probing=False), "normal"),
     "one query": (Call(sizes={"heads": 2, "groups": 2, "length": 1}), "one_hot"),
-    "all positive": (Call(sizes={"keys": 8, "length": 2, "width": 128}, probing=False, change=positive), "ones"),
+    "all positive": (
+        Call(sizes={"keys": 8, "length": 2, "width": 128}, probing=False, change=positive),
+        "ones",
+    ),
     "causal, square": (CALLS["causal, square"], "normal"),
     "softcap": (CALLS["softcap"], "normal"),
     "sink": (CALLS["sink"], "normal"),
@@ -514,7 +545,9 @@ def test_the_steps_without_a_fault_are_not(dtype):
 
 
 def test_a_long_attention_is_judged_on_a_sample_of_queries_and_keys():
-    tensors = Call(sizes={**LONG, "length": 1100, "keys": 4000, "size": 4, "width": 4}).tensors(torch.float32, probing=False)
+    tensors = Call(sizes={**LONG, "length": 1100, "keys": 4000, "size": 4, "width": 4}).tensors(
+        torch.float32, probing=False
+    )
     tensors |= upstreams(tensors, {})
     inputs = {n: to_numpy(t) for n, t in tensors.items()}
     op, every, _ = resolved(tensors, {})
@@ -585,7 +618,9 @@ def test_references_of_larger_precision_agree_with_the_first():
             for row in range(len(reference.hi)):
                 exact = part.define(Arb(), reference.problem.take(np.array([row])))
                 for column in range(exact.shape[1]):
-                    off = abs(float(exact[0, column].mid()) - reference.hi[row, column] - reference.lo[row, column])
+                    off = abs(
+                        float(exact[0, column].mid()) - reference.hi[row, column] - reference.lo[row, column]
+                    )
                     assert off <= reference.radius[row, column]
 
 

@@ -1,4 +1,6 @@
-"""Cases of attention and merge_states: an id has every size, kind and option in it, and names nothing that there is not."""
+"""Cases of attention and merge_states: an id has every size, kind and option in it, and names
+nothing that there is not.
+"""
 
 import re
 
@@ -36,8 +38,17 @@ OPTIONS = {
 @st.composite
 def cases(draw):
     key_heads, shared = draw(st.integers(1, 4)), draw(st.integers(1, 4))
-    shape = (draw(st.integers(1, 5)), key_heads * shared, draw(st.integers(1, 3000)), draw(st.integers(1, 300)))
-    sizes = {"keys": st.integers(1, 10**5), "key_heads": st.just(key_heads), "value_size": st.integers(1, 300)}
+    shape = (
+        draw(st.integers(1, 5)),
+        key_heads * shared,
+        draw(st.integers(1, 3000)),
+        draw(st.integers(1, 300)),
+    )
+    sizes = {
+        "keys": st.integers(1, 10**5),
+        "key_heads": st.just(key_heads),
+        "value_size": st.integers(1, 300),
+    }
     kinds = {name: st.sampled_from(sorted(TENSORS[name])) for name in TENSORS}
     required = {"key_heads": sizes.pop("key_heads")} if shared > 1 else {}
     tensors = draw(st.fixed_dictionaries(required, optional=sizes | kinds))
@@ -68,13 +79,23 @@ def test_a_case_is_rebuilt_from_its_id(case):
 def test_ids_are_the_same_in_every_version():
     """Ids stand in reports, known-failures files and commands that people keep."""
     assert of().id == "attention/normal/2x4x6x8/s0"
-    assert of(
-        "ends", options={"causal": "top_left", "window": (4, None)}, tensors={"keys": 70, "mask": "random"}, seed=3
-    ).id == ("attention/ends/2x4x6x8/causal=top_left/window=4,None/keys=70/mask=random/s3")
-    assert of(options={"scale": -0.25}, layout="transposed", tensors={"key_heads": 2}).id == (
-        "attention/normal/2x4x6x8/scale=-0.25/layout=transposed/key_heads=2/s0"
+    assert (
+        of(
+            "ends",
+            options={"causal": "top_left", "window": (4, None)},
+            tensors={"keys": 70, "mask": "random"},
+            seed=3,
+        ).id
+        == "attention/ends/2x4x6x8/causal=top_left/window=4,None/keys=70/mask=random/s3"
     )
-    assert Case(op="merge_states", family="alike", shape=(2, 3, 4, 8), seed=1).id == "merge_states/alike/2x3x4x8/s1"
+    assert (
+        of(options={"scale": -0.25}, layout="transposed", tensors={"key_heads": 2}).id
+        == "attention/normal/2x4x6x8/scale=-0.25/layout=transposed/key_heads=2/s0"
+    )
+    assert (
+        Case(op="merge_states", family="alike", shape=(2, 3, 4, 8), seed=1).id
+        == "merge_states/alike/2x3x4x8/s1"
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,11 +144,17 @@ def test_a_setting_that_means_nothing_is_refused_by_name(settings, words):
     ("id", "words"),
     [
         ("attention/nrmal/2x4x6x8/s0", "unknown input family 'nrmal' of attention; expected one of "),
-        ("attention/normal/6x8/s0", "attention has q of four dims, batch, heads, length, head size; got [6, 8]"),
+        (
+            "attention/normal/6x8/s0",
+            "attention has q of four dims, batch, heads, length, head size; got [6, 8]",
+        ),
         ("attention/normal/2x4x0x8/s0", "length=0 must be an integer of at least 1"),
         ("attention/minilm/2x4x6x8/s0", "minilm has the shape 3x2x331x32, not 2x4x6x8"),
         ("attention/normal/2x4x6x8/enable_gqa=False/key_heads=2/s0", "that needs enable_gqa=True"),
-        ("merge_states/nrmal/2x8/s0", "unknown input family of merge_states 'nrmal'; expected one of alike, far_apart, "),
+        (
+            "merge_states/nrmal/2x8/s0",
+            "unknown input family of merge_states 'nrmal'; expected one of alike, far_apart, ",
+        ),
         ("merge_states/alike/2x8/keys=3/s0", "merge_states has no option 'keys'; valid options: layout"),
         ("merge_states/alike/2x8/mask=random/s0", "merge_states has no option 'mask'; valid options: layout"),
         ("softmax/normal/2x8/keys=3/s0", "softmax has no option 'keys'; valid options: dim, "),
@@ -224,7 +251,9 @@ def test_the_same_id_has_the_same_bits_and_another_has_others():
         assert inputs[name].tobytes() != other_seed[name].tobytes()
     states_of = Case(op="merge_states", family="one_empty", shape=SHAPE)
     assert same_bits(states_of.inputs(FLOAT32), Case.from_id(states_of.id).inputs(FLOAT32))
-    assert not same_bits(states_of.inputs(FLOAT32), Case.from_id(states_of.id.replace("/s0", "/s1")).inputs(FLOAT32))
+    assert not same_bits(
+        states_of.inputs(FLOAT32), Case.from_id(states_of.id.replace("/s0", "/s1")).inputs(FLOAT32)
+    )
 
 
 def test_options_and_further_tensors_leave_q_k_and_v_alone():
@@ -294,7 +323,9 @@ def test_a_specification_makes_a_case_of_every_shape_option_and_tensor():
 
 def test_sizes_are_the_ones_that_queries_do_not_tell():
     assert set(SIZES) == {
-        field for field in attention.Sizes.__dataclass_fields__ if field not in ("batch", "heads", "length", "head_size")
+        field
+        for field in attention.Sizes.__dataclass_fields__
+        if field not in ("batch", "heads", "length", "head_size")
     }
 
 

@@ -1,4 +1,6 @@
-"""attention through the engine: kernels in their own process, two outputs, other names of arguments, other libraries."""
+"""attention through the engine: kernels in their own process, two outputs, other names of
+arguments, other libraries.
+"""
 
 import inspect
 import math
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 from suite.case import Case
-from suite.execution import evaluate
+from suite.execution.evaluation import evaluate
 from suite.execution.host import InProcess
 from suite.execution.isolated import Isolated
 from suite.kernels import Kernel, kernel, load_kernels
@@ -97,7 +99,17 @@ def both(host, file, name, case, **how):
     return judged(there, case, host=host, **how), judged(here, case, **how)
 
 
-LAWS = ("alone", "hidden_keys", "masked", "neutral", "parts", "reversed_keys", "with_log_sum_exp", "repeat", "canaries")
+LAWS = (
+    "alone",
+    "hidden_keys",
+    "masked",
+    "neutral",
+    "parts",
+    "reversed_keys",
+    "with_log_sum_exp",
+    "repeat",
+    "canaries",
+)
 RIGHT = {
     "plain": case_of(laws=LAWS),
     "mask, sink, return_lse": case_of(
@@ -112,7 +124,13 @@ RIGHT = {
         keys=33,
         key_heads=2,
         value_size=5,
-        options={"causal": "bottom_right", "window": (20, None), "softcap": 3.0, "scale": -0.5, "return_lse": True},
+        options={
+            "causal": "bottom_right",
+            "window": (20, None),
+            "softcap": 3.0,
+            "scale": -0.5,
+            "return_lse": True,
+        },
         laws=LAWS,
     ),
 }
@@ -154,7 +172,10 @@ def test_an_output_of_another_container_has_the_same_record_in_its_own_process(h
 
 def test_the_place_of_a_fault_is_found_in_its_own_process_too(host, file):
     there, _ = both(host, file, "keys_swapped", case_of(keys=70, shape=(1, 1, 9, 16)))
-    assert there.tiles["key"] == "errors begin at key 0: 2 of 5 blocks of 16 keys have wrong weights, keys 0..15, 32..47"
+    assert (
+        there.tiles["key"]
+        == "errors begin at key 0: 2 of 5 blocks of 16 keys have wrong weights, keys 0..15, 32..47"
+    )
 
 
 # layouts
@@ -169,7 +190,12 @@ def test_every_layout_reaches_the_kernel_and_not_its_verdict(layout):
         return shifted(q, k, v, **given)
 
     case = Case(
-        op="attention", family="normal", shape=SHAPE, layout=layout, tensors={"keys": 21}, laws=("alone", "reversed_keys")
+        op="attention",
+        family="normal",
+        shape=SHAPE,
+        layout=layout,
+        tensors={"keys": 21},
+        laws=("alone", "reversed_keys"),
     )
     record = judged(attention, case)
     assert record.status == "passed", record.message
@@ -181,7 +207,9 @@ def test_a_tensor_of_one_entry_may_have_any_stride(op):
     shape = (1, 1, 1, 1) if op == "attention" else (1, 1)
     call = shifted if op == "attention" else torch.softmax
     record = evaluate(
-        Case(op=op, family="normal", shape=shape, layout="strided"), Kernel(id="k", op=op, call=call), oracle=ORACLE
+        Case(op=op, family="normal", shape=shape, layout="strided"),
+        Kernel(id="k", op=op, call=call),
+        oracle=ORACLE,
     )
     assert record.status == "passed"
 
@@ -203,13 +231,37 @@ WRONG = {
         "wrong_type",
         "expected a tuple of 2 tensors: attention, attention_lse",
     ),
-    "three": (lambda o, lse: (o, lse, lse), "wrong_type", "expected a tuple of 2 tensors: attention, attention_lse"),
-    "one in a tuple": (lambda o, lse: (o,), "wrong_type", "expected a tuple of 2 tensors: attention, attention_lse"),
+    "three": (
+        lambda o, lse: (o, lse, lse),
+        "wrong_type",
+        "expected a tuple of 2 tensors: attention, attention_lse",
+    ),
+    "one in a tuple": (
+        lambda o, lse: (o,),
+        "wrong_type",
+        "expected a tuple of 2 tensors: attention, attention_lse",
+    ),
     "a mapping": (lambda o, lse: {"o": o, "lse": lse}, "wrong_type", "returned a dict ("),
-    "nothing": (lambda o, lse: None, "wrong_type", "returned a NoneType (None); expected a tuple of 2 tensors"),
-    "no lse": (lambda o, lse: (o, None), "wrong_type", "attention_lse: returned a NoneType (None); expected one tensor"),
-    "no o": (lambda o, lse: (None, lse), "wrong_type", "attention: returned a NoneType (None); expected one tensor"),
-    "lse first": (lambda o, lse: (lse, o), "wrong_shape", "attention: returned shape [2, 4, 9]; expected [2, 4, 9, 8]"),
+    "nothing": (
+        lambda o, lse: None,
+        "wrong_type",
+        "returned a NoneType (None); expected a tuple of 2 tensors",
+    ),
+    "no lse": (
+        lambda o, lse: (o, None),
+        "wrong_type",
+        "attention_lse: returned a NoneType (None); expected one tensor",
+    ),
+    "no o": (
+        lambda o, lse: (None, lse),
+        "wrong_type",
+        "attention: returned a NoneType (None); expected one tensor",
+    ),
+    "lse first": (
+        lambda o, lse: (lse, o),
+        "wrong_shape",
+        "attention: returned shape [2, 4, 9]; expected [2, 4, 9, 8]",
+    ),
     "lse with a dim of 1": (
         lambda o, lse: (o, lse[..., None]),
         "wrong_shape",
@@ -230,15 +282,31 @@ WRONG = {
         "wrong_dtype",
         "attention_lse: returned bfloat16; expected float32",
     ),
-    "lse in float64": (lambda o, lse: (o, lse.double()), "wrong_dtype", "attention_lse: returned float64; expected float32"),
-    "o in float32": (lambda o, lse: (o.float(), lse), "wrong_dtype", "attention: returned float32; expected bfloat16"),
-    "o transposed": (lambda o, lse: (o.transpose(1, 2), lse), "wrong_shape", "attention: returned shape [2, 9, 4, 8]"),
+    "lse in float64": (
+        lambda o, lse: (o, lse.double()),
+        "wrong_dtype",
+        "attention_lse: returned float64; expected float32",
+    ),
+    "o in float32": (
+        lambda o, lse: (o.float(), lse),
+        "wrong_dtype",
+        "attention: returned float32; expected bfloat16",
+    ),
+    "o transposed": (
+        lambda o, lse: (o.transpose(1, 2), lse),
+        "wrong_shape",
+        "attention: returned shape [2, 9, 4, 8]",
+    ),
     "sparse": (
         lambda o, lse: (o, lse.to_sparse()),
         "wrong_type",
         "attention_lse: returned a tensor with layout torch.sparse_coo",
     ),
-    "on another device": (lambda o, lse: (o, lse.to("meta")), "wrong_type", "attention_lse: returned a tensor on meta"),
+    "on another device": (
+        lambda o, lse: (o, lse.to("meta")),
+        "wrong_type",
+        "attention_lse: returned a tensor on meta",
+    ),
 }
 
 
@@ -275,7 +343,15 @@ def test_arguments_may_have_other_names():
     heard = {}
 
     def renamed(
-        query, key, value, *, softmax_scale=None, attn_bias=None, alibi=None, window_size=None, return_softmax_lse=False
+        query,
+        key,
+        value,
+        *,
+        softmax_scale=None,
+        attn_bias=None,
+        alibi=None,
+        window_size=None,
+        return_softmax_lse=False,
     ):
         heard.update(softmax_scale=softmax_scale, attn_bias=attn_bias, alibi=alibi, window_size=window_size)
         return shifted(
@@ -290,7 +366,11 @@ def test_arguments_may_have_other_names():
         "window": "window_size",
         "return_lse": "return_softmax_lse",
     }
-    case = case_of(mask="additive", alibi_slopes="geometric", options={"scale": 0.25, "window": (4, 2), "return_lse": True})
+    case = case_of(
+        mask="additive",
+        alibi_slopes="geometric",
+        options={"scale": 0.25, "window": (4, 2), "return_lse": True},
+    )
     record = record_of_names(renamed, case, names=names)
 
     assert record.status == "passed", record.message
@@ -298,7 +378,10 @@ def test_arguments_may_have_other_names():
     assert heard["attn_bias"].shape == (1, 4, 9, 9)
     assert record_of_names(renamed, case).message == "takes no argument mask"
     assert record_of_names(renamed, case_of(sink="normal"), names=names).message == "takes no argument sink"
-    assert record_of_names(renamed, case_of(options={"causal": "top_left"}), names=names).message == "takes no argument causal"
+    assert (
+        record_of_names(renamed, case_of(options={"causal": "top_left"}), names=names).message
+        == "takes no argument causal"
+    )
 
 
 def test_a_declared_name_is_known_in_its_own_process(host, tmp_path):
@@ -310,7 +393,9 @@ def test_a_declared_name_is_known_in_its_own_process(host, tmp_path):
         "def named(q, k, v, *, softmax_scale=None, bias=None):\n"
         "    return shifted(q, k, v, scale=softmax_scale, mask=bias)\n"
     )
-    there, here = both(host, path, "named", case_of(mask="random", options={"scale": 0.25}, laws=("masked", "neutral")))
+    there, here = both(
+        host, path, "named", case_of(mask="random", options={"scale": 0.25}, laws=("masked", "neutral"))
+    )
     assert here.status == "passed", here.message
     assert plain(there) == plain(here)
 
@@ -318,7 +403,8 @@ def test_a_declared_name_is_known_in_its_own_process(host, tmp_path):
 @pytest.mark.parametrize("names", [{"scales": "s"}, {"q": "query"}, {"mask": "bias", "dim": "axis"}])
 def test_names_of_what_is_no_argument_by_name_are_refused(names):
     with pytest.raises(
-        ValueError, match="which is no argument by name of attention; expected some of mask, alibi_slopes, sink, "
+        ValueError,
+        match="which is no argument by name of attention; expected some of mask, alibi_slopes, sink, ",
     ):
         kernel("attention", names=names)
 
@@ -350,7 +436,10 @@ def of(function, **how):
         ({"mask": "additive"}, ""),
         ({"options": {"causal": "top_left"}, "keys": 15}, ""),
         ({"key_heads": 2, "options": {"scale": 0.5}}, ""),
-        ({"options": {"causal": "bottom_right"}}, "takes is_causal, which is top_left, not causal=bottom_right"),
+        (
+            {"options": {"causal": "bottom_right"}},
+            "takes is_causal, which is top_left, not causal=bottom_right",
+        ),
         ({"options": {"window": (3, 3)}}, "takes no argument window"),
         ({"options": {"return_lse": True}}, "takes no argument return_lse"),
         ({"sink": "normal"}, "takes no argument sink"),
@@ -365,7 +454,9 @@ def test_the_signature_of_torch_is_understood(settings, message):
 
 
 def test_is_causal_that_is_bottom_right_is_caught():
-    """torch's own documentation is of the upper left corner; FlashAttention's causal is of the lower right."""
+    """torch's own documentation is of the upper left corner; FlashAttention's causal is of the
+    lower right.
+    """
 
     def lower_right(q, k, v, is_causal=False):
         return shifted(q, k, v, causal="bottom_right" if is_causal else None)
@@ -404,7 +495,9 @@ def test_a_kernel_of_three_tensors_alone_is_judged_on_what_it_takes():
     def bare(q, k, v):
         return shifted(q, k, v)
 
-    assert judged(of(bare), case_of(laws=("masked", "neutral", "with_log_sum_exp", "alone"))).status == "passed"
+    assert (
+        judged(of(bare), case_of(laws=("masked", "neutral", "with_log_sum_exp", "alone"))).status == "passed"
+    )
     assert judged(of(bare), case_of(key_heads=2)).message == "takes no argument enable_gqa"
     assert judged(of(bare), case_of(mask="random")).status == "unsupported"
 
@@ -416,7 +509,9 @@ def numpy_attention(q, k, v, *, mask=None, sink=None, return_lse=False, scale=No
     assert all(isinstance(x, np.ndarray) for x in (q, k, v))
     assert mask is None or mask.dtype in (np.bool_, q.dtype)
     wide = np.float64 if q.dtype == np.float64 else np.float32
-    s = (q.astype(wide) @ k.astype(wide).swapaxes(-1, -2)) * wide(scale if scale is not None else 1 / math.sqrt(q.shape[-1]))
+    s = (q.astype(wide) @ k.astype(wide).swapaxes(-1, -2)) * wide(
+        scale if scale is not None else 1 / math.sqrt(q.shape[-1])
+    )
     if mask is not None:
         s = np.where(mask, s, wide(-np.inf)) if mask.dtype == np.bool_ else s + mask.astype(wide)
     m = s.max(axis=-1, keepdims=True)
@@ -438,7 +533,9 @@ def numpy_attention(q, k, v, *, mask=None, sink=None, return_lse=False, scale=No
     "case",
     [
         case_of(laws=LAWS),
-        case_of(mask="random_with_empty_rows", sink="mixed", keys=33, options={"return_lse": True}, laws=LAWS),
+        case_of(
+            mask="random_with_empty_rows", sink="mixed", keys=33, options={"return_lse": True}, laws=LAWS
+        ),
         case_of(mask="additive_infinite", keys=33),
     ],
     ids=["plain", "mask, sink, lse", "additive mask"],
@@ -449,7 +546,10 @@ def test_a_kernel_of_numpy_is_judged_by_its_adapter(case, dtype):
 
 
 def test_a_kernel_of_numpy_has_no_bfloat16_and_its_faults_are_caught():
-    assert judged(of(numpy_attention, adapter="numpy"), case_of(), dtype="bfloat16").message == "numpy has no bfloat16"
+    assert (
+        judged(of(numpy_attention, adapter="numpy"), case_of(), dtype="bfloat16").message
+        == "numpy has no bfloat16"
+    )
 
     def wrong(q, k, v, *, return_lse=False):
         o, lse = numpy_attention(q, k, v, return_lse=True)
@@ -466,13 +566,17 @@ def jax_attention(q, k, v, *, mask=None, return_lse=False):
 
     assert all(isinstance(x, jax.Array) for x in (q, k, v))
     wide = jnp.float64 if q.dtype == jnp.float64 else jnp.float32
-    s = jnp.einsum("bhle,bhse->bhls", q.astype(wide), k.astype(wide), precision="highest") / math.sqrt(q.shape[-1])
+    s = jnp.einsum("bhle,bhse->bhls", q.astype(wide), k.astype(wide), precision="highest") / math.sqrt(
+        q.shape[-1]
+    )
     if mask is not None:
         s = jnp.where(mask, s, -jnp.inf) if mask.dtype == jnp.bool_ else s + mask.astype(wide)
     m = s.max(axis=-1, keepdims=True)
     e = jnp.exp(s - jnp.where(jnp.isfinite(m), m, 0))
     total = e.sum(axis=-1, keepdims=True)
-    o = jnp.einsum("bhls,bhsv->bhlv", e, v.astype(wide), precision="highest") / jnp.where(total == 0, 1, total)
+    o = jnp.einsum("bhls,bhsv->bhlv", e, v.astype(wide), precision="highest") / jnp.where(
+        total == 0, 1, total
+    )
     return (o.astype(q.dtype), (m + jnp.log(total))[..., 0]) if return_lse else o.astype(q.dtype)
 
 

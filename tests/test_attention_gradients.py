@@ -1,4 +1,6 @@
-"""torch.autograd through this suite's own kernels of attention and merge_states: right in float64, and never NaN."""
+"""torch.autograd through this suite's own kernels of attention and merge_states: right in float64,
+and never NaN.
+"""
 
 import math
 
@@ -10,9 +12,28 @@ from tests import attention_gradients
 from tests.attention_calls import CALLS
 
 KERNELS = own_kernels("attention")
-READABLE = ("naive", "shifted", "chunked", "online", "online_block_16", "online_base_two", "online_threshold", "split_kv")
+READABLE = (
+    "naive",
+    "shifted",
+    "chunked",
+    "online",
+    "online_block_16",
+    "online_base_two",
+    "online_threshold",
+    "split_kv",
+)
 OF_TORCH = ("sdpa_math", "sdpa_flash", "multihead_attention")
-CHOSEN = ("S = 130", "much", "sink and nothing seen", "additive mask", "boolean mask", "window", "ALiBi", "softcap", "length 0")
+CHOSEN = (
+    "S = 130",
+    "much",
+    "sink and nothing seen",
+    "additive mask",
+    "boolean mask",
+    "window",
+    "ALiBi",
+    "softcap",
+    "length 0",
+)
 PLAIN = ("S = 130", "boolean mask", "lengths", "window", "nothing seen")
 """Calls that torch's own functions take."""
 
@@ -24,14 +45,21 @@ def shares(name, call, **options):
         tensors |= {n: tensors[n].repeat_interleave(2, dim=1) for n in "kv"}
     given = attention_gradients.leaves(tensors)
     outputs = KERNELS[name].call(**given, **call.options, **options)
-    o, lse = outputs if isinstance(outputs, tuple) else (outputs, torch.zeros(outputs.shape[:3], dtype=torch.float64))
+    o, lse = (
+        outputs
+        if isinstance(outputs, tuple)
+        else (outputs, torch.zeros(outputs.shape[:3], dtype=torch.float64))
+    )
     d_o, d_lse = attention_gradients.upstream(o, lse)
     d_lse = d_lse if lse.requires_grad else torch.zeros_like(lse)
     got = attention_gradients.gradients(outputs, given, (d_o, d_lse) if isinstance(outputs, tuple) else d_o)
     exact = attention_gradients.exact(tensors, call.options, d_o, d_lse)
     allowed = attention_gradients.allowed(tensors, call.options, d_o, d_lse)
     errors = {n: (got[n] - exact[n]).abs() for n in exact}
-    return {n: float(torch.where(e == 0, 0.0, e / allowed[n]).nan_to_num(nan=math.inf).max()) for n, e in errors.items()}
+    return {
+        n: float(torch.where(e == 0, 0.0, e / allowed[n]).nan_to_num(nan=math.inf).max())
+        for n, e in errors.items()
+    }
 
 
 @pytest.mark.parametrize("call", CHOSEN)
@@ -82,7 +110,12 @@ def test_autograd_through_merged_states_is_right_and_0_where_a_state_saw_nothing
     with torch.no_grad():
         share_a, share_b = (torch.softmax(torch.stack([lse_a, lse_b]), 0).nan_to_num(0.0))[..., None]
         apart = share_a * share_b * ((o_a.nan_to_num(0.0) - o_b) * d_o).sum(-1, keepdim=True)
-        expected = (share_a * d_o, apart + share_a * d_lse[:, None], share_b * d_o, share_b * d_lse[:, None] - apart)
+        expected = (
+            share_a * d_o,
+            apart + share_a * d_lse[:, None],
+            share_b * d_o,
+            share_b * d_lse[:, None] - apart,
+        )
 
     for right, d in zip(expected, got, strict=True):
         # 16 roundings of terms of at most 8 products of normal numbers, their sum below 32

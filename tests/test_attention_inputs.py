@@ -1,4 +1,6 @@
-"""inputs/attention.py, attention_tensors.py: the same bits everywhere, numbers of the format, and what each name promises."""
+"""inputs/attention.py, attention_tensors.py: the same bits everywhere, numbers of the format, and
+what each name promises.
+"""
 
 import hashlib
 import math
@@ -11,7 +13,7 @@ import torch
 
 from suite import judge
 from suite.formats import DTYPES, compute_format, float32, float64, get_format
-from suite.inputs import attention, attention_tensors
+from suite.inputs import attention, attention_tensors, first_sentence
 from suite.inputs.attention import FAMILIES, MIXTURE, Sizes, boundaries, build, family, get_family
 from suite.inputs.attention_tensors import KV_LENGTHS, MASKS, SINKS, SLOPES, TENSORS, get_kind, tensor
 from suite.oracle import Oracle
@@ -61,7 +63,9 @@ GOLDEN = {
     "value_one_sign": "cb913be7d120b002",
     "very_negative": "ee6c486ec65cd550",
 }
-"""blake2b of the little-endian float64 q, k and v of USUAL (of captured data: of its own sizes), float32, seed 0."""
+"""blake2b of the little-endian float64 q, k and v of USUAL (of captured data: of its own sizes),
+float32, seed 0.
+"""
 
 GOLDEN_KINDS = {
     ("alibi_slopes", "geometric"): "78a06087546b6b8d",
@@ -183,7 +187,11 @@ def test_every_family_gives_finite_numbers_of_the_format_at_any_sizes(name, dtyp
     format = get_format(dtype)
     for sizes in SIZES:
         tensors = build(name, sizes, format, 0)
-        assert {argument: values.shape for argument, values in tensors.items()} == {"q": sizes.q, "k": sizes.k, "v": sizes.v}
+        assert {argument: values.shape for argument, values in tensors.items()} == {
+            "q": sizes.q,
+            "k": sizes.k,
+            "v": sizes.v,
+        }
         for values in tensors.values():
             assert values.dtype == np.float64
             assert np.isfinite(values).all() or name in SPECIAL
@@ -209,7 +217,9 @@ def test_every_kind_gives_numbers_of_the_format_at_any_sizes(argument, name, dty
         assert not (values == np.inf).any()
 
 
-@pytest.mark.parametrize("name", [*(("alibi_slopes", name) for name in SLOPES), *(("sink", name) for name in SINKS)])
+@pytest.mark.parametrize(
+    "name", [*(("alibi_slopes", name) for name in SLOPES), *(("sink", name) for name in SINKS)]
+)
 def test_slopes_and_sinks_of_float64_are_numbers_of_float32(name):
     assert float32.holds(tensor(*name, USUAL, float64, 0))
 
@@ -227,17 +237,25 @@ def test_captured_data_is_of_the_format_and_refuses_other_sizes(dtype):
 
 
 def test_captured_scores_are_those_of_the_model():
-    """q and k were rounded to float16: to within 2 * 32 * 2^-11 * max |q| max |k| / sqrt(32) the scores captured before."""
+    """q and k were rounded to float16: to within 2 * 32 * 2^-11 * max |q| max |k| / sqrt(32) the
+    scores captured before.
+    """
     fixed = FAMILIES["minilm"].fixed
     tensors = build("minilm", fixed, float32, 0)
     scores = scores_of(tensors, fixed)
     folder = attention.Path(attention.__file__).parent / "capture"
     with np.load(folder / "minilm_qkv.npz") as file, np.load(folder / "minilm_scores.npz") as older:
-        places = [(layer, head) for layer, heads in zip(file["layer"], file["head"], strict=True) for head in heads]
+        places = [
+            (layer, head) for layer, heads in zip(file["layer"], file["head"], strict=True) for head in heads
+        ]
         rows = [
             (layer, head, query, row)
             for layer, head, query, row in zip(
-                older["scores_layer"], older["scores_head"], older["scores_query"], older["scores"], strict=True
+                older["scores_layer"],
+                older["scores_head"],
+                older["scores_query"],
+                older["scores"],
+                strict=True,
             )
             if (layer, head) in places
         ]
@@ -356,13 +374,18 @@ def test_maxima_grow_or_fall_in_every_tile(keys):
         if direction == 1:
             assert (np.diff(tiles, axis=-1) > 0.5).all()
         else:  # tiles are counted from the last key
-            assert (np.diff(np.maximum.reduceat(scores[..., ::-1], np.arange(0, keys, width), axis=-1), axis=-1) < -0.5).all()
+            assert (
+                np.diff(np.maximum.reduceat(scores[..., ::-1], np.arange(0, keys, width), axis=-1), axis=-1)
+                < -0.5
+            ).all()
 
 
 def test_ends_have_all_the_weight():
     for sizes in (*SIZES, Sizes(1, 1, 4, 64, 1, 20000, 1)):
         weights = weights_of(scores_of(build("ends", sizes, BFLOAT16, 0), sizes))
-        assert (np.where(np.isin(np.arange(sizes.keys), (0, sizes.keys - 1)), 0.0, weights).sum(axis=-1) < 1e-5).all()
+        assert (
+            np.where(np.isin(np.arange(sizes.keys), (0, sizes.keys - 1)), 0.0, weights).sum(axis=-1) < 1e-5
+        ).all()
         assert (weights[..., [0, -1]] > 1e-4).all()
 
 
@@ -460,7 +483,9 @@ def test_interior_tiles_are_hidden_whole():
 
     for row, width in enumerate((256, 128, 64, 32, 16)):
         assert (visible[row] == (np.arange(300) // width % 2 == 0)).all()
-    assert visible_by("interior_tiles", Sizes(1, 1, 1, 1, 1, 5, 1)).tolist() == [[[[True, False, False, False, True]]]]
+    assert visible_by("interior_tiles", Sizes(1, 1, 1, 1, 1, 5, 1)).tolist() == [
+        [[[True, False, False, False, True]]]
+    ]
 
 
 def test_a_checkerboard_alternates_along_rows_and_columns():
@@ -508,7 +533,10 @@ def test_additive_masks_hold_what_they_say():
     assert 0.4 < (infinite == -np.inf).mean() < 0.75
     for dtype in DTYPES:
         format = get_format(dtype)
-        assert set(np.unique(tensor("mask", "sentinels", USUAL, format, 0))) == {float(format.round(-1e4)), 0.0}
+        assert set(np.unique(tensor("mask", "sentinels", USUAL, format, 0))) == {
+            float(format.round(-1e4)),
+            0.0,
+        }
         for name in ("lowest", "lowest_rows"):
             assert set(np.unique(tensor("mask", name, USUAL, format, 0))) == {-format.largest, 0.0}
 
@@ -526,7 +554,9 @@ def test_geometric_slopes_are_the_published_ones_rounded_to_float32(heads):
     with mpmath.workprec(120):
         expected = [float(float32.round(float(slope))) for slope in published(heads)]
 
-    assert tensor("alibi_slopes", "geometric", Sizes(1, heads, 1, 1, 1, 1, 1), float32, 0).tolist() == expected
+    assert (
+        tensor("alibi_slopes", "geometric", Sizes(1, heads, 1, 1, 1, 1, 1), float32, 0).tolist() == expected
+    )
 
 
 def test_other_slopes_hold_what_they_say():
@@ -537,7 +567,10 @@ def test_other_slopes_hold_what_they_say():
 def test_sinks_hold_what_they_say():
     assert (np.abs(tensor("sink", "normal", USUAL, float32, 0)) < 10).all()
     assert (tensor("sink", "none", USUAL, float32, 0) == -np.inf).all()
-    assert tensor("sink", "dominant", USUAL, float32, 0).min() > lse_of(scores_of(build("normal", USUAL, float32, 0))).max()
+    assert (
+        tensor("sink", "dominant", USUAL, float32, 0).min()
+        > lse_of(scores_of(build("normal", USUAL, float32, 0))).max()
+    )
     mixed = tensor("sink", "mixed", USUAL, float32, 0)
     assert np.isfinite(mixed[0])
     assert mixed[1:].tolist() == [12.0, -np.inf, -60.0]
@@ -586,22 +619,37 @@ LONG = Sizes(1, 1, 4, 64, 1, 4096, 16)
 
 @pytest.mark.parametrize(
     ("name", "keys"),
-    [("probe", 4096), ("ends", 4096), ("sinks", 1030), ("repeated_maxima", 1030), ("sparse", 1030), ("growing_maxima", 1030)],
+    [
+        ("probe", 4096),
+        ("ends", 4096),
+        ("sinks", 1030),
+        ("repeated_maxima", 1030),
+        ("sparse", 1030),
+        ("growing_maxima", 1030),
+    ],
 )
 def test_faults_that_normal_values_hide_show_in_bfloat16(name, keys):
-    tensors = {argument: to_torch(x, BFLOAT16) for argument, x in build(name, replace(LONG, keys=keys), BFLOAT16, 0).items()}
+    tensors = {
+        argument: to_torch(x, BFLOAT16)
+        for argument, x in build(name, replace(LONG, keys=keys), BFLOAT16, 0).items()
+    }
     oracle = Oracle(remembered=1)
 
     def verdict(**fault):
         return judge("attention", tensors, attend(**tensors, **fault), oracle=oracle).status
 
     assert verdict() == "passed"
-    assert {fault: verdict(**change) for fault, change in FAULTS.items()} == dict.fromkeys(FAULTS, "inaccurate")
+    assert {fault: verdict(**change) for fault, change in FAULTS.items()} == dict.fromkeys(
+        FAULTS, "inaccurate"
+    )
 
 
 def test_normal_values_hide_a_lost_last_key():
     """Why the families above have a probe among their values."""
-    tensors = {argument: to_torch(values, BFLOAT16) for argument, values in build("normal", LONG, BFLOAT16, 0).items()}
+    tensors = {
+        argument: to_torch(values, BFLOAT16)
+        for argument, values in build("normal", LONG, BFLOAT16, 0).items()
+    }
 
     assert judge("attention", tensors, attend(**tensors, **FAULTS["last key dropped"])).passed
 
@@ -617,7 +665,9 @@ def test_normal_values_hide_a_lost_last_key():
     ],
 )
 def test_a_family_finds_what_it_is_hard_for(name, fault, status):
-    tensors = {argument: to_torch(values, FLOAT16) for argument, values in build(name, LONG, FLOAT16, 0).items()}
+    tensors = {
+        argument: to_torch(values, FLOAT16) for argument, values in build(name, LONG, FLOAT16, 0).items()
+    }
     oracle = Oracle(remembered=1)
 
     assert judge("attention", tensors, attend(**tensors), oracle=oracle).passed
@@ -628,11 +678,23 @@ def test_a_family_finds_what_it_is_hard_for(name, fault, status):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("batch", 0), ("keys", -1), ("head_size", 1.0), ("length", True), ("value_size", "8")]
+    ("field", "value"),
+    [("batch", 0), ("keys", -1), ("head_size", 1.0), ("length", True), ("value_size", "8")],
 )
 def test_sizes_are_integers_of_at_least_1(field, value):
     with pytest.raises(ValueError, match=f"{field}={value!r} must be an integer of at least 1"):
-        Sizes(**{"batch": 1, "heads": 1, "length": 1, "head_size": 1, "key_heads": 1, "keys": 1, "value_size": 1, field: value})
+        Sizes(
+            **{
+                "batch": 1,
+                "heads": 1,
+                "length": 1,
+                "head_size": 1,
+                "key_heads": 1,
+                "keys": 1,
+                "value_size": 1,
+                field: value,
+            }
+        )
 
 
 def test_heads_are_shared_evenly():
@@ -641,11 +703,15 @@ def test_heads_are_shared_evenly():
 
 
 def test_unknown_names_are_answered_with_the_valid_ones():
-    with pytest.raises(ValueError, match=r"unknown input family 'nomral' of attention; expected one of .*normal"):
+    with pytest.raises(
+        ValueError, match=r"unknown input family 'nomral' of attention; expected one of .*normal"
+    ):
         build("nomral", USUAL, float32, 0)
     with pytest.raises(ValueError, match=r"unknown kind 'x' of mask; expected one of random, "):
         tensor("mask", "x", USUAL, float32, 0)
-    with pytest.raises(ValueError, match="argument='masks' is not one of mask, alibi_slopes, sink, kv_lengths"):
+    with pytest.raises(
+        ValueError, match="argument='masks' is not one of mask, alibi_slopes, sink, kv_lengths"
+    ):
         get_kind("masks", "random")
 
 
@@ -653,7 +719,7 @@ def test_every_family_and_kind_says_what_it_is():
     for name in FAMILIES:
         assert ":" in get_family(name).summary
     for argument, name in KINDS:
-        assert ":" in (get_kind(argument, name).__doc__ or "").split("\n")[0]
+        assert ":" in first_sentence(get_kind(argument, name))
 
 
 def test_a_family_needs_a_name_of_its_own_and_a_docstring():

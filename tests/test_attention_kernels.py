@@ -1,6 +1,8 @@
-"""This suite's own kernels of attention and merge_states: against the judge on hard inputs, and what they refuse.
+"""This suite's own kernels of attention and merge_states: against the judge on hard inputs, and
+what they refuse.
 
-flex_compiled compiles for seconds a call; it has the cases' word (`pytest cases`), and here what it shares with flex.
+flex_compiled compiles for seconds a call; it has the cases' word (`pytest cases`), and here what it
+shares with flex.
 """
 
 import importlib.util
@@ -12,10 +14,10 @@ import pytest
 import torch
 
 from suite.formats import get_format
-from suite.judge import judge
 from suite.kernels import own_kernels
 from suite.ops import get_op
 from suite.oracle import Oracle
+from suite.verdict.judge import judge
 
 ORACLE = Oracle(remembered=200)
 """Kernels that are judged on the same tensors share their reference."""
@@ -40,7 +42,9 @@ def no_gradients():
 
 
 def drawn(dtype, *, length=5, keys=70, groups=4, size=16, width=16, spread=4.0, seed=0):
-    """q, k, v of 2 batches and 4 heads; v has one-hot columns at some keys and a column of ones, where the output is P."""
+    """q, k, v of 2 batches and 4 heads; v has one-hot columns at some keys and a column of ones,
+    where the output is P.
+    """
     generator = torch.Generator().manual_seed(seed)
     q, k, v = (
         torch.randn(shape, generator=generator)
@@ -88,29 +92,52 @@ CASES = {
     "softcap": (lambda d: drawn(d), {"softcap": 3.0}),
     "softcap far above the scores": (lambda d: drawn(d, spread=0.1), {"softcap": 50.0}),
     "window": (lambda d: drawn(d, length=40, keys=40), {"window": (4, 2)}),
-    "window to the left, aligned right": (lambda d: drawn(d, length=9), {"window": (30, None), "causal": "bottom_right"}),
+    "window to the left, aligned right": (
+        lambda d: drawn(d, length=9),
+        {"window": (30, None), "causal": "bottom_right"},
+    ),
     "window before the first key": (lambda d: drawn(d, length=9, keys=4), {"window": (1, 0)}),
     "boolean mask": (lambda d: drawn(d) | {"mask": boolean_mask(5, 70)}, {"causal": "bottom_right"}),
     "additive mask": (lambda d: drawn(d) | {"mask": additive_mask(5, 70, d)}, {}),
-    "additive mask and window": (lambda d: drawn(d) | {"mask": additive_mask(5, 70, d)}, {"window": (None, 40)}),
+    "additive mask and window": (
+        lambda d: drawn(d) | {"mask": additive_mask(5, 70, d)},
+        {"window": (None, 40)},
+    ),
     "one mask for every query": (lambda d: drawn(d) | {"mask": boolean_mask(5, 70)[:1, :, :1]}, {}),
     "lengths": (lambda d: drawn(d) | {"kv_lengths": LENGTHS}, {}),
     "a length of 0": (lambda d: drawn(d) | {"kv_lengths": torch.tensor([0, 1])}, {"causal": "bottom_right"}),
     "ALiBi": (lambda d: drawn(d) | {"alibi_slopes": SLOPES.to(d)}, {"causal": "bottom_right"}),
     "sink": (lambda d: drawn(d) | {"sink": SINK.to(d)}, {}),
-    "sink and a row that sees nothing": (lambda d: drawn(d) | {"sink": SINK.to(d), "mask": boolean_mask(5, 70)}, {}),
+    "sink and a row that sees nothing": (
+        lambda d: drawn(d) | {"sink": SINK.to(d), "mask": boolean_mask(5, 70)},
+        {},
+    ),
     "much": (
         lambda d: (
             drawn(d, groups=2)
-            | {"mask": additive_mask(5, 70, d), "sink": SINK.to(d), "kv_lengths": LENGTHS, "alibi_slopes": SLOPES.to(d)}
+            | {
+                "mask": additive_mask(5, 70, d),
+                "sink": SINK.to(d),
+                "kv_lengths": LENGTHS,
+                "alibi_slopes": SLOPES.to(d),
+            }
         ),
         {"softcap": 5.0, "causal": "bottom_right", "window": (60, 3), "enable_gqa": True, "scale": 0.5},
     ),
 }
 """Name -> (dtype -> tensors, options)."""
 
-IN_16_BITS = ("several blocks and a bit", "queries before the first key", "shared heads", "additive mask", "window", "much")
-"""Cases that are judged in bfloat16 besides: one of each kind of tensor and option that a kernel may round."""
+IN_16_BITS = (
+    "several blocks and a bit",
+    "queries before the first key",
+    "shared heads",
+    "additive mask",
+    "window",
+    "much",
+)
+"""Cases that are judged in bfloat16 besides: one of each kind of tensor and option that a kernel
+may round.
+"""
 
 NOTHING_SEEN = (
     "queries before the first key", "window before the first key", "boolean mask", "additive mask", "additive mask and window",
@@ -129,7 +156,9 @@ def refused(name, case, dtype):
 def supported(name, case, dtype):
     tensors, options = CASES[case][0](dtype), CASES[case][1]
     further = [n for n in tensors if n not in "qkv"]
-    reason = KERNELS[name].supports(options, get_format(str(dtype).removeprefix("torch.")), "cpu", further=further)
+    reason = KERNELS[name].supports(
+        options, get_format(str(dtype).removeprefix("torch.")), "cpu", further=further
+    )
     return reason is None and not refused(name, case, dtype)
 
 
@@ -140,11 +169,16 @@ def judged(name, case, dtype):
         options = {**options, "return_lse": True}
     tensors = make(dtype)
     output = kernel(tensors, options=options)
-    return judge("attention", tensors, output, options=options, numerics=kernel.numerics, oracle=ORACLE), output
+    return (
+        judge("attention", tensors, output, options=options, numerics=kernel.numerics, oracle=ORACLE),
+        output,
+    )
 
 
 OUTSIDE = {("naive", "much")}
-"""A row with a largest score of -55, and a weight that underflows without a shift: outside the kernel's domain."""
+"""A row with a largest score of -55, and a weight that underflows without a shift: outside the
+kernel's domain.
+"""
 
 BROKEN = {("multihead_attention_weights", case) for case in NOTHING_SEEN}
 """NaN where a query sees nothing: https://github.com/pytorch/pytorch/issues/41508."""
@@ -153,7 +187,12 @@ BROKEN = {("multihead_attention_weights", case) for case in NOTHING_SEEN}
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
 @pytest.mark.parametrize(
     ("name", "case"),
-    [(n, c) for n in EAGER for c in CASES if supported(n, c, torch.float32) and (n, c) not in BROKEN | OUTSIDE],
+    [
+        (n, c)
+        for n in EAGER
+        for c in CASES
+        if supported(n, c, torch.float32) and (n, c) not in BROKEN | OUTSIDE
+    ],
 )
 def test_a_kernel_is_judged_right(name, case):
     for dtype in DTYPES if case in IN_16_BITS else DTYPES[:1]:
@@ -171,7 +210,9 @@ def test_every_readable_kernel_takes_every_option():
 
 @pytest.mark.parametrize("case", sorted(case for _, case in BROKEN))
 def test_multihead_attention_with_weights_is_nan_exactly_where_a_query_sees_nothing(case):
-    """In one head is enough: the projection behind it mixes heads. Where this fails, torch has repaired it."""
+    """In one head is enough: the projection behind it mixes heads. Where this fails, torch has
+    repaired it.
+    """
     found, output = judged("multihead_attention_weights", case, torch.float32)
     right, _ = judged("multihead_attention", case, torch.float32)
     zero = KERNELS["shifted"](CASES[case][0](torch.float32), options=CASES[case][1]) == 0
@@ -184,7 +225,11 @@ def test_multihead_attention_with_weights_is_nan_exactly_where_a_query_sees_noth
 @pytest.mark.parametrize("name", READABLE)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
 def test_other_formats_are_judged_right(name, dtype):
-    for case in ("queries before the first key", "much") if dtype == torch.float64 else ("several blocks and a bit", "much"):
+    for case in (
+        ("queries before the first key", "much")
+        if dtype == torch.float64
+        else ("several blocks and a bit", "much")
+    ):
         found, (output, lse) = judged(name, case, dtype)
         assert found.status == "passed", found.message
         assert output.dtype == dtype
@@ -213,7 +258,9 @@ def test_special_values_stand_where_the_definition_has_them(name):
     ):  # fmt: skip
         tensors[argument][index] = value
     output = KERNELS[name](tensors, options={"causal": "bottom_right"})
-    found = judge("attention", tensors, output, options={"causal": "bottom_right"}, numerics=KERNELS[name].numerics)
+    found = judge(
+        "attention", tensors, output, options={"causal": "bottom_right"}, numerics=KERNELS[name].numerics
+    )
 
     assert found.passed, found.message
     assert 0 < int((~output.isfinite()).sum()) < output.numel() / 2
@@ -256,11 +303,12 @@ def rows_of(name, tensors):
     reference = Oracle().reference(op, {n: t.double().numpy() for n, t in tensors.items()}, options, format)
     found = judge("attention", tensors, kernel(tensors, options={}), numerics=kernel.numerics)
     right = np.array([status in ("", "passed") for status in found.row_status])
-    return right, kernel.domain(op.exponents(reference.facts), format).works
+    return right, kernel.domain(op.scores(reference.facts), format).works
 
 
 @pytest.mark.parametrize(
-    ("name", "inside", "outside"), [("naive", (5.0, 10.0), (40.0, 200.0)), ("online_base_two", (10.0, 300.0), (1e10,))]
+    ("name", "inside", "outside"),
+    [("naive", (5.0, 10.0), (40.0, 200.0)), ("online_base_two", (10.0, 300.0), (1e10,))],
 )
 def test_a_kernel_works_in_its_domain_and_the_domain_is_not_all(name, inside, outside):
     for spread in inside:
@@ -314,7 +362,9 @@ def test_what_a_backend_refuses_is_unsupported_in_its_own_words_and_no_other_bac
     with pytest.raises(NotImplementedError, match="requires q,k,v to have the same last dimension"):
         KERNELS["sdpa_flash"](drawn(torch.float32, width=7), options={})
     with pytest.raises(NotImplementedError, match="Please use the following attn mask shapes"):
-        KERNELS["sdpa_flash"](drawn(torch.float32) | {"mask": additive_mask(5, 70, torch.float32)[0]}, options={})
+        KERNELS["sdpa_flash"](
+            drawn(torch.float32) | {"mask": additive_mask(5, 70, torch.float32)[0]}, options={}
+        )
     for name in ("sdpa_efficient", "sdpa_cudnn"):
         assert KERNELS[name].supports({}, get_format("float32"), "cpu") == "declares devices cuda"
         with pytest.raises(NotImplementedError, match="No viable backend"):
@@ -353,7 +403,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_written_into_the_triton_kernel_is_seen(fault, tmp_path):
-    from suite.ops.parts import triton_attention
+    from suite.kernels.parts import triton_attention
 
     right, wrong = FAULTS[fault]
     text = Path(triton_attention.__file__).read_text(encoding="utf-8")
@@ -374,18 +424,21 @@ def test_a_fault_written_into_the_triton_kernel_is_seen(fault, tmp_path):
 
 
 @pytest.mark.parametrize("element", ["fp32", "bf16"])
-def test_the_triton_kernel_compiles_for_cuda_and_multiplies_float32_without_tf32(element, monkeypatch, tmp_path):
+def test_the_triton_kernel_compiles_for_cuda_and_multiplies_float32_without_tf32(
+    element, monkeypatch, tmp_path
+):
     import triton
     from triton.backends.compiler import GPUTarget
 
-    from suite.ops.parts.triton_attention import attention_kernel
+    from suite.kernels.parts.triton_attention import attention_kernel
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     constants = {"CAUSAL": True, "SOFTCAP": True, "QUERIES": 32, "KEYS": 32, "SIZE": 64, "VALUE": 64}
     pointers = {"q_ptr": element, "k_ptr": element, "v_ptr": element, "o_ptr": element, "lse_ptr": "fp32"}
     others = dict.fromkeys(("scale", "softcap"), "fp32") | dict.fromkeys(constants, "constexpr")
     signature = {
-        name: f"*{pointers[name]}" if name in pointers else others.get(name, "i32") for name in attention_kernel.arg_names
+        name: f"*{pointers[name]}" if name in pointers else others.get(name, "i32")
+        for name in attention_kernel.arg_names
     }
     used = {(attention_kernel.arg_names.index(name),): value for name, value in constants.items()}
     source = triton.compiler.ASTSource(fn=attention_kernel, signature=signature, constexprs=used)
@@ -401,7 +454,9 @@ def test_the_triton_kernel_compiles_for_cuda_and_multiplies_float32_without_tf32
 
 
 def states(dtype, scale):
-    """Two states of every kind: both seen, one not, neither, equal, and NaN or an infinity in an output that weighs nothing."""
+    """Two states of every kind: both seen, one not, neither, equal, and NaN or an infinity in an
+    output that weighs nothing.
+    """
     generator = torch.Generator().manual_seed(5)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     o_a, o_b = (torch.randn(2, 3, 6, 8, generator=generator).to(dtype) for _ in "ab")

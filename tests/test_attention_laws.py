@@ -1,4 +1,6 @@
-"""Each law of attention alone: a kernel that breaks it and no other, and correct kernels that keep all of them."""
+"""Each law of attention alone: a kernel that breaks it and no other, and correct kernels that keep
+all of them.
+"""
 
 import math
 
@@ -7,7 +9,7 @@ import pytest
 import torch
 
 from suite.case import Case
-from suite.execution import evaluate
+from suite.execution.evaluation import evaluate
 from suite.execution.host import InProcess
 from suite.formats import get_format
 from suite.kernels import Kernel
@@ -21,7 +23,15 @@ SHAPE = (2, 4, 12, 8)
 
 
 def case_of(*laws, options=None, tensors=None, shape=SHAPE, family="normal", seed=0):
-    return Case(op="attention", family=family, shape=shape, options=options or {}, tensors=tensors or {}, laws=laws, seed=seed)
+    return Case(
+        op="attention",
+        family=family,
+        shape=shape,
+        options=options or {},
+        tensors=tensors or {},
+        laws=laws,
+        seed=seed,
+    )
 
 
 def run(function, *laws, dtype="float32", **settings):
@@ -143,7 +153,8 @@ SHARED = {"tensors": {"key_heads": 2}}
 
 FAULTS = {
     "alone": ("a batch of one", lambda: tampered(lambda q, k, _: len(q) == 1, half_more), {}),
-    "causal_prefix": ("9 keys", lambda: tampered(lambda q, k, _: k.shape[2] == q.shape[2] == 9, half_more), CAUSAL),
+    "causal_prefix": ("9 keys", lambda: tampered(lambda q, k, _: k.shape[2] == q.shape[2] == 9, half_more),
+        CAUSAL),
     "equal_values": ("values of no spread", lambda: values_divided_by_their_spread, {}),
     "hidden_keys": ("keys behind kv_lengths leak", lambda: leaks_behind_kv_lengths, {}),
     "hostile_neighbours": ("NaN spreads", lambda: spreads_nan, {}),
@@ -152,12 +163,14 @@ FAULTS = {
     "other_inputs": ("replayed for -q", replays_what_it_did_for_the_opposite_queries, {}),
     "parts": ("lse of few keys", lambda: tampered(lambda q, k, g: g.get("return_lse") and k.shape[2] < 8, base_two), {}),
     "prefix": ("9 queries", lambda: tampered(lambda q, k, _: q.shape[2] % 4 > 0, half_more), {}),
-    "repeated_heads": ("no shared heads", lambda: tampered(lambda q, k, _: q.shape[1] == k.shape[1], half_more), SHARED),
+    "repeated_heads": ("no shared heads", lambda: tampered(lambda q, k, _: q.shape[1] == k.shape[1],
+        half_more), SHARED),
     "reversed_keys": ("the first keys are kept", keeps_the_first_keys, {}),
     "reversed_queries": ("replayed for the same sum", replays_for_the_same_sum_of_queries, {}),
     "shifted_scores": ("no maximum is subtracted", lambda: exponentials_end_at_1024, {}),
     "wide_softcap": ("softcap of 100", lambda: changed_argument("softcap", lambda softcap: min(softcap, 100.0)), {}),
-    "with_log_sum_exp": ("lse of many keys", lambda: tampered(lambda q, k, g: many_keys_and_lse(k, g), base_two), {}),
+    "with_log_sum_exp": ("lse of many keys", lambda: tampered(lambda q, k, g: many_keys_and_lse(k, g),
+        base_two), {}),
 }  # fmt: skip
 """Law -> what is wrong, the kernel made anew, and the case that shows it."""
 
@@ -181,8 +194,12 @@ def test_a_law_catches_its_fault_and_no_other_law_does(law):
 NEUTRAL = {
     "the default scale given": changed_argument("scale", lambda scale: 1.01 * scale),
     "a window over everything": changed_argument("window", lambda window: (window[0] % 10, window[1])),
-    "a mask that shows everything": tampered(lambda q, k, g: g.get("mask") is not None and g["mask"].ndim == 2, half_more),
-    "a mask that adds nothing": changed_argument("mask", lambda mask: mask if mask.dtype == torch.bool else mask == 0.5),
+    "a mask that shows everything": tampered(
+        lambda q, k, g: g.get("mask") is not None and g["mask"].ndim == 2, half_more
+    ),
+    "a mask that adds nothing": changed_argument(
+        "mask", lambda mask: mask if mask.dtype == torch.bool else mask == 0.5
+    ),
     "slopes of 0": changed_argument("alibi_slopes", lambda slopes: slopes + 0.1),
     "a sink at -inf": changed_argument("sink", lambda sink: sink.nan_to_num(neginf=0.0)),
     "all keys counted": changed_argument("kv_lengths", lambda lengths: lengths - 1),
@@ -200,7 +217,10 @@ def test_neutral_tries_every_option_at_its_limit(what):
 @pytest.mark.parametrize(
     ("what", "kernel"),
     [
-        ("one boolean mask instead", changed_argument("mask", lambda mask: ~mask if mask.dtype == torch.bool else mask)),
+        (
+            "one boolean mask instead",
+            changed_argument("mask", lambda mask: ~mask if mask.dtype == torch.bool else mask),
+        ),
         (
             "one additive mask of -inf instead",
             changed_argument("mask", lambda mask: mask if mask.dtype == torch.bool else mask.clamp(min=-3)),
@@ -247,7 +267,10 @@ SETTINGS = {
     "window, lse": {"options": {"window": (3, 1), "return_lse": True}},
     "shared heads, another value size": {"tensors": {"key_heads": 1, "value_size": 5}},
     "softcap, scale": {"options": {"softcap": 2.0, "scale": -0.7}},
-    "boolean mask, lse": {"tensors": {"mask": "random_with_empty_rows", "keys": 19}, "options": {"return_lse": True}},
+    "boolean mask, lse": {
+        "tensors": {"mask": "random_with_empty_rows", "keys": 19},
+        "options": {"return_lse": True},
+    },
     "padding": {"tensors": {"mask": "padding"}},
     "additive mask": {"tensors": {"mask": "additive_infinite"}},
     "all masked": {"tensors": {"mask": "all_masked"}, "options": {"return_lse": True}},
@@ -259,8 +282,20 @@ SETTINGS = {
     "scores near overflow": {"family": "near_overflow"},
     "lse far from 0": {"family": "very_negative", "options": {"return_lse": True}},
     "all": {
-        "tensors": {"mask": "random", "alibi_slopes": "geometric", "sink": "normal", "kv_lengths": "ragged", "key_heads": 2},
-        "options": {"causal": "top_left", "window": (6, None), "softcap": 3.0, "scale": 0.5, "return_lse": True},
+        "tensors": {
+            "mask": "random",
+            "alibi_slopes": "geometric",
+            "sink": "normal",
+            "kv_lengths": "ragged",
+            "key_heads": 2,
+        },
+        "options": {
+            "causal": "top_left",
+            "window": (6, None),
+            "softcap": 3.0,
+            "scale": 0.5,
+            "return_lse": True,
+        },
     },
 }
 
@@ -275,7 +310,12 @@ def test_correct_kernels_keep_every_law(settings, dtype):
 
 @pytest.mark.parametrize("family", ["nan_key", "nan_queries"])
 def test_a_hidden_score_of_nan_is_not_asked_to_vanish_under_an_additive_mask(family):
-    settings = {"family": family, "shape": (2, 4, 2, 3), "tensors": {"keys": 1}, "options": {"causal": "bottom_right"}}
+    settings = {
+        "family": family,
+        "shape": (2, 4, 2, 3),
+        "tensors": {"keys": 1},
+        "options": {"causal": "bottom_right"},
+    }
     assert run(shifted, **settings).status == "passed"
     record = run(shifted, "masked", **settings)
     assert record.status == "passed", record.message
@@ -309,8 +349,14 @@ def bare_trial(**settings):
 @pytest.mark.parametrize(
     ("law", "settings"),
     [
-        *(("reversed_keys", {"options": options}) for options in ({"causal": "top_left"}, {"window": (2, 2)})),
-        *(("reversed_keys", {"tensors": tensors}) for tensors in ({"alibi_slopes": "geometric"}, {"kv_lengths": "ragged"})),
+        *(
+            ("reversed_keys", {"options": options})
+            for options in ({"causal": "top_left"}, {"window": (2, 2)})
+        ),
+        *(
+            ("reversed_keys", {"tensors": tensors})
+            for tensors in ({"alibi_slopes": "geometric"}, {"kv_lengths": "ragged"})
+        ),
         ("reversed_queries", {"options": {"causal": "bottom_right"}}),
         ("reversed_queries", {"tensors": {"alibi_slopes": "geometric"}}),
         ("prefix", {"options": {"causal": "bottom_right"}}),
@@ -339,7 +385,9 @@ def test_a_law_asks_nothing_where_it_means_nothing(law, settings):
     assert end.value.value.bitwise is None
 
 
-@pytest.mark.parametrize("law", ["masked", "neutral", "repeated_heads", "shifted_scores", "wide_softcap", "with_log_sum_exp"])
+@pytest.mark.parametrize(
+    "law", ["masked", "neutral", "repeated_heads", "shifted_scores", "wide_softcap", "with_log_sum_exp"]
+)
 def test_a_law_asks_for_no_call_that_the_kernel_cannot_take(law):
     """A kernel of q, k and v alone; shared heads are its only option."""
     calls = []
@@ -472,7 +520,10 @@ def test_a_kernel_that_raises_in_a_law_breaks_it_in_its_own_words():
         return shifted(q, k, v, **given)
 
     record = evaluate(
-        case_of("hostile_neighbours"), Kernel(id="k", op="attention", call=kernel), host=InProcess(), oracle=ORACLE
+        case_of("hostile_neighbours"),
+        Kernel(id="k", op="attention", call=kernel),
+        host=InProcess(),
+        oracle=ORACLE,
     )
     assert record.status == "law_broken"
     assert "no NaN, please" in record.message

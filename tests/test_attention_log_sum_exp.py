@@ -1,4 +1,6 @@
-"""attention's second output: against sums written out, honest kernels, what is wrong with it, special values."""
+"""attention's second output: against sums written out, honest kernels, what is wrong with it,
+special values.
+"""
 
 import math
 from dataclasses import replace
@@ -10,7 +12,7 @@ import torch
 
 from suite import Numerics, judge
 from suite.case import Case
-from suite.execution import evaluate
+from suite.execution.evaluation import evaluate
 from suite.formats import get_format
 from suite.kernels import Kernel
 from suite.ops import get_op
@@ -30,12 +32,17 @@ def called(kernel, tensors, options):
 
 def judged(tensors, output, options, **how):
     return judge(
-        "attention", tensors, output, options={**options, "enable_gqa": True, "return_lse": True}, oracle=ORACLE, **how
+        "attention",
+        tensors,
+        output,
+        options={**options, "enable_gqa": True, "return_lse": True},
+        oracle=ORACLE,
+        **how,
     )
 
 
-def exponents(tensors, options, batch, head, row):
-    """The exponents of what one query sees, a sink's among them, by sums in mpmath over Python numbers."""
+def scores(tensors, options, batch, head, row):
+    """The scores of what one query sees, a sink's among them, by sums in mpmath over Python numbers."""
     q, k = (tensors[name].double() for name in "qk")
     length, keys = q.shape[2], k.shape[2]
     position = row + (keys - length if options.get("causal") == "bottom_right" else 0)
@@ -46,13 +53,19 @@ def exponents(tensors, options, batch, head, row):
         seen = options.get("causal") is None or j <= position
         seen &= (left is None or j >= position - left) and (right is None or j <= position + right)
         seen &= "kv_lengths" not in tensors or j < int(tensors["kv_lengths"][batch])
-        entries = zip(q[batch, head, row].tolist(), k[batch, head // (q.shape[1] // k.shape[1]), j].tolist(), strict=True)
+        entries = zip(
+            q[batch, head, row].tolist(),
+            k[batch, head // (q.shape[1] // k.shape[1]), j].tolist(),
+            strict=True,
+        )
         s = mpmath.mpf(scale) * sum(mpmath.mpf(a) * mpmath.mpf(b) for a, b in entries)
         s = options["softcap"] * mpmath.tanh(s / options["softcap"]) if "softcap" in options else s
         if "alibi_slopes" in tensors:
             s -= mpmath.mpf(float(tensors["alibi_slopes"][head])) * abs(position - j)
         if "mask" in tensors:
-            given = torch.broadcast_to(tensors["mask"], (q.shape[0], q.shape[1], length, keys))[batch, head, row, j]
+            given = torch.broadcast_to(tensors["mask"], (q.shape[0], q.shape[1], length, keys))[
+                batch, head, row, j
+            ]
             seen &= bool(given) if given.dtype == torch.bool else float(given) > -math.inf
             s += 0 if given.dtype == torch.bool or not seen else mpmath.mpf(float(given))
         found += [s] if seen else []
@@ -77,14 +90,15 @@ def test_the_reference_is_the_definition_written_out(name, dtype):
     assert reference.hi.shape == (2 * 4 * 5, 1)
     for batch, head, row in PLACES:
         with mpmath.workprec(200):
-            seen = exponents(tensors, call.options, batch, head, row)
+            seen = scores(tensors, call.options, batch, head, row)
             index = (batch * 4 + head) * 5 + row
             if not seen:
                 assert reference.special[index, 0] == NEGATIVE_INFINITY
                 continue
             exact = mpmath.log(sum(mpmath.exp(s) for s in seen))
             got = mpmath.mpf(float(reference.hi[index, 0])) + mpmath.mpf(float(reference.lo[index, 0]))
-            # The default scale is the double nearest to 1 / sqrt(E) here and there; no other number was rounded.
+            # The default scale is the double nearest to 1 / sqrt(E) here and there; no other number
+            # was rounded.
             assert abs(got - exact) <= reference.radius[index, 0]
 
 
@@ -125,7 +139,8 @@ FAULTS = {
     "of scores without their scale": (by_lse(lambda lse, s, given: torch.logsumexp(s * 4, -1)), "plain"),
     "of all keys, seen or not": (by_lse(of_all_keys), "boolean mask"),
     "without the sink": (by_lse(sink_forgotten), "sink"),
-    "the sink twice": (by_lse(lambda lse, s, given: torch.logaddexp(lse, given.sink[None, :, None].float())), "sink"),
+    "the sink twice": (by_lse(lambda lse, s, given: torch.logaddexp(lse, given.sink[None, :,
+        None].float())), "sink"),
     "those of the next head": (by_lse(lambda lse, s, given: lse.roll(1, 1)), "plain"),
     "those of the next query": (by_lse(lambda lse, s, given: lse.roll(1, 2)), "plain"),
     "rounded to bfloat16": (by_lse(lambda lse, s, given: lse.bfloat16().float()), "plain"),
@@ -145,7 +160,9 @@ def test_a_wrong_log_sum_exp_is_caught_beside_a_right_output(name, dtype):
 
     assert found.status in ("inaccurate", "nonfinite", "law_broken"), found.message
     assert found.message.startswith("attention_lse float32 ")
-    assert judge("attention", tensors, output[0], options={**options, "enable_gqa": True}, oracle=ORACLE).passed
+    assert judge(
+        "attention", tensors, output[0], options={**options, "enable_gqa": True}, oracle=ORACLE
+    ).passed
 
 
 def test_both_outputs_are_heard_of_where_both_are_wrong():
@@ -178,14 +195,16 @@ def test_the_message_of_a_log_sum_exp_names_no_column_of_values():
 
 
 def near_0(*, keys=2):
-    """One query whose exponents are -log(keys) each, so that the sum of their weights is nearly 1."""
+    """One query whose scores are -log(keys) each, so that the sum of their weights is nearly 1."""
     q, k, v = torch.ones(1, 1, 1, 1), torch.full((1, 1, keys, 1), -math.log(keys)), torch.ones(1, 1, keys, 1)
     return {"q": q, "k": k, "v": v}
 
 
 @pytest.mark.parametrize("keys", [2, 64])
 def test_near_0_an_absolute_error_is_judged(keys):
-    """float32 rounds log(keys) by up to 2^-23 or so: no kernel gives the few 1e-8 that are left to any relative accuracy."""
+    """float32 rounds log(keys) by up to 2^-23 or so: no kernel gives the few 1e-8 that are left to
+    any relative accuracy.
+    """
     tensors = near_0(keys=keys)
     o, lse = called(shifted, tensors, {})
     u = 2.0**-24
@@ -202,10 +221,16 @@ def test_near_0_an_absolute_error_is_judged(keys):
 
 
 def test_a_kernel_whose_maximum_lags_behind_passes_near_0():
-    """m = -5.3, a sink's, and log(total) = 5.3 cancel, though the largest exponent and lse are nearly 0: 5.3 units of error."""
+    """m = -5.3, a sink's, and log(total) = 5.3 cancel, though the largest exponent and lse are
+    nearly 0: 5.3 units of error.
+    """
     kernel = HONEST["online, rescaled from 8 on"].call
     for sink in torch.linspace(-5.5, -4.0, 40):
-        tensors = {"q": torch.ones(1, 1, 1, 1), "k": torch.full((1, 1, 1, 1), -0.01), "v": torch.ones(1, 1, 1, 1)}
+        tensors = {
+            "q": torch.ones(1, 1, 1, 1),
+            "k": torch.full((1, 1, 1, 1), -0.01),
+            "v": torch.ones(1, 1, 1, 1),
+        }
         tensors["sink"] = sink[None]
         found = judged(tensors, called(kernel, tensors, {}), {})
         assert found.passed, found.message
@@ -229,16 +254,21 @@ def test_scores_far_from_0(level):
     assert judged(tensors, (o, lse + abs(level) * 2.0**-19), {}).status == "inaccurate"
 
 
-@pytest.mark.parametrize("family", ["very_negative", "near_overflow", "growing_maxima", "sinks", "nearly_uniform"])
+@pytest.mark.parametrize(
+    "family", ["very_negative", "near_overflow", "growing_maxima", "sinks", "nearly_uniform"]
+)
 def test_hard_families_pass_with_an_honest_kernel_and_fail_without_the_maximum(family):
     def unshifted(s, v, sink):
         e = torch.exp(s)
         return whole(s, v, sink)[0], torch.log(e.sum(-1))
 
-    case = Case(op="attention", family=family, shape=(1, 2, 7, 8), tensors={"keys": 70}, options={"return_lse": True})
+    case = Case(
+        op="attention", family=family, shape=(1, 2, 7, 8), tensors={"keys": 70}, options={"return_lse": True}
+    )
     kernels = (shifted, Attention(fold=online(block=16)), Attention(fold=unshifted))
     statuses = [
-        evaluate(case, Kernel(id="k", op="attention", call=kernel), dtype="float32", oracle=ORACLE).status for kernel in kernels
+        evaluate(case, Kernel(id="k", op="attention", call=kernel), dtype="float32", oracle=ORACLE).status
+        for kernel in kernels
     ]
     hard = family in ("very_negative", "near_overflow")
     assert statuses[:2] == ["passed", "passed"]
@@ -297,7 +327,8 @@ def test_values_that_are_not_finite_leave_the_log_sum_exp_alone():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "wide"), [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)]
+    ("dtype", "wide"),
+    [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)],
 )
 def test_its_dtype_is_that_of_the_arithmetic(dtype, wide):
     tensors = CALLS["plain"].tensors(dtype)

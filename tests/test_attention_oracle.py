@@ -1,4 +1,6 @@
-"""The tiers of the oracle on attention: the radius of double precision is honest against balls, and balls against mpmath."""
+"""The tiers of the oracle on attention: the radius of double precision is honest against balls, and
+balls against mpmath.
+"""
 
 from dataclasses import replace
 
@@ -12,7 +14,9 @@ from suite.ops import get_op
 from suite.oracle import Oracle, tiers
 from suite.oracle.certified import certified_tier
 
-pytestmark = pytest.mark.skipif(certified_tier() != "arb", reason="python-flint is missing: there are no balls to compare with")
+pytestmark = pytest.mark.skipif(
+    certified_tier() != "arb", reason="python-flint is missing: there are no balls to compare with"
+)
 
 ATTENTION, BITS = get_op("attention"), 256
 
@@ -59,7 +63,8 @@ def test_the_radius_of_double_precision_is_honest(name, lse, seed):
     rows = chosen_rows(op, problem)
     hi, radius = tiers.float64(op, problem, op.facts(problem), rows)
     exact, rest, own = tiers.arb(op, problem.take(rows), BITS)
-    # exact + rest is right to own; hi - exact is exact where both are near, and off by half an ulp of it where they are not.
+    # exact + rest is right to own; hi - exact is exact where both are near, and off by half an ulp
+    # of it where they are not.
     difference = np.abs((hi - exact) - rest)
     allowed = radius + own + np.spacing(np.abs(hi - exact))
 
@@ -101,7 +106,9 @@ def test_the_oracle_gives_float64_by_balls_and_its_rows_are_those_of_the_float64
 
     assert (certified.tier, quick.tier) == ("arb", "float64")
     assert certified.radius.max() < 1e-30
-    assert (np.abs((quick.hi - certified.hi) - certified.lo) <= quick.radius + np.spacing(np.abs(certified.lo))).all()
+    assert (
+        np.abs((quick.hi - certified.hi) - certified.lo) <= quick.radius + np.spacing(np.abs(certified.lo))
+    ).all()
 
 
 def test_a_row_is_the_same_alone_and_among_others():

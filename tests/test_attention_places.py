@@ -1,11 +1,13 @@
-"""Where attention is wrong: the words for heads, queries and blocks of keys, and the call with marked values behind them."""
+"""Where attention is wrong: the words for heads, queries and blocks of keys, and the call with
+marked values behind them.
+"""
 
 import numpy as np
 import pytest
 import torch
 
 from suite.case import Case
-from suite.execution import evaluate
+from suite.execution.evaluation import evaluate
 from suite.kernels import Kernel
 from suite.ops import get_op
 from suite.ops.attention import places
@@ -48,7 +50,9 @@ def without_keys(first, last):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_errors_begin_at_the_key_that_the_kernel_is_wrong_from(dtype):
-    """Behind key 128 values are in the wrong order; the sum of weights is right, so those before it are too."""
+    """Behind key 128 values are in the wrong order; the sum of weights is right, so those before it
+    are too.
+    """
 
     def kernel(q, k, v, **given):
         order = torch.arange(k.shape[2])
@@ -69,7 +73,9 @@ def test_scores_that_are_wrong_from_key_128_on_are_found(dtype):
 
 def test_a_lost_block_of_keys_is_found():
     record = record_of(without_keys(64, 128), keys=256, shape=(1, 1, 6, 16))
-    assert record.tiles["key"].startswith("errors begin at key 64: 4 of 16 blocks of 16 keys have wrong weights, keys 64..79")
+    assert record.tiles["key"].startswith(
+        "errors begin at key 64: 4 of 16 blocks of 16 keys have wrong weights, keys 64..79"
+    )
 
 
 def test_the_blocks_that_are_wrong_are_counted_and_named():
@@ -79,8 +85,10 @@ def test_the_blocks_that_are_wrong_are_counted_and_named():
         return shifted(q, k, v[:, :, order], **given)
 
     record = record_of(swapped, keys=250)
-    assert record.tiles["key"] == (
-        "errors begin at key 16: 3 of 16 blocks of 16 keys have wrong weights, keys 16..31, 64..79, 112..127"
+    assert (
+        record.tiles["key"]
+        == "errors begin at key 16: 3 of 16 blocks of 16 keys have wrong weights, keys 16..31, 64..79,"
+        " 112..127"
     )
     assert f"  in keys   {record.tiles['key']}" in record.message.splitlines()
 
@@ -100,7 +108,8 @@ def test_a_fault_of_the_values_alone_is_said_to_be_one():
     assert record.status == "inaccurate"
     assert (
         record.tiles["key"]
-        == "every block of keys has the right weight: what is wrong lies in the values, or in how they are summed"
+        == "every block of keys has the right weight: what is wrong lies in the values, or in how they are"
+        " summed"
     )
 
 
@@ -124,7 +133,9 @@ def test_a_kernel_that_fails_is_asked_once_more_with_all_else_as_it_was():
         calls.append((q, k, v, given))
         return 2 * shifted(q, k, v, **given)
 
-    record_of(kernel, options={"causal": "bottom_right", "softcap": 4.0}, mask="random", sink="normal", keys=40)
+    record_of(
+        kernel, options={"causal": "bottom_right", "softcap": 4.0}, mask="random", sink="normal", keys=40
+    )
     (q, k, v, given), (q_marked, k_marked, v_marked, given_marked) = calls
     assert torch.equal(q, q_marked)
     assert torch.equal(k, k_marked)
@@ -156,7 +167,9 @@ def test_a_kernel_that_does_not_answer_the_marked_call_keeps_its_verdict(error):
 def test_nan_in_the_marked_call_is_wrong_where_it_is():
     def kernel(q, k, v, **given):
         output = 2 * shifted(q, k, v, **given)
-        return torch.where(v.max() == 1, shifted(q, k, v, **given).masked_fill(torch.arange(16) == 3, torch.nan), output)
+        return torch.where(
+            v.max() == 1, shifted(q, k, v, **given).masked_fill(torch.arange(16) == 3, torch.nan), output
+        )
 
     assert record_of(kernel, keys=100).tiles["key"].startswith("errors begin at key 48: 1 of 7 blocks")
 
@@ -172,7 +185,8 @@ def test_a_wrong_log_sum_exp_beside_a_right_output_is_not_blamed_on_the_values()
 
 
 @pytest.mark.parametrize(
-    ("keys", "columns", "width"), [(1, 1, 16), (16, 1, 16), (17, 1, 32), (300, 16, 32), (256, 16, 16), (4097, 64, 128)]
+    ("keys", "columns", "width"),
+    [(1, 1, 16), (16, 1, 16), (17, 1, 32), (300, 16, 32), (256, 16, 16), (4097, 64, 128)],
 )
 def test_blocks_are_the_narrowest_that_the_columns_can_tell_apart(keys, columns, width):
     marked, found = places.blocks(np.zeros((2, 3, keys, columns)))
@@ -191,7 +205,9 @@ def test_the_words_of_a_call_whose_last_block_is_incomplete():
         == "errors begin at key 96: 1 of 7 blocks of 16 keys have wrong weights, keys 96..99"
     )
     failed[:, 7:] = True  # columns that mark no key
-    assert places.keys(failed, np.ones((5, 16)), np.ones((5, 16)), 16, 100).startswith("errors begin at key 96: 1 of 7 blocks")
+    assert places.keys(failed, np.ones((5, 16)), np.ones((5, 16)), 16, 100).startswith(
+        "errors begin at key 96: 1 of 7 blocks"
+    )
 
 
 # heads and queries, from the output
@@ -200,8 +216,14 @@ def test_the_words_of_a_call_whose_last_block_is_incomplete():
 def in_words(wrong, *, shape=(2, 3, 40, 8), keys=9):
     """What the judge says of an output [B, H, L] of which these queries fail."""
     batches, heads, length, size = shape
-    inputs = {"q": np.zeros(shape), "k": np.zeros((batches, heads, keys, size)), "v": np.zeros((batches, heads, keys, size))}
-    problem = ATTENTION.problem(inputs, ATTENTION.resolve_options({}, {name: x.shape for name, x in inputs.items()}))
+    inputs = {
+        "q": np.zeros(shape),
+        "k": np.zeros((batches, heads, keys, size)),
+        "v": np.zeros((batches, heads, keys, size)),
+    }
+    problem = ATTENTION.problem(
+        inputs, ATTENTION.resolve_options({}, {name: x.shape for name, x in inputs.items()})
+    )
     failed = np.zeros((batches, heads, length), dtype=bool)
     failed[wrong] = True
     return places.rows(np.repeat(failed.reshape(-1, 1), size, axis=1), problem)
@@ -237,8 +259,9 @@ def test_heads_and_queries_are_named_where_they_are_not_all(wrong, words):
 
 
 def test_each_of_many_heads_counts_once():
-    assert in_words((EVERY, slice(8), EVERY), shape=(1, 16, 2, 1))["head"] == (
-        "in 8 of 16 heads (batch entry by batch entry): 0, 1, 2, 3, 4, 5, ..."
+    assert (
+        in_words((EVERY, slice(8), EVERY), shape=(1, 16, 2, 1))["head"]
+        == "in 8 of 16 heads (batch entry by batch entry): 0, 1, 2, 3, 4, 5, ..."
     )
 
 
@@ -262,7 +285,9 @@ def test_a_kernel_with_a_fault_there_has_it_in_its_message(change, kind, words):
 
 
 def test_a_rescale_that_is_lost_at_the_second_block_begins_at_its_first_key():
-    """FlashAttention's classic: the output so far is not rescaled when the maximum grows, so the keys before weigh too much."""
+    """FlashAttention's classic: the output so far is not rescaled when the maximum grows, so the
+    keys before weigh too much.
+    """
 
     def step(state, tile, value):
         m, total, o = state
@@ -274,5 +299,6 @@ def test_a_rescale_that_is_lost_at_the_second_block_begins_at_its_first_key():
     assert record.status == "inaccurate"
     assert (
         record.tiles["key"]
-        == "errors begin at key 0: 4 of 8 blocks of 16 keys have wrong weights, keys 0..15, 16..31, 32..47, 48..63"
+        == "errors begin at key 0: 4 of 8 blocks of 16 keys have wrong weights, keys 0..15, 16..31, 32..47,"
+        " 48..63"
     )

@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from suite.case import Case
-from suite.execution import evaluate
+from suite.execution.evaluation import evaluate
 from suite.formats import get_format
-from suite.judge import judge_outputs
 from suite.kernels import Kernel
 from suite.numerics import BEST_PRACTICE
 from suite.ops import get_op
 from suite.ops.attention import sample
 from suite.ops.attention.sample import FEWEST, sampled_rows
 from suite.oracle import Oracle
+from suite.verdict.judge import judge_outputs
 from tests.attention_kernels import shifted
 
 ORACLE = Oracle(remembered=100)
@@ -24,7 +24,9 @@ ATTENTION = get_op("attention")
 
 @pytest.fixture
 def short(monkeypatch):
-    """What is long is 2^12 scores, and about 2^11 are judged: one head of 128 queries and keys has 16 of them judged."""
+    """What is long is 2^12 scores, and about 2^11 are judged: one head of 128 queries and keys has
+    16 of them judged.
+    """
     monkeypatch.setattr(sample, "WHOLE", 2**12)
     monkeypatch.setattr(sample, "SAMPLED", 2**11)
 
@@ -40,7 +42,9 @@ def q_and_k(*, batches=1, heads=1, groups=1, length=128, keys=128, size=4, seed=
 def test_up_to_the_limit_every_query_is_judged():
     count = math.isqrt(sample.WHOLE)
 
-    assert np.array_equal(sampled_rows(np.zeros((1, 1, count, 1)), np.zeros((1, 1, count, 1))), np.arange(count))
+    assert np.array_equal(
+        sampled_rows(np.zeros((1, 1, count, 1)), np.zeros((1, 1, count, 1))), np.arange(count)
+    )
     beyond = sampled_rows(np.zeros((1, 1, count + 1, 1)), np.zeros((1, 1, count, 1)))
     assert len(beyond) < count
 
@@ -113,7 +117,9 @@ def test_the_same_inputs_have_the_same_sample_and_another_seed_has_another():
 
 
 def test_many_seeds_reach_every_query(short):
-    """16 of 128 at a time, 4 to 8 of them drawn: after 200 seeds a query is left out with a chance of (124/128)^200 < 0.2 %."""
+    """16 of 128 at a time, 4 to 8 of them drawn: after 200 seeds a query is left out with a chance
+    of (124/128)^200 < 0.2 %.
+    """
     reached = set()
     for seed in range(200):
         reached |= set(sampled_rows(*q_and_k(size=1, seed=seed)))
@@ -137,8 +143,15 @@ def test_no_query_at_all_and_one_key(short):
 
 
 def inputs_of(*, batches=1, heads=2, groups=1, length=90, keys=70, size=8, seed=0):
-    shapes = {"q": (batches, heads, length, size), "k": (batches, groups, keys, size), "v": (batches, groups, keys, size)}
-    tensors = {name: torch.from_numpy(drawn(*shape, seed=seed + i)).float() for i, (name, shape) in enumerate(shapes.items())}
+    shapes = {
+        "q": (batches, heads, length, size),
+        "k": (batches, groups, keys, size),
+        "v": (batches, groups, keys, size),
+    }
+    tensors = {
+        name: torch.from_numpy(drawn(*shape, seed=seed + i)).float()
+        for i, (name, shape) in enumerate(shapes.items())
+    }
     return {name: tensor.double().numpy() for name, tensor in tensors.items()}
 
 
@@ -153,7 +166,9 @@ def judged(inputs, outputs, **options):
     shapes = {name: x.shape for name, x in inputs.items()}
     resolved = ATTENTION.resolve_options({"enable_gqa": True, **options}, shapes)
     references = Oracle().references(ATTENTION, inputs, resolved, get_format("float32"))
-    found = judge_outputs(ATTENTION, references, outputs, shapes, resolved, get_format("float32"), BEST_PRACTICE)
+    found = judge_outputs(
+        ATTENTION, references, outputs, shapes, resolved, get_format("float32"), BEST_PRACTICE
+    )
     return found, references[0].problem.rows
 
 
@@ -200,7 +215,9 @@ def test_every_option_is_that_of_the_sampled_queries(short):
 
 def unsampled(inputs, **options):
     """A query of each head that is not in the sample."""
-    problem = ATTENTION.problem(inputs, ATTENTION.resolve_options({"enable_gqa": True, **options}, shapes_of(inputs)))
+    problem = ATTENTION.problem(
+        inputs, ATTENTION.resolve_options({"enable_gqa": True, **options}, shapes_of(inputs))
+    )
     batches, heads, length, _ = inputs["q"].shape
     others = np.setdiff1d(np.arange(batches * heads * length), problem.rows)
     return np.unravel_index(others[len(others) // 2], (batches, heads, length))
@@ -211,7 +228,8 @@ def shapes_of(inputs):
 
 
 @pytest.mark.parametrize(
-    ("value", "status"), [(math.nan, "nonfinite"), (math.inf, "nonfinite"), (-math.inf, "nonfinite"), ("twice", "inaccurate")]
+    ("value", "status"),
+    [(math.nan, "nonfinite"), (math.inf, "nonfinite"), (-math.inf, "nonfinite"), ("twice", "inaccurate")],
 )
 def test_what_cannot_be_right_is_seen_in_every_row(short, value, status):
     inputs = inputs_of()
@@ -223,7 +241,10 @@ def test_what_cannot_be_right_is_seen_in_every_row(short, value, status):
     output[place] = -2.0001 * largest if value == "twice" else value
     found, _ = judged(inputs, (output,))
     assert (found.status, found.broken) == (status, (status,))
-    assert f"1 entries cannot be right whatever the reference, the first at index {[int(i) for i in place]}" in found.message
+    assert (
+        f"1 entries cannot be right whatever the reference, the first at index {[int(i) for i in place]}"
+        in found.message
+    )
     output[place] = 1.9999 * largest
     assert judged(inputs, (output,))[0].passed
 
@@ -237,7 +258,9 @@ def test_the_largest_value_is_that_of_the_column_and_of_the_heads_own_keys(short
         (output,) = called(inputs)
         factor = 0.5 if head > 1 and column == 3 else 20
         output[0, head, place[2], column] = factor
-        rows = ATTENTION.problem(inputs, ATTENTION.resolve_options({"enable_gqa": True}, shapes_of(inputs))).rows
+        rows = ATTENTION.problem(
+            inputs, ATTENTION.resolve_options({"enable_gqa": True}, shapes_of(inputs))
+        ).rows
         assert head * 90 + place[2] not in rows
         assert judged(inputs, (output,))[0].passed is not caught
 

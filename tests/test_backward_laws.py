@@ -1,11 +1,13 @@
-"""The laws of gradients: for each a fault that it finds and no other law does, and correct kernels that keep it."""
+"""The laws of gradients: for each a fault that it finds and no other law does, and correct kernels
+that keep it.
+"""
 
 import numpy as np
 import pytest
 import torch
 
 from suite.case import Case
-from suite.execution import evaluate
+from suite.execution.evaluation import evaluate
 from suite.formats import DTYPES, float16
 from suite.inputs.upstream import UPSTREAMS
 from suite.kernels import Kernel, own_kernels
@@ -72,7 +74,11 @@ def of_the_call_before_at_the_third():
 FAULTS = {
     "clipped": (clipped, "doubled", "the upstream doubled"),
     "of_the_first_direction": (of_the_first_direction, "other_upstream", "the upstream reversed"),
-    "of_the_call_before_at_the_third": (of_the_call_before_at_the_third, "other_upstream", "the first upstream once more"),
+    "of_the_call_before_at_the_third": (
+        of_the_call_before_at_the_third,
+        "other_upstream",
+        "the first upstream once more",
+    ),
 }
 
 

@@ -1,6 +1,8 @@
-"""Bad kernels before the engine: whatever one does is a status and a message, and the next one is judged as ever.
+"""Bad kernels before the engine: whatever one does is a status and a message, and the next one is
+judged as ever.
 
-Each bad kernel is one function, registered with the status it must get and a piece of the message that must say why.
+Each bad kernel is one function, registered with the status it must get and a piece of the message
+that must say why.
 """
 
 import contextlib
@@ -16,11 +18,11 @@ import pytest
 import torch
 
 from suite.case import Case
-from suite.execution import evaluate
 from suite.execution import state as global_state
+from suite.execution.evaluation import evaluate
 from suite.kernels import Kernel, load_kernels
 from suite.oracle import Oracle
-from suite.store import Store
+from suite.records.store import Store
 
 ORACLE = Oracle()
 LAWS = ("permutation", "batch")
@@ -54,12 +56,16 @@ def right(x, dim):
 
 def judged(function, *, op="softmax", family="normal", shape=(8, 33), laws=LAWS, dtype="float32", **options):
     case = Case(op=op, family=family, shape=shape, laws=laws)
-    return evaluate(case, Kernel(id=function.__name__, op=op, call=function), dtype=dtype, oracle=ORACLE, **options)
+    return evaluate(
+        case, Kernel(id=function.__name__, op=op, call=function), dtype=dtype, oracle=ORACLE, **options
+    )
 
 
 @functools.cache
 def undisturbed():
-    """The record of a right kernel that makes a tensor of its own, on hard rows, by an oracle that remembers nothing."""
+    """The record of a right kernel that makes a tensor of its own, on hard rows, by an oracle that
+    remembers nothing.
+    """
 
     def right_with_a_tensor_of_its_own(x, dim):
         return right(x, dim) * torch.ones(1)
@@ -71,7 +77,9 @@ def undisturbed():
 
 @pytest.fixture(autouse=True)
 def _this_process_stays_whole():
-    """Keeps what a kernel may corrupt, so that an engine that puts too little back fails one test and not all."""
+    """Keeps what a kernel may corrupt, so that an engine that puts too little back fails one test
+    and not all.
+    """
     state, errors, streams = global_state.read(), np.geterr(), (sys.stdout, sys.stderr)
     device = torch.get_default_device()
     yield
@@ -620,7 +628,11 @@ def test_a_reason_to_decline_is_found_before_any_input_exists():
 @pytest.mark.parametrize(
     ("op", "dtype", "message"),
     [
-        ("logsumexp", "float32", "kernel right is a kernel of logsumexp, case softmax/normal/8x33/s0 is one of softmax"),
+        (
+            "logsumexp",
+            "float32",
+            "kernel right is a kernel of logsumexp, case softmax/normal/8x33/s0 is one of softmax",
+        ),
         ("softmax", "fp32", "unknown format 'fp32'; expected one of float64, float32"),
     ],
 )
@@ -637,7 +649,11 @@ def test_misuse_is_a_value_error_that_names_what_is_wrong(op, dtype, message):
         (None, "f", "does not exist"),
         ("def g(x, dim=-1): pass", "f", "has no function 'f'; it has: g"),
         ("f = 3", "f", "is a int, not a function"),
-        ("def f(): pass", "f", "cannot be called as a kernel of softmax: expected f(x, dim=-1, temperature=1.0"),
+        (
+            "def f(): pass",
+            "f",
+            "cannot be called as a kernel of softmax: expected f(x, dim=-1, temperature=1.0",
+        ),
         ("def f(x, y, dim): pass", "f", "cannot be called as a kernel of softmax"),
         ("def f(x, dim=-1): pass", "", "declares no kernel of softmax"),
         ("import nowhere", "f", "cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),

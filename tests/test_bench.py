@@ -1,4 +1,6 @@
-"""bench: what is measured, that a wrong kernel gets no speed, that nothing ends a sweep; the command, as a user meets it."""
+"""bench: what is measured, that a wrong kernel gets no speed, that nothing ends a sweep; the
+command, as a user meets it.
+"""
 
 import json
 import os
@@ -10,19 +12,20 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from suite import bench, plugin
-from suite.bench import PLANS, Bench, Point, cases, device_lock, drawn_rows, points
+from suite import plugin
+from suite.bench import points as bench
+from suite.bench.points import PLANS, Bench, Point, cases, device_lock, drawn_rows, points
 from suite.case import Case
 from suite.cli import cli
 from suite.execution.hosts import Hosts
 from suite.execution.timed import Timed
 from suite.formats import get_format
 from suite.kernels import ATTRIBUTE, kernel, own_kernels
-from suite.known_failures import KnownFailure
 from suite.oracle import Oracle
-from suite.records import Measurement
+from suite.records.known_failures import KnownFailure
+from suite.records.record import Measurement
+from suite.records.store import Store, read_run
 from suite.report.bench_terminal import of_length, print_bench
-from suite.store import Store, read_run
 from suite.timing.statistics import Timing
 
 QUICK = PLANS["quick"]
@@ -66,14 +69,20 @@ def test_kernels_stand_side_by_side_on_the_same_cases():
     found = points({"softmax": chosen}, QUICK, dtypes=["float32"], lengths=[256, 4096])
 
     assert [(p.kernel.id, p.case.id) for p in found] == [
-        (name, f"softmax/normal/{shape}/s0") for shape in ("1024x256", "64x4096") for name in ("fused", "shifted")
+        (name, f"softmax/normal/{shape}/s0")
+        for shape in ("1024x256", "64x4096")
+        for name in ("fused", "shifted")
     ]
 
 
 def test_cases_of_attention_have_every_head_size_and_causal():
     found = [case.id for case in cases("attention", PLANS["standard"], lengths=[512])]
 
-    assert found == [f"attention/normal/1x2x512x{size}{causal}/s0" for causal in ("", "/causal=top_left") for size in (64, 128)]
+    assert found == [
+        f"attention/normal/1x2x512x{size}{causal}/s0"
+        for causal in ("", "/causal=top_left")
+        for size in (64, 128)
+    ]
 
 
 def test_a_case_of_the_backward_has_an_upstream():
@@ -82,7 +91,9 @@ def test_a_case_of_the_backward_has_an_upstream():
     assert found.id == "cross_entropy/normal/8x33/reduction=none/upstream=normal/s0"
 
 
-@pytest.mark.parametrize(("op", "shape"), [("softmax", (1, 2, 3, 4)), ("softmax", (0, 4)), ("attention", (16, 33))])
+@pytest.mark.parametrize(
+    ("op", "shape"), [("softmax", (1, 2, 3, 4)), ("softmax", (0, 4)), ("attention", (16, 33))]
+)
 def test_a_shape_that_an_op_cannot_have_is_named(op, shape):
     with pytest.raises(ValueError, match=f"--shape {'x'.join(map(str, shape))} is none of {op}"):
         cases(op, QUICK, shapes=[shape])
@@ -128,7 +139,11 @@ def test_a_measurement_holds_verdict_and_speed(measuring):
     }  # fmt: skip
     assert len(data["samples_seconds"]) >= 6
     assert 0 < data["low_seconds"] <= data["median_seconds"] <= data["high_seconds"]
-    assert (data["clock"], data["cache"], data["threads"]) == ("perf_counter", "warm", torch.get_num_threads())
+    assert (data["clock"], data["cache"], data["threads"]) == (
+        "perf_counter",
+        "warm",
+        torch.get_num_threads(),
+    )
     assert data["peak_bytes"] > 0
     assert data["copy_bytes_per_second"] == 1e10
     assert Measurement.from_dict(json.loads(found.to_json())) == found
@@ -154,7 +169,9 @@ def test_cases_of_one_kernel_are_kept_apart_in_a_run(measuring, tmp_path):
 def assert_no_times(found, status, *fragments):
     assert found.data["status"] == status
     assert found.data["samples_seconds"] == []
-    assert {found.data[name] for name in ("median_seconds", "low_seconds", "high_seconds", "peak_bytes")} == {None}
+    assert {found.data[name] for name in ("median_seconds", "low_seconds", "high_seconds", "peak_bytes")} == {
+        None
+    }
     assert [fragment for fragment in fragments if fragment not in found.data["note"]] == []
 
 
@@ -230,7 +247,9 @@ def test_no_kernel_can_foresee_which_rows_are_judged(measuring):
         output[foreseen] = torch.softmax(x[foreseen], dim)
         return output
 
-    assert_no_times(measured(measuring, of(few_rows), "softmax/normal/768x65/s0"), "inaccurate", "the last timed output")
+    assert_no_times(
+        measured(measuring, of(few_rows), "softmax/normal/768x65/s0"), "inaccurate", "the last timed output"
+    )
 
 
 def test_the_seed_of_the_judged_rows_is_recorded(measuring):
@@ -287,7 +306,9 @@ def test_what_a_kernel_raises_is_recorded_and_the_sweep_goes_on(measuring, error
             raise error
         return torch.softmax(x, dim)
 
-    wanted = [Point(one, Case.from_id(ROWS), "float32") for one in (of(raises), own_kernels("softmax")["fused"])]
+    wanted = [
+        Point(one, Case.from_id(ROWS), "float32") for one in (of(raises), own_kernels("softmax")["fused"])
+    ]
     first, second = (found for _, found in bench.sweep(measuring, wanted, lambda line: None))
 
     assert_no_times(first, status, type(error).__name__)
@@ -315,7 +336,9 @@ def test_what_the_first_call_took_beyond_the_others_is_compiling(measuring):
             compiled.append(1)
         return torch.softmax(x, dim)
 
-    assert measured(measuring, of(compiles)).data["compile_seconds"] > 0.04  # less than it sleeps, by any median below 10 ms
+    assert (
+        measured(measuring, of(compiles)).data["compile_seconds"] > 0.04
+    )  # less than it sleeps, by any median below 10 ms
 
 
 def test_the_users_interrupt_passes(measuring):
@@ -354,7 +377,9 @@ def test_kernels_of_numpy_are_timed_without_their_conversion(measuring):
     assert found.data["peak_bytes"] is None
 
 
-@pytest.mark.parametrize("id", ["softmax/normal/16x33/upstream=normal/s0", "attention/normal/1x2x32x8/upstream=normal/s0"])
+@pytest.mark.parametrize(
+    "id", ["softmax/normal/16x33/upstream=normal/s0", "attention/normal/1x2x32x8/upstream=normal/s0"]
+)
 def test_the_backward_is_timed_with_its_forward(measuring, id):
     name = "shifted"
     found = measured(measuring, own_kernels(id.partition("/")[0])[name], id)
@@ -452,16 +477,39 @@ def made(length, seconds, **changed):
         "copy_bytes_per_second": 1e10, "matmul_operations_per_second": 1e11, "note": "",
     }  # fmt: skip
     case = f"softmax/normal/4x{length}/s0"
-    return Measurement(kind="throughput", kernel="k", op="softmax", dtype="float32", case=case, data=data | changed)
+    return Measurement(
+        kind="throughput", kernel="k", op="softmax", dtype="float32", case=case, data=data | changed
+    )
 
 
 def test_the_table_shows_speed_beside_accuracy(capsys):
-    empty = {"samples_seconds": [], "median_seconds": None, "status": "inaccurate", "note": "far off\nand more", "ratio": 37.0}
+    empty = {
+        "samples_seconds": [],
+        "median_seconds": None,
+        "status": "inaccurate",
+        "note": "far off\nand more",
+        "ratio": 37.0,
+    }
 
     print_bench([made(64, 8e-6), made(128, 8e-6, **empty)])
 
     first, second = (line.split() for line in capsys.readouterr().out.splitlines()[1:3])
-    assert first == ["softmax", "k", "float32", "4x64", "8", "8", "…", "8", "1", "10%", "0.000625", "1%", "12", "0.5"]
+    assert first == [
+        "softmax",
+        "k",
+        "float32",
+        "4x64",
+        "8",
+        "8",
+        "…",
+        "8",
+        "1",
+        "10%",
+        "0.000625",
+        "1%",
+        "12",
+        "0.5",
+    ]
     assert second == ["softmax", "k", "float32", "4x128", "37", "inaccurate:", "far", "off"]
 
 
@@ -492,7 +540,10 @@ def test_the_command_measures_and_leaves_a_run(tmp_path):
 
     run = read_run(tmp_path / "run")
     assert result.exit_code == 1, result.output
-    assert {m.kernel.rpartition(":")[2]: m.data["status"] for m in run.measurements} == {"good": "passed", "bad": "inaccurate"}
+    assert {m.kernel.rpartition(":")[2]: m.data["status"] for m in run.measurements} == {
+        "good": "passed",
+        "bad": "inaccurate",
+    }
     assert "latency_us" in result.output
     assert run.environment["env_id"] == run.measurements[0].env_id == run.records[0].env_id
     assert (tmp_path / "run" / "report.html").is_file()
@@ -549,8 +600,8 @@ def test_what_is_named_twice_is_measured_once_and_both_directions_where_asked(tm
 def test_a_kernel_that_hangs_once_timed_is_ended_and_the_next_one_measured(tmp_path):
     mine = tmp_path / "my.py"
     mine.write_text(
-        "import time, torch\ncalls = []\n\ndef hangs(x, dim=-1):\n    calls.append(1)\n    time.sleep(100 * (len(calls) > 6))\n"
-        "    return torch.softmax(x, dim)\n"
+        "import time, torch\ncalls = []\n\ndef hangs(x, dim=-1):\n    calls.append(1)\n    time.sleep(100 *"
+        " (len(calls) > 6))\n    return torch.softmax(x, dim)\n"
     )
 
     result = invoke(
@@ -564,7 +615,14 @@ def test_a_kernel_that_hangs_once_timed_is_ended_and_the_next_one_measured(tmp_p
 
 
 def test_a_folder_in_use_is_no_reason_for_advice_that_bench_cannot_follow(tmp_path):
-    once = ["--op=softmax", "--kernel=fused", "--dtype=float32", "--shape=4x8", "--profile=smoke", f"--out={tmp_path}/run"]
+    once = [
+        "--op=softmax",
+        "--kernel=fused",
+        "--dtype=float32",
+        "--shape=4x8",
+        "--profile=smoke",
+        f"--out={tmp_path}/run",
+    ]
     assert invoke(*once).exit_code == 0
 
     again = invoke(*once)
@@ -602,9 +660,13 @@ def test_a_wrong_gradient_of_a_head_is_judged_with_what_shares_its_keys():
     assert np.array_equal(found[0], gradients[0].numpy()[1:, 2:])
     assert np.array_equal(found[1], gradients[1].numpy()[1:, 1:])
     again = {name: torch.tensor(values, requires_grad=name in "qkv") for name, values in some.items()}
-    alone = torch.nn.functional.scaled_dot_product_attention(again["q"], again["k"], again["v"], enable_gqa=True)
+    alone = torch.nn.functional.scaled_dot_product_attention(
+        again["q"], again["k"], again["v"], enable_gqa=True
+    )
     expected = torch.autograd.grad(alone, (again["q"], again["k"], again["v"]), again["upstream"])
-    assert all(np.allclose(one, other.numpy(), rtol=1e-12) for one, other in zip(found, expected, strict=True))
+    assert all(
+        np.allclose(one, other.numpy(), rtol=1e-12) for one, other in zip(found, expected, strict=True)
+    )
 
 
 def test_a_failure_of_a_timed_output_may_be_known(measuring):
@@ -616,7 +678,9 @@ def test_a_failure_of_a_timed_output_may_be_known(measuring):
         return torch.softmax(x, dim) * (1.0 if len(calls) < 5 else 1.02)
 
     chosen = of(rounds_sometimes)
-    entry = KnownFailure(chosen.id, "*", "cpu", "inaccurate", "softmax/*", "known to us", "https://example.org/1", "here:1")
+    entry = KnownFailure(
+        chosen.id, "*", "cpu", "inaccurate", "softmax/*", "known to us", "https://example.org/1", "here:1"
+    )
     measuring._known = [entry]
 
     found = measured(measuring, chosen)
@@ -626,7 +690,15 @@ def test_a_failure_of_a_timed_output_may_be_known(measuring):
 
 def test_a_clock_that_stands_still_gives_no_times():
     timed = Timed(
-        timing=Timing(samples_seconds=(0.0,) * 6, clock="perf_counter", cache="warm", calls_per_sample=1, first_seconds=0.0)
+        timing=Timing(
+            samples_seconds=(0.0,) * 6,
+            clock="perf_counter",
+            cache="warm",
+            calls_per_sample=1,
+            first_seconds=0.0,
+        )
     )
 
-    assert bench._speed(timed, 1.0) == {"note": "not timed: its calls took no time by the clock of its process"}
+    assert bench._speed(timed, 1.0) == {
+        "note": "not timed: its calls took no time by the clock of its process"
+    }

@@ -25,7 +25,11 @@ FREE = sorted(name for name, family in inputs.all_families().items() if family.f
 @st.composite
 def cases(draw):
     shape = tuple(draw(st.lists(st.integers(1, 5000), min_size=1, max_size=4)))
-    family, op, seed = draw(st.sampled_from(FREE)), draw(st.sampled_from(ROW_OPS)), draw(st.integers(0, 10**6))
+    family, op, seed = (
+        draw(st.sampled_from(FREE)),
+        draw(st.sampled_from(ROW_OPS)),
+        draw(st.integers(0, 10**6)),
+    )
     if op == "cross_entropy":
         choices = {
             "ignore_index": st.integers(-100, 100),
@@ -94,7 +98,8 @@ def test_ids_are_the_same_in_every_version():
     """Ids stand in reports, known-failures files and commands that people keep."""
     assert Case(op="softmax", family="normal", shape=(16, 33)).id == "softmax/normal/16x33/s0"
     assert (
-        Case(op="logsumexp", family="ties", shape=(2, 3, 4), options={"dim": 1}, seed=7).id == "logsumexp/ties/2x3x4/dim=1/s7"
+        Case(op="logsumexp", family="ties", shape=(2, 3, 4), options={"dim": 1}, seed=7).id
+        == "logsumexp/ties/2x3x4/dim=1/s7"
     )
     assert Case(op="softmax", family="ties", shape=(5,), options={"dim": -1}).id == "softmax/ties/5/dim=-1/s0"
 
@@ -130,7 +135,10 @@ def test_an_id_with_a_shape_that_captured_data_does_not_have_is_refused():
     """At from_id, where the user reads it, and not later in numpy."""
     rows, n = inputs.get_family("minilm_padded").fixed_shape
 
-    assert Case.from_id(f"softmax/minilm_padded/{rows}x{n}/s0").inputs(get_format("float32"))["x"].shape == (rows, n)
+    assert Case.from_id(f"softmax/minilm_padded/{rows}x{n}/s0").inputs(get_format("float32"))["x"].shape == (
+        rows,
+        n,
+    )
     with pytest.raises(ValueError, match=f"{rows}x{n}"):
         Case.from_id("softmax/minilm_padded/4x4/s0")
 
@@ -139,7 +147,9 @@ def test_an_id_with_a_shape_that_captured_data_does_not_have_is_refused():
 def test_the_rows_of_the_family_lie_along_dim(dim, axis):
     shape = (3, 4, 5)
     options = {} if dim is None else {"dim": dim}
-    x = Case(op="softmax", family="normal", shape=shape, options=options, seed=3).inputs(get_format("float32"))["x"]
+    x = Case(op="softmax", family="normal", shape=shape, options=options, seed=3).inputs(
+        get_format("float32")
+    )["x"]
     n = shape[axis]
     rows = inputs.build("normal", 60 // n, n, get_format("float32"), 3)
 
@@ -164,7 +174,15 @@ def test_every_finite_input_is_a_number_of_the_format(name):
 
 @pytest.mark.parametrize("upstream", UPSTREAMS)
 def test_a_case_with_an_upstream_is_one_of_the_backward_and_says_so_in_its_id(upstream):
-    case = Case(op="softmax", family="normal", shape=(4, 4), options={"dim": 0}, upstream=upstream, layout="strided", seed=2)
+    case = Case(
+        op="softmax",
+        family="normal",
+        shape=(4, 4),
+        options={"dim": 0},
+        upstream=upstream,
+        layout="strided",
+        seed=2,
+    )
 
     assert case.id == f"softmax/normal/4x4/dim=0/layout=strided/upstream={upstream}/s2"
     assert case.direction == "backward"
@@ -192,14 +210,22 @@ def test_an_unknown_upstream_is_answered_with_the_kinds():
 
 
 def test_an_upstream_stands_last_in_the_id_of_attention_too():
-    case = Case(op="attention", family="normal", shape=(1, 2, 3, 4), tensors={"mask": "padding", "keys": 5}, upstream="normal")
+    case = Case(
+        op="attention",
+        family="normal",
+        shape=(1, 2, 3, 4),
+        tensors={"mask": "padding", "keys": 5},
+        upstream="normal",
+    )
 
     assert case.id.endswith("/mask=padding/keys=5/upstream=normal/s0")
     assert Case.from_id(case.id) == case
 
 
 def test_an_id_gives_the_same_inputs_every_time():
-    first, second = (Case.from_id("softmax/ties/8x33/s2").inputs(get_format("float16"))["x"] for _ in range(2))
+    first, second = (
+        Case.from_id("softmax/ties/8x33/s2").inputs(get_format("float16"))["x"] for _ in range(2)
+    )
 
     assert first.tobytes() == second.tobytes()
 
@@ -214,7 +240,7 @@ def declared(*ops, family="normal", **given):
 
 
 def test_the_docstring_is_the_law_on_one_line():
-    (one, *_) = declared().cases("smoke")
+    one, *_ = declared().cases("smoke")
 
     assert (one.why, one.source) == ("A law in two lines.", "here")
 
@@ -289,7 +315,11 @@ def test_a_case_knows_the_smallest_profile_that_runs_it():
 def test_captured_data_is_run_once_in_its_own_shape():
     for profile in PROFILES:
         (one,) = declared(family="minilm_scores").cases(profile)
-        assert (one.shape, one.seed, one.profile) == (inputs.get_family("minilm_scores").fixed_shape, 0, "smoke")
+        assert (one.shape, one.seed, one.profile) == (
+            inputs.get_family("minilm_scores").fixed_shape,
+            0,
+            "smoke",
+        )
 
 
 def test_options_and_laws_reach_every_case():
@@ -301,7 +331,11 @@ def test_options_and_laws_reach_every_case():
 def test_each_upstream_makes_a_case():
     found = declared("softmax", upstream=("normal", "", "ones")).cases("smoke")
 
-    assert {(c.upstream, c.direction) for c in found} == {("normal", "backward"), ("", "forward"), ("ones", "backward")}
+    assert {(c.upstream, c.direction) for c in found} == {
+        ("normal", "backward"),
+        ("", "forward"),
+        ("ones", "backward"),
+    }
     assert len({c.id for c in found}) == 3
 
 

@@ -1,4 +1,6 @@
-"""Published results: the registry, and each measurement judged by wrong variants that it must tell from the right ones."""
+"""Published results: the registry, and each measurement judged by wrong variants that it must tell
+from the right ones.
+"""
 
 import dataclasses
 import json
@@ -8,8 +10,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from suite import claims
-from suite.claims import (
+from suite.cli import cli
+from suite.formats import bfloat16, float16
+from suite.studies import claims
+from suite.studies.claims import (
     Claim,
     Finding,
     NotRunHereError,
@@ -23,11 +27,10 @@ from suite.claims import (
     summation,
     thresholds,
 )
-from suite.claims import blanchard_higham_higham as bhh
-from suite.cli import cli
-from suite.formats import bfloat16, float16
+from suite.studies.claims import blanchard_higham_higham as bhh
 
-# Emulated arithmetic on seeded inputs: the same everywhere. What the installed libraries do is not tested here.
+# Emulated arithmetic on seeded inputs: the same everywhere. What the installed libraries do is not
+# tested here.
 EVERYWHERE = {
     "bhh-overflow": "reproduced",
     "bhh-softmax-error-float16": "reproduced",
@@ -54,7 +57,15 @@ def outcome_of(name):
 
 
 def claim_of(measure, **changes):
-    fields = {"name": "n", "source": "s", "stated": "t", "published": None, "criterion": "c", "seconds": 0.0, **changes}
+    fields = {
+        "name": "n",
+        "source": "s",
+        "stated": "t",
+        "published": None,
+        "criterion": "c",
+        "seconds": 0.0,
+        **changes,
+    }
     return Claim(measure=measure, **fields)
 
 
@@ -80,15 +91,21 @@ def test_an_unknown_claim_is_refused_with_the_valid_names():
 
 def test_a_name_is_taken_once():
     with pytest.raises(ValueError, match="exists already"):
-        claims.claim(name="bhh-overflow", source="", published=None, criterion="", seconds=0)(thresholds.stagnation)
+        claims.claim(name="bhh-overflow", source="", published=None, criterion="", seconds=0)(
+            thresholds.stagnation
+        )
 
 
 def test_a_claim_without_a_statement_is_refused():
     with pytest.raises(ValueError, match="docstring"):
-        claims.claim(name="new", source="", published=None, criterion="", seconds=0)(lambda: Finding(measured="", agrees=True))
+        claims.claim(name="new", source="", published=None, criterion="", seconds=0)(
+            lambda: Finding(measured="", agrees=True)
+        )
 
 
-@pytest.mark.parametrize(("agrees", "outcome"), [(True, "reproduced"), (False, "differs"), (None, "undecided")])
+@pytest.mark.parametrize(
+    ("agrees", "outcome"), [(True, "reproduced"), (False, "differs"), (None, "undecided")]
+)
 def test_the_outcome_follows_the_finding(agrees, outcome):
     assert claims.check(claim_of(lambda: Finding(measured="1", agrees=agrees))).outcome == outcome
 
@@ -102,23 +119,35 @@ def test_what_cannot_run_here_says_why():
     assert (result.outcome, result.note) == ("not run here", "needs a slide rule")
 
 
-@pytest.mark.parametrize(("seconds", "exhaustive", "points"), [(60, True, None), (60, False, 7), (None, True, 7)])
+@pytest.mark.parametrize(
+    ("seconds", "exhaustive", "points"), [(60, True, None), (60, False, 7), (None, True, 7)]
+)
 def test_exhaustive_means_all_points_where_there_is_a_sample(seconds, exhaustive, points):
-    measured = claim_of(lambda points=7: Finding(measured=str(points), agrees=True), exhaustive_seconds=seconds)
+    measured = claim_of(
+        lambda points=7: Finding(measured=str(points), agrees=True), exhaustive_seconds=seconds
+    )
 
     assert claims.check(measured, exhaustive=exhaustive).measured == str(points)
 
 
 @pytest.mark.parametrize(
     ("measured", "published", "same"),
-    [(8.769e-5, "8.77e-5", True), (8.7649e-5, "8.77e-5", False), (0.50164, "0.502", True), (0.5014, "0.502", False)],
+    [
+        (8.769e-5, "8.77e-5", True),
+        (8.7649e-5, "8.77e-5", False),
+        (0.50164, "0.502", True),
+        (0.5014, "0.502", False),
+    ],
 )
 def test_numbers_are_compared_in_the_printed_digits(measured, published, same):
     assert claims.same_digits(measured, published) is same
 
 
 def test_the_table_is_aligned_and_a_bar_ends_no_cell():
-    results = [claims.check(claim_of(lambda: Finding(measured="1" * 9, agrees=True), published=p)) for p in ("|x|", "2")]
+    results = [
+        claims.check(claim_of(lambda: Finding(measured="1" * 9, agrees=True), published=p))
+        for p in ("|x|", "2")
+    ]
 
     lines = claims.table(results).splitlines()[:4]
 
@@ -221,7 +250,9 @@ def test_a_domain_is_covered_without_gaps_when_all_points_are_asked():
     assert sum(map(len, domain.numbers(2**10))) == pytest.approx(2**10 + 10, abs=2)
 
 
-@pytest.mark.parametrize(("ulp", "complete", "decision"), [(2.4, False, None), (2.6, False, False), (2.4, True, False)])
+@pytest.mark.parametrize(
+    ("ulp", "complete", "decision"), [(2.4, False, None), (2.6, False, False), (2.4, True, False)]
+)
 def test_a_sample_decides_only_what_a_lower_bound_can(ulp, complete, decision):
     worst = math_libraries.Worst(ulp, 1.0, 10, complete)
 
@@ -346,7 +377,9 @@ def test_the_old_log_softmax_is_recognised(monkeypatch):
 
 
 def test_leaving_the_largest_term_out_keeps_the_logarithm_near_0():
-    assert issues.without_the_largest_term(np.array([0.0, -200.0])) == pytest.approx([-np.exp(-200), -200], rel=1e-15)
+    assert issues.without_the_largest_term(np.array([0.0, -200.0])) == pytest.approx(
+        [-np.exp(-200), -200], rel=1e-15
+    )
 
 
 # The command
@@ -369,14 +402,18 @@ def test_the_command_prints_every_claim(monkeypatch):
     result = invoke()
 
     assert result.exit_code == 0
-    assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith("| ")][2:] == list(quick)
+    assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith("| ")][2:] == list(
+        quick
+    )
     assert [name for name in quick if f"* **{name}**: " not in result.stdout] == []
 
 
 def test_a_claim_that_differs_is_no_failure_of_the_command(tmp_path):
     file = tmp_path / "claims.json"
 
-    result = invoke("--claim", "sqrt-rule-equal-float16", "--claim", "bfloat16-addition-example", "--json", file)
+    result = invoke(
+        "--claim", "sqrt-rule-equal-float16", "--claim", "bfloat16-addition-example", "--json", file
+    )
 
     assert result.exit_code == 0
     written = json.loads(file.read_text())

@@ -1,10 +1,11 @@
-"""claims/dong.py and claims/noci.py: reproduced, and not by a network that has what the claim says is missing, or lacks it."""
+"""claims/dong.py and claims/noci.py: reproduced, and not by a network that has what the claim says
+is missing, or lacks it.
+"""
 
 import pytest
 
-from suite import claims
-from suite.claims import dong, noci
-from suite.measure import depth
+from suite.studies import claims, depth
+from suite.studies.claims import dong, noci
 
 MEASURED = {
     "rank-collapse-cubic": dong.cubic,

@@ -1,4 +1,6 @@
-"""The command line, as a user meets it: exit codes, messages, files. In process, with a few real processes beside."""
+"""The command line, as a user meets it: exit codes, messages, files. In process, with a few real
+processes beside.
+"""
 
 import gc
 import io
@@ -19,12 +21,12 @@ import torch
 from click.testing import CliRunner
 
 import suite.doctor
-import suite.execution
+import suite.execution.evaluation
 import suite.run
 from suite import plugin
 from suite.cli import cli, main
-from suite.records import SCHEMA, Record
-from suite.store import Store, read_run
+from suite.records.record import SCHEMA, Record
+from suite.records.store import Store, read_run
 
 ROOT = Path(__file__).parent.parent
 CASE = "softmax/normal/16x33/s0"
@@ -192,7 +194,15 @@ def processes(folder, kernels, recorded):
         ],
         "bad run": ["-m", "suite", "run", *NARROW, *bad, f"--out={folder}/bad"],
         "misuse": ["-m", "suite", "check", *NARROW, "--kernel", "shifted", "--dtype", "fp32"],
-        "asleep": ["-c", WITHOUT_TORCH, "--help", "list ops", "list inputs", "list machines", f"report {recorded}"],
+        "asleep": [
+            "-c",
+            WITHOUT_TORCH,
+            "--help",
+            "list ops",
+            "list inputs",
+            "list machines",
+            f"report {recorded}",
+        ],
     }
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     (folder / "cwd").mkdir()
@@ -230,7 +240,9 @@ def finished(processes):
 
 @pytest.fixture(autouse=True, scope="module")
 def _in_the_background(processes):
-    """Starts the processes before the first test, and keeps pytest's collections of garbage off what is there already."""
+    """Starts the processes before the first test, and keeps pytest's collections of garbage off
+    what is there already.
+    """
     gc.freeze()
     yield
     gc.unfreeze()
@@ -286,7 +298,14 @@ def test_a_kernel_that_passes_exits_with_0(monkeypatch):
 
 
 def test_an_exact_case_id_selects_that_case_and_no_other(tmp_path):
-    result = invoke("check", "--kernel=fused", "--dtype=float32", "--case=softmax/normal/16x33/s1", "--json", tmp_path / "j")
+    result = invoke(
+        "check",
+        "--kernel=fused",
+        "--dtype=float32",
+        "--case=softmax/normal/16x33/s1",
+        "--json",
+        tmp_path / "j",
+    )
 
     assert result.exit_code == 0
     cases = [record["case"] for record in json.loads((tmp_path / "j").read_text())["records"]]
@@ -305,7 +324,13 @@ def test_a_kernel_is_shown_by_the_name_that_it_was_called_by(tmp_path, kernels):
 
 
 def test_a_declared_weakness_passes_and_strict_makes_it_fail():
-    words = ("check", "--op=softmax", "--kernel=lse_subtract", "--dtype=float32", "--case=softmax/offset/16x33/s0")
+    words = (
+        "check",
+        "--op=softmax",
+        "--kernel=lse_subtract",
+        "--dtype=float32",
+        "--case=softmax/offset/16x33/s0",
+    )
 
     declared, strict = invoke(*words), invoke(*words, "--strict")
 
@@ -331,7 +356,11 @@ def checked(tmp_path, *arguments):
     [("backward", {"backward"}), ("both", {"forward", "backward"}), (None, {"forward"})],
 )
 def test_a_direction_selects_its_cases_and_forward_is_the_default(direction, found, tmp_path):
-    arguments = ["--kernel=shifted", "--case=softmax/normal/*", *([f"--direction={direction}"] if direction else [])]
+    arguments = [
+        "--kernel=shifted",
+        "--case=softmax/normal/*",
+        *([f"--direction={direction}"] if direction else []),
+    ]
     result, records = checked(tmp_path, *arguments)
 
     assert result.exit_code == 0, result.output
@@ -372,7 +401,13 @@ def test_json_has_the_specified_shape(tmp_path, kernels):
     file = tmp_path / "records.json"
 
     invoke(
-        "check", *NARROW, "--kernel=shifted", f"--kernel={kernels}:two_percent", f"--kernel={kernels}:declines", "--json", file
+        "check",
+        *NARROW,
+        "--kernel=shifted",
+        f"--kernel={kernels}:two_percent",
+        f"--kernel={kernels}:declines",
+        "--json",
+        file,
     )
 
     data = json.loads(file.read_text())
@@ -386,7 +421,19 @@ def test_json_has_the_specified_shape(tmp_path, kernels):
         f"{kernels}:two_percent": {**none, "failed": 1},
         f"{kernels}:declines": {**none, "unsupported": 1},
     }
-    wanted = {"kernel", "op", "case", "dtype", "device", "direction", "status", "broken", "judged", "message", "reproduce"}
+    wanted = {
+        "kernel",
+        "op",
+        "case",
+        "dtype",
+        "device",
+        "direction",
+        "status",
+        "broken",
+        "judged",
+        "message",
+        "reproduce",
+    }
     assert all(wanted <= set(record) for record in data["records"])
     assert [record["status"] for record in data["records"]] == ["passed", "inaccurate", "unsupported"]
     assert [record["broken"] for record in data["records"]] == [[], ["inaccurate"], []]
@@ -402,13 +449,16 @@ def test_a_failure_exits_with_1_and_says_where_what_and_how_to_run_it_again(kern
     assert result.exit_code == 1
     for word in ("where", "got", "expected", "allowed", "how bad", "how many", "in tile", "reproduce"):
         assert re.search(rf"^  {word} +\S", result.stdout, re.MULTILINE), word
-    assert f"reproduce softmax-suite check --op softmax --kernel {kernels}:two_percent --dtype float32 --case {CASE}" in (
-        result.stdout
+    assert (
+        f"reproduce softmax-suite check --op softmax --kernel {kernels}:two_percent --dtype float32 --case"
+        f" {CASE}" in (result.stdout)
     )
 
 
 def test_text_that_no_encoding_holds_is_reported_all_the_same(kernels, tmp_path):
-    result = invoke("run", *NARROW, "--kernel", f"{kernels}:prints_half_a_character", "--out", tmp_path / "run")
+    result = invoke(
+        "run", *NARROW, "--kernel", f"{kernels}:prints_half_a_character", "--out", tmp_path / "run"
+    )
 
     assert result.exit_code == 1
     assert (tmp_path / "run" / "report.html").is_file()
@@ -417,7 +467,8 @@ def test_text_that_no_encoding_holds_is_reported_all_the_same(kernels, tmp_path)
 def test_a_known_failure_exits_with_0(tmp_path, kernels):
     known = tmp_path / "known.txt"
     known.write_text(
-        f"{kernels}:two_percent float32 cpu inaccurate softmax/normal/* two percent too large | https://example.org/1\n"
+        f"{kernels}:two_percent float32 cpu inaccurate softmax/normal/* two percent too large |"
+        " https://example.org/1\n"
     )
 
     result = invoke("check", *NARROW, "--kernel", f"{kernels}:two_percent", "--known-failures", known)
@@ -429,8 +480,14 @@ def test_a_known_failure_exits_with_0(tmp_path, kernels):
 @pytest.mark.parametrize(
     ("entry", "complaint"),
     [
-        (f"shifted float32 cpu inaccurate {CASE} it fails | no link", f"shifted passes {CASE} in float32: remove the entry"),
-        ("shifted float32 cpu inaccurate softmax/nosuch/* it fails | no link", "'softmax/nosuch/*' matches no existing case"),
+        (
+            f"shifted float32 cpu inaccurate {CASE} it fails | no link",
+            f"shifted passes {CASE} in float32: remove the entry",
+        ),
+        (
+            "shifted float32 cpu inaccurate softmax/nosuch/* it fails | no link",
+            "'softmax/nosuch/*' matches no existing case",
+        ),
     ],
 )
 def test_a_stale_known_failure_exits_with_1_and_names_its_line(entry, complaint, tmp_path):
@@ -480,7 +537,9 @@ def test_a_known_failure_of_a_kernel_that_did_not_run_is_not_stale(tmp_path):
         (["--kernel=shifted", "--nosuch=1"], ["--nosuch"]),
         ([], ["--kernel"]),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) and (not value or value[0].startswith("--k")) else "",
+    ids=lambda value: (
+        " ".join(value) if isinstance(value, list) and (not value or value[0].startswith("--k")) else ""
+    ),
 )
 def test_misuse_of_check_is_one_message_with_name_value_and_choices(arguments, fragments, kernels):
     assert_misuse(invoke("check", *NARROW, *(a.format(kernels=kernels) for a in arguments)), *fragments)
@@ -496,7 +555,9 @@ def test_misuse_of_check_is_one_message_with_name_value_and_choices(arguments, f
     ids=lambda value: value[0],
 )
 def test_misuse_of_run_is_found_where_no_kernel_is_named(arguments, fragments, tmp_path):
-    assert_misuse(invoke("run", "--op=softmax", "--dtype=float32", *arguments, "--out", tmp_path / "run"), *fragments)
+    assert_misuse(
+        invoke("run", "--op=softmax", "--dtype=float32", *arguments, "--out", tmp_path / "run"), *fragments
+    )
 
 
 def test_json_that_cannot_be_written_is_misuse(tmp_path):
@@ -514,7 +575,12 @@ def test_an_unknown_command_is_answered_once():
 def test_a_folder_with_records_is_not_written_to_again(command, recorded):
     before = sorted((path.name, path.stat().st_size) for path in recorded.glob("records-*"))
 
-    assert_misuse(invoke(command, *NARROW, "--kernel=shifted", "--out", recorded), "--out", str(recorded), "name a new folder")
+    assert_misuse(
+        invoke(command, *NARROW, "--kernel=shifted", "--out", recorded),
+        "--out",
+        str(recorded),
+        "name a new folder",
+    )
     assert sorted((path.name, path.stat().st_size) for path in recorded.glob("records-*")) == before
 
 
@@ -539,7 +605,7 @@ def test_an_error_of_the_engine_itself_exits_with_4_and_no_traceback(monkeypatch
     def broken(*arguments, **options):
         raise RuntimeError("the engine is broken")
 
-    monkeypatch.setattr(suite.execution, "evaluate", broken)
+    monkeypatch.setattr(suite.execution.evaluation, "evaluate", broken)
 
     result = invoke("check", *NARROW, "--kernel=shifted")
 
@@ -630,13 +696,17 @@ def test_misuse_of_input_is_one_message(arguments, fragments, tmp_path):
     np.savez(tmp_path / "integers.npz", x=np.zeros((2, 3), dtype=np.int64))
     np.savez(tmp_path / "scalar.npz", x=np.float32(1))
 
-    assert_misuse(invoke("check", "--kernel=shifted", *(a.format(folder=tmp_path) for a in arguments)), *fragments)
+    assert_misuse(
+        invoke("check", "--kernel=shifted", *(a.format(folder=tmp_path) for a in arguments)), *fragments
+    )
 
 
 def test_input_with_out_writes_the_run_folder_too(tmp_path):
     np.savez(tmp_path / "x.npz", x=np.zeros((2, 3), dtype=np.float32))
 
-    result = invoke("check", "--op=softmax", "--kernel=shifted", "--input", tmp_path / "x.npz", "--out", tmp_path / "run")
+    result = invoke(
+        "check", "--op=softmax", "--kernel=shifted", "--input", tmp_path / "x.npz", "--out", tmp_path / "run"
+    )
 
     assert result.exit_code == 0
     assert [record.status for record in read_run(tmp_path / "run").records] == ["passed"]
@@ -719,7 +789,9 @@ def test_misuse_of_judge_is_one_message(names, options, fragments, dump):
 def test_raw_patterns_without_a_dtype_are_misuse(dump):
     patterns = LOGITS.bfloat16().view(torch.uint16).numpy()
 
-    assert_misuse(invoke("judge", "--op=softmax", "--tensors", dump(x=patterns, y=patterns)), "uint16", "--dtype")
+    assert_misuse(
+        invoke("judge", "--op=softmax", "--tensors", dump(x=patterns, y=patterns)), "uint16", "--dtype"
+    )
 
 
 def npz_of(member):
@@ -768,8 +840,14 @@ def safetensors_of(header):
         ("deep.safetensors", safetensors_of(b"[" * 100_000)),
         ("encoding.safetensors", safetensors_of(b"\xff\xfe")),
         ("dtype.safetensors", safetensors_of({"x": {"dtype": "I8", "shape": [0], "data_offsets": [0, 0]}})),
-        ("offsets.safetensors", safetensors_of({"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}})),
-        ("wrapping.safetensors", safetensors_of({"x": {"dtype": "F32", "shape": [2**32, 2**32], "data_offsets": [0, 0]}})),
+        (
+            "offsets.safetensors",
+            safetensors_of({"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}),
+        ),
+        (
+            "wrapping.safetensors",
+            safetensors_of({"x": {"dtype": "F32", "shape": [2**32, 2**32], "data_offsets": [0, 0]}}),
+        ),
         ("entry.safetensors", safetensors_of({"x": 3})),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -938,7 +1016,9 @@ def test_help_lists_and_reports_do_not_wake_torch(finished):
 
 
 def test_an_undeclared_kernel_without_op_is_misuse(tmp_path):
-    """f(x, dim) could be a kernel of any op: judging it as all of them would report failures that are none."""
+    """f(x, dim) could be a kernel of any op: judging it as all of them would report failures that
+    are none.
+    """
     (tmp_path / "mine.py").write_text("import torch\n\ndef f(x, dim=-1):\n    return torch.softmax(x, dim)\n")
 
     result = invoke("check", "--kernel", f"{tmp_path}/mine.py:f")

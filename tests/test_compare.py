@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suite.inputs.draws import Draw
-from suite.records import STATUSES, Measurement, Record
+from suite.records.record import STATUSES, Measurement, Record
+from suite.records.store import Run, Store
 from suite.report import FullDiskError
 from suite.report.baseline import broken_by, covers, read_baseline, tightened, write_baseline
 from suite.report.compare import (
@@ -33,7 +34,6 @@ from suite.report.compare import (
     worsened,
 )
 from suite.report.compare_files import COLUMNS, rows, to_csv, to_json
-from suite.store import Run, Store
 
 INF, NAN = math.inf, math.nan
 ENVIRONMENT = {"env_id": "e1", "threads": 1, "cpu_capability": "AVX2", "device": "cpu"}
@@ -48,7 +48,16 @@ def record(**changes):
     return Record(**{**given, **changes})
 
 
-def timed(samples, *, kernel="online", case="softmax/normal/4x64/s0", device="cpu", op="softmax", dtype="float32", **data):
+def timed(
+    samples,
+    *,
+    kernel="online",
+    case="softmax/normal/4x64/s0",
+    device="cpu",
+    op="softmax",
+    dtype="float32",
+    **data,
+):
     """A throughput measurement as `bench` writes it."""
     given = {
         "status": "passed", "ratio": 0.25, "max_ulp": 1.0, "digest": "d", "direction": "forward", "shape": [4, 64],
@@ -57,12 +66,16 @@ def timed(samples, *, kernel="online", case="softmax/normal/4x64/s0", device="cp
         "peak_bytes": 0, "compile_seconds": None, "copy_bytes_per_second": 1e10, "matmul_operations_per_second": 1e11,
         "note": "",
     }  # fmt: skip
-    return Measurement(kind="throughput", kernel=kernel, op=op, dtype=dtype, device=device, case=case, data={**given, **data})
+    return Measurement(
+        kind="throughput", kernel=kernel, op=op, dtype=dtype, device=device, case=case, data={**given, **data}
+    )
 
 
 def run(*held, environment=ENVIRONMENT, name="run"):
     records = tuple(one for one in held if isinstance(one, Record))
-    return Run(Path(name), environment, records, (), tuple(one for one in held if isinstance(one, Measurement)))
+    return Run(
+        Path(name), environment, records, (), tuple(one for one in held if isinstance(one, Measurement))
+    )
 
 
 def noisy(key, count=60, *, scale=1e-3, spread=0.05):
@@ -114,7 +127,10 @@ def test_machines_stand_side_by_side_where_each_has_one_device_of_its_own():
 
 
 def test_nothing_in_common_says_what_each_side_has():
-    with pytest.raises(ValueError, match=r"'A' has 1 evaluations and 0 .* softmax online in float32; 'B' has .* softmax fused"):
+    with pytest.raises(
+        ValueError,
+        match=r"'A' has 1 evaluations and 0 .* softmax online in float32; 'B' has .* softmax fused",
+    ):
         compare(run(record(), name="A"), run(record(kernel="fused"), name="B"))
 
 
@@ -124,7 +140,8 @@ def test_nothing_in_common_says_what_each_side_has():
         (
             record(kernel="v1/my.py:f"),
             record(kernel="v2/my.py:f"),
-            r"; a kernel is named as --kernel named it, so v1/my.py:f and v2/my.py:f are two kernels; to compare versions, run "
+            r"; a kernel is named as --kernel named it, so v1/my.py:f and v2/my.py:f are two kernels; to"
+            r" compare versions, run "
             r"them under one path, or name both in one run and see its report$",
         ),
         (record(kernel="v1/my.py:f"), record(kernel="v2/my.py:g"), r"softmax v2/my.py:g in float32$"),
@@ -184,7 +201,9 @@ def test_the_gate_of_statuses_names_each_new_failure_and_nothing_else():
 
     reasons = gate(compare(base, new), {"status": None})
 
-    assert list(map(str, reasons)) == ["status: online float32 cpu softmax/normal/4x64/s0: passed before, nonfinite now"]
+    assert list(map(str, reasons)) == [
+        "status: online float32 cpu softmax/normal/4x64/s0: passed before, nonfinite now"
+    ]
     assert gate(compare(base, base), {"status": None, "accuracy": None, "speed": None}) == []
 
 
@@ -192,7 +211,9 @@ def test_the_gate_of_statuses_names_each_new_failure_and_nothing_else():
 def test_a_kernel_that_fails_while_it_is_timed_is_a_new_failure(status):
     """Its evaluation passed: only the measurement says that it was caught."""
     base, new = run(record(), timed(noisy("a"))), run(record(), timed([], status=status))
-    words = f"status: online float32 cpu softmax/normal/4x64/s0: passed before, {status} now, while it was timed"
+    words = (
+        f"status: online float32 cpu softmax/normal/4x64/s0: passed before, {status} now, while it was timed"
+    )
 
     assert list(map(str, gate(compare(base, new), {"status": None}))) == [words]
     assert [speed.change for speed in compare(base, new).changes()["new failure"]] == ["new failure"]
@@ -227,7 +248,9 @@ def test_a_failing_kernel_gets_no_speed_whatever_its_samples_say():
     speed = judge_speed(timed(noisy("a")), timed(noisy("b", scale=1e-6), status="inaccurate"))
 
     assert (speed.verdict, speed.note) == ("not comparable", "new has no times: inaccurate")
-    assert judge_speed(timed(noisy("a"), status="raised"), timed(noisy("b"))).note == "base has no times: raised"
+    assert (
+        judge_speed(timed(noisy("a"), status="raised"), timed(noisy("b"))).note == "base has no times: raised"
+    )
 
 
 # accuracy
@@ -314,8 +337,9 @@ def test_resampled_medians_are_as_likely_as_drawn_ones():
 @pytest.mark.parametrize("spread", [0.02, 0.1, 0.5])
 @pytest.mark.parametrize("count", [6, 20, 100])
 def test_noise_is_seldom_called_faster_or_slower_and_the_interval_holds(count, spread):
-    """Both sides of one distribution. At most 5 % may be FASTER or SLOWER; the interval has a level of 95 %, of which 200
-    comparisons show at least 90 % with probability above 0.998."""
+    """Both sides of one distribution. At most 5 % may be FASTER or SLOWER; the interval has a level
+    of 95 %, of which 200 comparisons show at least 90 % with probability above 0.998.
+    """
     draws = np.exp(spread * Draw(f"null {count} {spread}").normal(200, 2, count))
     intervals = [ratio_interval(base, new) for base, new in draws.tolist()]
     verdicts = [verdict_of(low, high, 0.05) for low, high in intervals]
@@ -324,7 +348,9 @@ def test_noise_is_seldom_called_faster_or_slower_and_the_interval_holds(count, s
     assert sum(low <= 0 <= high for low, high in intervals) >= 0.9 * 200
 
 
-@pytest.mark.parametrize(("factor", "verdict"), [(1.2, "SLOWER"), (0.8, "FASTER"), (1.01, "SAME"), (1.05, "AMBIGUOUS")])
+@pytest.mark.parametrize(
+    ("factor", "verdict"), [(1.2, "SLOWER"), (0.8, "FASTER"), (1.01, "SAME"), (1.05, "AMBIGUOUS")]
+)
 def test_a_planted_change_of_speed_is_found(factor, verdict):
     base, new = timed(noisy("base")), timed(noisy("new", scale=1e-3 * factor))
 
@@ -367,7 +393,10 @@ def test_swapping_the_runs_swaps_faster_and_slower(base, new):
 @settings(deadline=None, max_examples=50)
 @given(
     st.lists(
-        st.tuples(st.sampled_from([*STATUSES, "known_failure"]), st.none() | st.floats(0), st.text(max_size=3)), max_size=4
+        st.tuples(
+            st.sampled_from([*STATUSES, "known_failure"]), st.none() | st.floats(0), st.text(max_size=3)
+        ),
+        max_size=4,
     ),
     st.lists(times, min_size=1, max_size=2),
 )
@@ -385,7 +414,11 @@ def test_a_run_beside_itself_changes_nothing(outcomes, samples):
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.lists(st.tuples(st.floats(0) | st.just(NAN), st.floats(0) | st.none(), st.floats(0)), min_size=1, max_size=3))
+@given(
+    st.lists(
+        st.tuples(st.floats(0) | st.just(NAN), st.floats(0) | st.none(), st.floats(0)), min_size=1, max_size=3
+    )
+)
 def test_swapping_the_runs_swaps_better_and_worse(errors):
     there = [record(kernel=f"k{i}", ratio=before, max_ulp=ulp) for i, (before, ulp, _) in enumerate(errors)]
     back = [record(kernel=f"k{i}", ratio=after, max_ulp=ulp) for i, (_, ulp, after) in enumerate(errors)]
@@ -393,7 +426,9 @@ def test_swapping_the_runs_swaps_better_and_worse(errors):
 
     found, swapped = (compare(run(*one), run(*other)).pairs for one, other in ((there, back), (back, there)))
 
-    assert [(mirrored[p.accuracy.change], p.accuracy.meaningful) for p in found] == [p.accuracy for p in swapped]
+    assert [(mirrored[p.accuracy.change], p.accuracy.meaningful) for p in found] == [
+        p.accuracy for p in swapped
+    ]
 
 
 def test_what_was_not_measured_alike_is_not_compared():
@@ -416,21 +451,35 @@ def test_the_gate_of_speed_asks_for_an_interval_beyond_its_own_limit():
     assert len(gate(found, parse_gates("speed"))) == 1
     assert gate(found, parse_gates("speed:10%")) == []
     assert gate(found, parse_gates("status,accuracy")) == []
-    [wide] = compare(run(timed(noisy("a", 8, spread=0.5))), run(timed(noisy("b", 8, scale=1.5e-3, spread=0.5)))).speeds
+    [wide] = compare(
+        run(timed(noisy("a", 8, spread=0.5))), run(timed(noisy("b", 8, scale=1.5e-3, spread=0.5)))
+    ).speeds
     assert wide.low < 1.1 < wide.ratio
     assert gate(compare(run(wide.base), run(wide.new)), parse_gates("speed:10%")) == []
 
 
 @pytest.mark.parametrize("text", ["speed:10%,speed:5%", "status,status", "speed,accuracy, speed:5%"])
 def test_a_gate_is_named_once(text):
-    with pytest.raises(ValueError, match=r"names (speed|status) twice; expected none, or some of status, accuracy, speed, "):
+    with pytest.raises(
+        ValueError, match=r"names (speed|status) twice; expected none, or some of status, accuracy, speed, "
+    ):
         parse_gates(text)
 
 
 def test_gates_and_shares_are_read_or_refused():
     assert parse_gates("status, accuracy,speed:10%") == {"status": None, "accuracy": None, "speed": 0.1}
     assert parse_gates("none") == {}
-    for text in ("", "fast", "status:3%", "speed:", "speed:ten", "speed:10", "speed:-1%", "speed:nan%", "status;speed"):
+    for text in (
+        "",
+        "fast",
+        "status:3%",
+        "speed:",
+        "speed:ten",
+        "speed:10",
+        "speed:-1%",
+        "speed:nan%",
+        "status;speed",
+    ):
         with pytest.raises(ValueError, match=r"expected"):
             parse_gates(text)
     with pytest.raises(ValueError, match=r"'5' names no percentage"):
@@ -441,7 +490,9 @@ def test_gates_and_shares_are_read_or_refused():
 
 
 def test_a_real_run_is_read_with_its_times(tmp_path):
-    folder = stored(tmp_path / "a", record(), timed(noisy("a")), timed(noisy("b"), case="softmax/normal/4x65/s0"))
+    folder = stored(
+        tmp_path / "a", record(), timed(noisy("a")), timed(noisy("b"), case="softmax/normal/4x65/s0")
+    )
 
     found = read(folder)
 
@@ -498,7 +549,13 @@ def spoil_torn_middle(folder):
         (spoil_schema, r"records-.*:1 cannot be read: schema=99 is not one that this version reads"),
         (spoil_schema_without_an_end, r"records-.*:1 cannot be read: schema=99 is not one"),
         (spoil_line, r"records-.*:1 cannot be read: ratio='small' must be"),
-        (spoil_kernel, r"records-.*:2 cannot be read: id='r[0-9a-f]{12}' is that of another evaluation; the line was changed"),
+        (
+            spoil_kernel,
+            (
+                r"records-.*:2 cannot be read: id='r[0-9a-f]{12}' is that of another evaluation; the line was"
+                r" changed"
+            ),
+        ),
         (spoil_torn_middle, r"records-.*:1 cannot be read"),
         (lambda folder: (folder / "env.json").unlink(), r"env.json cannot be read: .*does not exist"),
         (lambda folder: (folder / "env.json").write_text("[]"), r"env.json is not a JSON object"),
@@ -570,7 +627,10 @@ def test_the_files_have_a_row_for_each_evaluation_and_each_time():
 
 
 def test_the_files_have_what_was_caught_while_it_was_timed():
-    base, new = run(record(), timed(noisy("a")), name="A"), run(record(), timed([], status="raised", note="KeyError"), name="B")
+    base, new = (
+        run(record(), timed(noisy("a")), name="A"),
+        run(record(), timed([], status="raised", note="KeyError"), name="B"),
+    )
     comparison = compare(base, new)
     comparison = replace(comparison, reasons=tuple(gate(comparison, {"status": None})))
 
@@ -590,7 +650,9 @@ def test_the_files_have_what_was_caught_while_it_was_timed():
 
 def test_no_character_of_the_csv_acts():
     hostile = "a\x1b[31m\r\nb\u202e\x00"
-    comparison = compare(run(timed([1.0] * 9, kernel=hostile)), run(timed([], kernel=hostile, status="raised", note=hostile)))
+    comparison = compare(
+        run(timed([1.0] * 9, kernel=hostile)), run(timed([], kernel=hostile, status="raised", note=hostile))
+    )
 
     text = to_csv([comparison])
 
@@ -626,7 +688,13 @@ def test_a_pattern_covers_several_cases_and_is_a_persons_to_change():
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["passed", "inaccurate", "raised"]), st.floats(0, 5))))
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abc"), st.sampled_from(["passed", "inaccurate", "raised"]), st.floats(0, 5)
+        )
+    )
+)
 def test_no_entry_is_ever_loosened_or_lost(outcomes):
     baseline = {("softmax", kernel, KEY[2], "float32"): 0.5 for kernel in "ab"}
     records = [record(kernel=kernel, status=status, ratio=ratio) for kernel, status, ratio in outcomes]
@@ -636,7 +704,9 @@ def test_no_entry_is_ever_loosened_or_lost(outcomes):
     assert all(found[key] <= ratio for key, ratio in baseline.items())
     for kernel in {r.kernel for r in records if r.status == "passed"}:
         worst = max(r.ratio for r in records if r.kernel == kernel and r.status == "passed")
-        assert found["softmax", kernel, KEY[2], "float32"] == min(worst, baseline.get(("softmax", kernel, *KEY[2:]), INF))
+        assert found["softmax", kernel, KEY[2], "float32"] == min(
+            worst, baseline.get(("softmax", kernel, *KEY[2:]), INF)
+        )
 
 
 @pytest.mark.parametrize(
@@ -663,7 +733,9 @@ def test_a_kernel_that_fails_while_it_is_timed_breaks_its_baseline():
     assert list(map(str, broken_by({KEY: 0.25}, caught))) == [
         "baseline: online float32 softmax/normal/4x64/s0: raised now, while it was timed"
     ]
-    assert broken_by({KEY: 0.25}, run(record(), timed([], status="raised", case="softmax/normal/4x65/s0"))) == []
+    assert (
+        broken_by({KEY: 0.25}, run(record(), timed([], status="raised", case="softmax/normal/4x65/s0"))) == []
+    )
     assert len(broken_by({KEY: 0.25}, run(record(status="raised"), timed([], status="raised")))) == 1
 
 
@@ -692,7 +764,9 @@ def test_a_write_that_fails_leaves_the_old_baseline(tmp_path, monkeypatch):
 
 
 def test_a_missing_baseline_says_how_to_make_one(tmp_path):
-    with pytest.raises(ValueError, match=r"base.json' does not exist; --update-baseline makes it of the new runs$"):
+    with pytest.raises(
+        ValueError, match=r"base.json' does not exist; --update-baseline makes it of the new runs$"
+    ):
         read_baseline(tmp_path / "base.json")
     with pytest.raises(ValueError, match=r"cannot be read"):
         read_baseline(tmp_path)
@@ -706,9 +780,13 @@ def test_a_missing_baseline_says_how_to_make_one(tmp_path):
         ('{"schema": 2, "entries": []}', "schema=2 is not one"),
         ('{"schema": 1}', "entries=None must be"),
         ('{"schema": 1, "entries": [{"op": "a"}]}', "has no 'kernel'"),
-        ('{"schema": 1, "entries": [{"op":"a","kernel":"b","case":"c","dtype":"d","ratio":-1}]}', "not between"),
         (
-            '{"schema": 1, "entries": [%s, %s]}' % ((('{"op":"a","kernel":"b","case":"c","dtype":"d","ratio":1}'),) * 2),
+            '{"schema": 1, "entries": [{"op":"a","kernel":"b","case":"c","dtype":"d","ratio":-1}]}',
+            "not between",
+        ),
+        (
+            '{"schema": 1, "entries": [%s, %s]}'
+            % (('{"op":"a","kernel":"b","case":"c","dtype":"d","ratio":1}',) * 2),
             "two entries",
         ),
     ],

@@ -1,4 +1,6 @@
-"""The page, the terminal and the command of `compare`: what they answer, how they end, and that they trust nobody."""
+"""The page, the terminal and the command of `compare`: what they answer, how they end, and that
+they trust nobody.
+"""
 
 import errno
 import re
@@ -12,15 +14,21 @@ import pytest
 from click.testing import CliRunner
 
 from suite.cli import cli
-from suite.records import Measurement, Record
+from suite.records.record import Measurement, Record
+from suite.records.store import Run, Store
 from suite.report.compare import Reason, compare
 from suite.report.compare_page import answer, environments, rate, render, run_names, seconds
 from suite.report.compare_terminal import print_comparison
-from suite.store import Run, Store
 from tests.test_report import Page
 
 ROOT = Path(__file__).parent.parent
-ENVIRONMENT = {"env_id": "e1", "threads": 1, "cpu_capability": "AVX2", "cpu": "EPYC", "packages": {"torch": "2.13.0"}}
+ENVIRONMENT = {
+    "env_id": "e1",
+    "threads": 1,
+    "cpu_capability": "AVX2",
+    "cpu": "EPYC",
+    "packages": {"torch": "2.13.0"},
+}
 HOSTILE = "<b>&\"'<script>alert(1)</script><img src=x onerror=alert(1)>{{ 7*7 }}{% x %}[red]\x1b[31m\u202e"
 FAST, SLOW = [1e-3 + 1e-6 * i for i in range(20)], [2e-3 + 1e-6 * i for i in range(20)]
 
@@ -41,13 +49,21 @@ def timed(samples, *, kernel="online", case="softmax/normal/4x64/s0", device="cp
         "copy_bytes_per_second": 1e10, "matmul_operations_per_second": 1e11, "note": "",
     }  # fmt: skip
     return Measurement(
-        kind="throughput", kernel=kernel, op="softmax", dtype="float32", device=device, case=case, data={**given, **data}
+        kind="throughput",
+        kernel=kernel,
+        op="softmax",
+        dtype="float32",
+        device=device,
+        case=case,
+        data={**given, **data},
     )
 
 
 def run(*held, name="A", environment=ENVIRONMENT, notices=()):
     records = tuple(one for one in held if isinstance(one, Record))
-    return Run(Path(name), environment, records, notices, tuple(one for one in held if isinstance(one, Measurement)))
+    return Run(
+        Path(name), environment, records, notices, tuple(one for one in held if isinstance(one, Measurement))
+    )
 
 
 def stored(folder, *held, environment=ENVIRONMENT):
@@ -90,16 +106,31 @@ def test_the_page_runs_nothing_and_asks_nobody():
     parsed = Page(text)
     attributes = [(tag, name) for tag, given in parsed.tags for name in given]
 
-    assert not {tag for tag, _ in parsed.tags} & {"script", "iframe", "object", "embed", "link", "base", "form", "img"}
-    assert [a for a in attributes if a[1].startswith("on") or a[1] in ("src", "href", "srcset", "action", "style")] == []
+    assert not {tag for tag, _ in parsed.tags} & {
+        "script",
+        "iframe",
+        "object",
+        "embed",
+        "link",
+        "base",
+        "form",
+        "img",
+    }
+    assert [
+        a for a in attributes if a[1].startswith("on") or a[1] in ("src", "href", "srcset", "action", "style")
+    ] == []
     assert not re.search(r"url\(|@import|http-equiv=\"refresh\"", text)
-    policy = [given["content"] for tag, given in parsed.tags if given.get("http-equiv") == "Content-Security-Policy"]
+    policy = [
+        given["content"] for tag, given in parsed.tags if given.get("http-equiv") == "Content-Security-Policy"
+    ]
     assert [p.split(";")[0] for p in policy] == ["default-src 'none'"]
     assert parsed.broken == []
 
 
 def test_text_of_strangers_makes_no_tag_and_stays_visible():
-    hostile, harmless = (Page(render(refused(everything(text), text), gates="status")) for text in (HOSTILE, "# plain"))
+    hostile, harmless = (
+        Page(render(refused(everything(text), text), gates="status")) for text in (HOSTILE, "# plain")
+    )
 
     assert Counter(tag for tag, _ in hostile.tags) == Counter(tag for tag, _ in harmless.tags)
     assert "\x1b" not in hostile.text
@@ -121,7 +152,10 @@ def test_the_page_answers_first_and_shows_what_differs_before_the_rest():
     places = [
         text.index(words)
         for words in (
-            "Worse: 1 new failure, 1 new failure while timed, 1 meaningfully larger error and 1 measurement SLOWER",
+            (
+                "Worse: 1 new failure, 1 new failure while timed, 1 meaningfully larger error and 1"
+                " measurement SLOWER"
+            ),
             "Environments",
             "Verdicts",
             "Speed",
@@ -145,22 +179,27 @@ def test_the_page_answers_first_and_shows_what_differs_before_the_rest():
 def test_the_answer_counts_what_was_compared_and_what_was_not():
     worse, fine = (answer(one) for one in everything())
 
-    assert worse[0] == (
-        "Worse: 1 new failure, 1 new failure while timed, 1 meaningfully larger error "
+    assert (
+        worse[0] == "Worse: 1 new failure, 1 new failure while timed, 1 meaningfully larger error "
         "and 1 measurement SLOWER (1.99 times the time), which no gate refuses."
     )
-    assert worse[1].startswith("4 evaluations in both runs, 2 only in the new one, 1 gone, 1 unsupported now. Times:")
+    assert worse[1].startswith(
+        "4 evaluations in both runs, 2 only in the new one, 1 gone, 1 unsupported now. Times:"
+    )
     assert worse[1].endswith("Times: 1 SLOWER, 1 SAME, 1 not comparable, 2 only in the new one.")
     assert fine[0] == "Not worse: no new failure, no meaningfully larger error."
 
 
 def test_the_sentence_follows_the_reasons():
-    """Also where what fails is the gate of speed or the baseline, and where no gate asks for what is worse."""
+    """Also where what fails is the gate of speed or the baseline, and where no gate asks for what
+    is worse.
+    """
     worse, fine = everything()
     slow, below = Reason("speed", "x"), Reason("baseline", "x")
 
     assert answer(worse)[0].startswith(
-        "Worse: 1 new failure, 1 new failure while timed, 1 meaningfully larger error and 1 measurement SLOWER"
+        "Worse: 1 new failure, 1 new failure while timed, 1 meaningfully larger error and 1 measurement"
+        " SLOWER"
     )
     both = (Reason("status", "x"), Reason("accuracy", "x"))
     assert answer(replace(worse, reasons=both))[0].startswith(
@@ -177,27 +216,39 @@ def test_what_is_slower_is_said_also_where_no_gate_refuses_it():
     slower = compare(run(timed(FAST)), run(timed(SLOW), name="B"))
 
     assert answer(slower)[0] == "Worse: 1 measurement SLOWER (1.99 times the time), which no gate refuses."
-    assert answer(replace(slower, reasons=(Reason("speed", "x"),)))[0] == "Worse: 1 time above the gate of speed."
+    assert (
+        answer(replace(slower, reasons=(Reason("speed", "x"),)))[0]
+        == "Worse: 1 time above the gate of speed."
+    )
 
 
 def test_what_a_gate_refuses_stands_before_what_none_does():
     names = ("a", "b", "c")
     base = run(record(), *(timed(FAST, kernel=name) for name in names))
-    times = [timed([second * factor for second in FAST], kernel=name) for name, factor in zip(names, (1.5, 3, 9), strict=True)]
+    times = [
+        timed([second * factor for second in FAST], kernel=name)
+        for name, factor in zip(names, (1.5, 3, 9), strict=True)
+    ]
     new = compare(base, run(record(status="inaccurate", ratio=9.0), *times, name="B"))
 
-    assert answer(replace(new, reasons=(Reason("status", "x"),)))[0] == (
-        "Worse: 1 new failure; "
-        "1 meaningfully larger error and 3 measurements SLOWER (up to 9 times the time), which no gate refuses."
+    assert (
+        answer(replace(new, reasons=(Reason("status", "x"),)))[0]
+        == "Worse: 1 new failure; 1 meaningfully larger error and 3 measurements SLOWER (up to 9 times the"
+        " time), which no gate refuses."
     )
-    assert answer(replace(new, reasons=(Reason("speed", "x"), Reason("status", "x"), Reason("accuracy", "x"))))[0] == (
-        "Worse: 1 new failure, 1 meaningfully larger error and 1 time above the gate of speed; "
+    assert (
+        answer(replace(new, reasons=(Reason("speed", "x"), Reason("status", "x"), Reason("accuracy", "x"))))[
+            0
+        ]
+        == "Worse: 1 new failure, 1 meaningfully larger error and 1 time above the gate of speed; "
         "2 measurements SLOWER (up to 3 times the time), which no gate refuses."
     )
 
 
 def caught(note="KeyError: 3", *, name="B"):
-    """A kernel whose evaluation passes on both sides, and which is caught while it is timed in the new run."""
+    """A kernel whose evaluation passes on both sides, and which is caught while it is timed in the
+    new run.
+    """
     base = run(record(), timed(FAST), timed(FAST, kernel="other"))
     new = run(record(), timed([], status="raised", note=note), timed(FAST, kernel="lost"), name=name)
     return compare(base, new)
@@ -219,10 +270,15 @@ def test_a_kernel_caught_while_it_was_timed_stands_on_the_page_and_in_the_termin
 
 
 def faster_and_broken():
-    """One kernel that is faster and newly fails, with an error that is no number; another that is only faster."""
+    """One kernel that is faster and newly fails, with an error that is no number; another that is
+    only faster.
+    """
     both = [record(kernel=kernel, case=f"softmax/{family}/4x64/s0", ratio=ratio)
             for kernel in ("broken", "fine") for family, ratio in (("normal", 0.25), ("huge", 0.5))]  # fmt: skip
-    after = [replace(r, status="nonfinite", ratio=None) if r.kernel == "broken" and "huge" in r.case else r for r in both]
+    after = [
+        replace(r, status="nonfinite", ratio=None) if r.kernel == "broken" and "huge" in r.case else r
+        for r in both
+    ]
     base = run(*both, timed(SLOW, kernel="broken"), timed(SLOW, kernel="fine"))
     return compare(base, run(*after, timed(FAST, kernel="broken"), timed(FAST, kernel="fine"), name="B"))
 
@@ -233,9 +289,12 @@ def test_a_kernel_that_is_faster_and_newly_fails_is_not_shown_as_better(capsys):
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FASTER")]
 
     assert re.findall(
-        r'<span class="chip faster">FASTER</span></td><td class="tight">softmax</td><td class="words">(\w+)', page
+        r'<span class="chip faster">FASTER</span></td><td class="tight">softmax</td><td class="words">(\w+)',
+        page,
     ) == ["fine"]
-    assert page.count("<small>but 1 new failure</small>") == 2  # beside its speed, and beside the worst error of what passes
+    assert (
+        page.count("<small>but 1 new failure</small>") == 2
+    )  # beside its speed, and beside the worst error of what passes
     assert re.search(r'<tr class="worse"><td>softmax</td><td class="words">broken</td>', page)
     assert [("broken" in line, "but 1 new failure" in line) for line in lines].count((True, True)) == 1
     assert sum("but 1 new failure" in line for line in lines) == 1
@@ -253,7 +312,10 @@ def test_the_answer_gives_no_ulps():
 
 def test_facts_that_differ_stand_apart_from_those_that_do_not():
     found = environments(
-        [run(timed(FAST)), run(timed(FAST), environment={**ENVIRONMENT, "threads": 2, "packages": {"torch": "2.14"}})]
+        [
+            run(timed(FAST)),
+            run(timed(FAST), environment={**ENVIRONMENT, "threads": 2, "packages": {"torch": "2.14"}}),
+        ]
     )
 
     assert [(row["fact"], row["values"]) for row in found["unlike"]] == [
@@ -278,15 +340,25 @@ def test_what_only_run_measures_is_no_difference_of_environments():
 
 def test_inputs_that_no_new_run_has_timed_are_counted_and_left_out(capsys):
     """Beside a published run of thousands of inputs, most rows would be dashes."""
-    base = run(record(), timed(FAST), timed(FAST, case="softmax/normal/4x128/s0"), timed(FAST, case="softmax/normal/4x256/s0"))
-    comparison = compare(base, run(record(), timed(FAST), timed(FAST, case="softmax/normal/4x512/s0"), name="B"))
+    base = run(
+        record(),
+        timed(FAST),
+        timed(FAST, case="softmax/normal/4x128/s0"),
+        timed(FAST, case="softmax/normal/4x256/s0"),
+    )
+    comparison = compare(
+        base, run(record(), timed(FAST), timed(FAST, case="softmax/normal/4x512/s0"), name="B")
+    )
 
     page = " ".join(render([comparison]).split())
     print_comparison([comparison])
     out = capsys.readouterr().out
 
     best = page[page.index("Which kernel to use") :]
-    assert re.findall(r'<td class="words input"><code>([^<]+)', best[: best.index("<h2>")]) == ["normal/4x512", "normal/4x64"]
+    assert re.findall(r'<td class="words input"><code>([^<]+)', best[: best.index("<h2>")]) == [
+        "normal/4x512",
+        "normal/4x64",
+    ]
     assert "2 inputs that A alone has timed are left out." in page
     assert "2 inputs that A alone has timed are left out" in out
     assert "4x256" not in out
@@ -301,7 +373,14 @@ def test_runs_have_short_names_that_differ():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(2.5, "2.5 s"), (1.5e-3, "1.5 ms"), (9.996e-4, "1,000 µs"), (3e-7, "300 ns"), (4e-12, "0.004 ns"), (1e4, "10,000 s")],
+    [
+        (2.5, "2.5 s"),
+        (1.5e-3, "1.5 ms"),
+        (9.996e-4, "1,000 µs"),
+        (3e-7, "300 ns"),
+        (4e-12, "0.004 ns"),
+        (1e4, "10,000 s"),
+    ],
 )
 def test_a_time_stands_in_its_unit(value, text):
     assert seconds(value) == text
@@ -364,12 +443,18 @@ def test_gates_decide_the_exit_code(folders, gates, code):
         (
             ["--fail-on", "none"],
             0,
-            "Worse: 1 meaningfully larger error and 1 measurement SLOWER (1.99 times the time), which no gate refuses.",
+            (
+                "Worse: 1 meaningfully larger error and 1 measurement SLOWER (1.99 times the time), which no"
+                " gate refuses."
+            ),
         ),
         (
             ["--fail-on", "accuracy"],
             1,
-            "Worse: 1 meaningfully larger error; 1 measurement SLOWER (1.99 times the time), which no gate refuses.",
+            (
+                "Worse: 1 meaningfully larger error; 1 measurement SLOWER (1.99 times the time), which no"
+                " gate refuses."
+            ),
         ),
         (
             ["--fail-on", "speed:10%"],
@@ -457,7 +542,10 @@ def test_what_a_baseline_refuses_is_worse_by_the_last_line_too(folders, tmp_path
 @pytest.mark.parametrize("option", ["--out", "--csv", "--json"])
 def test_a_place_that_takes_no_file_is_said_after_the_comparison(folders, tmp_path, option):
     """Exit code 2, and 4 for a full disk; never a traceback."""
-    for place, code, words in ((tmp_path / "no" / "file", 2, "No such file"), (Path("/dev/full"), 4, "No space left")):
+    for place, code, words in (
+        (tmp_path / "no" / "file", 2, "No such file"),
+        (Path("/dev/full"), 4, "No space left"),
+    ):
         result = invoke(*folders, option, place)
 
         assert result.exit_code == code, result.output
@@ -524,7 +612,10 @@ def test_no_file_is_written_twice_and_no_baseline_overwritten(folders, tmp_path)
     invoke(*folders, "--baseline", baseline, "--update-baseline")
     made = baseline.read_text()
 
-    for arguments in (("--baseline", baseline, "--json", baseline), ("--csv", one, "--out", tmp_path / "A" / ".." / "one")):
+    for arguments in (
+        ("--baseline", baseline, "--json", baseline),
+        ("--csv", one, "--out", tmp_path / "A" / ".." / "one"),
+    ):
         result = invoke(*folders, *arguments)
 
         assert result.exit_code == 2
@@ -589,7 +680,14 @@ print(*[name for name in ("torch", "matplotlib", "pandas") if name in sys.module
 
 
 def test_comparing_wakes_no_heavy_library(folders, tmp_path):
-    command = [sys.executable, "-c", WITHOUT_TORCH, *map(str, folders), f"--out={tmp_path / 'c.html'}", "--fail-on=none"]
+    command = [
+        sys.executable,
+        "-c",
+        WITHOUT_TORCH,
+        *map(str, folders),
+        f"--out={tmp_path / 'c.html'}",
+        "--fail-on=none",
+    ]
 
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 

@@ -1,11 +1,13 @@
-"""configuration.py: run.json says what a run was, two of them say in words what differs, and a shard is a matter of ids."""
+"""configuration.py: run.json says what a run was, two of them say in words what differs, and a
+shard is a matter of ids.
+"""
 
 import json
 from dataclasses import replace
 
 import pytest
 
-from suite.configuration import (
+from suite.records.configuration import (
     Configuration,
     code_digests,
     differences,
@@ -18,7 +20,7 @@ from suite.configuration import (
 FIRST = Configuration(
     asked={"profile": "smoke", "op": ["softmax"], "case": []},
     kernels={"softmax shifted": "aa", "softmax naive": "bb"},
-    code={"suite/judge.py": "1", "suite/case.py": "2"},
+    code={"suite/verdict/judge.py": "1", "suite/case.py": "2"},
     env_id="e",
     planned=10,
 )
@@ -36,14 +38,20 @@ def test_a_configuration_is_read_as_it_was_written(tmp_path):
 CHANGES = {
     "an option": ({"asked": {**FIRST.asked, "profile": "quick"}}, ['--profile: "smoke" then, "quick" now']),
     "a new option": ({"asked": {**FIRST.asked, "isolate": "never"}}, ['--isolate: absent then, "never" now']),
-    "a kernel's source": ({"kernels": {**FIRST.kernels, "softmax naive": "cc"}}, ['kernel softmax naive: "bb" then, "cc" now']),
+    "a kernel's source": (
+        {"kernels": {**FIRST.kernels, "softmax naive": "cc"}},
+        ['kernel softmax naive: "bb" then, "cc" now'],
+    ),
     "another kernel": (
         {"kernels": {"softmax shifted": "aa", "softmax mine": "dd"}},
         ['kernel softmax naive: "bb" then, absent now', 'kernel softmax mine: absent then, "dd" now'],
     ),
-    "code": ({"code": {**FIRST.code, "suite/judge.py": "9"}}, ["code suite/judge.py differs"]),
+    "code": (
+        {"code": {**FIRST.code, "suite/verdict/judge.py": "9"}},
+        ["code suite/verdict/judge.py differs"],
+    ),
     "a file more": ({"code": {**FIRST.code, "suite/x.py": "9"}}, ["code suite/x.py is there now only"]),
-    "a file less": ({"code": {"suite/judge.py": "1"}}, ["code suite/case.py is there then only"]),
+    "a file less": ({"code": {"suite/verdict/judge.py": "1"}}, ["code suite/case.py is there then only"]),
 }
 
 
@@ -59,7 +67,9 @@ def test_several_differences_are_all_listed():
     other = replace(FIRST, asked={**FIRST.asked, "op": ["logsumexp"]}, code={})
 
     assert len(differences(FIRST, other, names=("in A", "in B"))) == 2
-    assert differences(FIRST, other, names=("in A", "in B"))[0] == '--op: ["softmax"] in A, ["logsumexp"] in B'
+    assert (
+        differences(FIRST, other, names=("in A", "in B"))[0] == '--op: ["softmax"] in A, ["logsumexp"] in B'
+    )
 
 
 def test_many_changed_files_are_counted():
@@ -102,8 +112,20 @@ def test_a_folder_without_run_json_says_so(tmp_path):
 
 
 def test_the_facts_that_differ_are_named_and_those_that_change_no_result_are_not():
-    then = {"cpu": "A", "cpu_count": 2, "packages": {"torch": "2.6", "numpy": "2"}, "libm": {"exp_ulp": 0.6}, "env_id": "e"}
-    now = {"cpu": "A", "cpu_count": 9, "packages": {"torch": "2.7", "numpy": "2"}, "libm": {"exp_ulp": 0.7}, "env_id": "f"}
+    then = {
+        "cpu": "A",
+        "cpu_count": 2,
+        "packages": {"torch": "2.6", "numpy": "2"},
+        "libm": {"exp_ulp": 0.6},
+        "env_id": "e",
+    }
+    now = {
+        "cpu": "A",
+        "cpu_count": 9,
+        "packages": {"torch": "2.7", "numpy": "2"},
+        "libm": {"exp_ulp": 0.7},
+        "env_id": "f",
+    }
 
     assert unlike_facts(then, now) == ['environment, packages.torch: "2.6" then, "2.7" now']
 

@@ -1,4 +1,6 @@
-"""cross_entropy: the definition against mpmath and torch, its special values by hand, its bound, and every way to judge it."""
+"""cross_entropy: the definition against mpmath and torch, its special values by hand, its bound,
+and every way to judge it.
+"""
 
 import itertools
 import json
@@ -16,14 +18,14 @@ from torch.nn import functional
 from suite.cli import cli
 from suite.formats import FORMATS
 from suite.inputs.draws import Draw
-from suite.judge import judge
 from suite.kernels import own_kernels
 from suite.numerics import BEST_PRACTICE, CONTRACT, Numerics
 from suite.ops import Values, get_op
 from suite.ops.arithmetic import Arb, Float64, Mpmath
 from suite.ops.rows import FINITE, NAN, NAN_OR_POSITIVE_INFINITY, POSITIVE_INFINITY
 from suite.oracle import Oracle, tiers
-from suite.store import read_run
+from suite.records.store import read_run
+from suite.verdict.judge import judge
 from tests.test_saved_tensors import safetensors
 
 OP, ORACLE = get_op("cross_entropy"), Oracle()
@@ -54,7 +56,9 @@ def reference(logits, target, options=None, target_format="float64", oracle=ORAC
 
 
 def by_hand(logits, target, *, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
-    """The loss from -log(exp(z_c) / sum exp(z)) of each class by mpmath, without a shift; call it with enough digits."""
+    """The loss from -log(exp(z_c) / sum exp(z)) of each class by mpmath, without a shift; call it
+    with enough digits.
+    """
     z = np.moveaxis(np.asarray(logits), 0 if logits.ndim == 1 else 1, -1)
     rows, n = z.reshape(-1, z.shape[-1]), z.shape[-1]
     weights = np.zeros((len(rows), n))
@@ -72,7 +76,9 @@ def by_hand(logits, target, *, ignore_index=-100, label_smoothing=0.0, reduction
         total = sum(mpmath.exp(v) for v in row)
         surprisals = [-mpmath.log(mpmath.exp(v) / total) for v in row]
         targeted = sum(mpmath.mpf(w) * s for w, s in zip(weight, surprisals, strict=True))
-        losses.append((1 - smoothing) * targeted + smoothing / n * sum(surprisals) if is_kept else mpmath.mpf(0))
+        losses.append(
+            (1 - smoothing) * targeted + smoothing / n * sum(surprisals) if is_kept else mpmath.mpf(0)
+        )
     if reduction == "none":
         return losses
     return [sum(losses) / (sum(kept) if reduction == "mean" else 1)]
@@ -81,13 +87,17 @@ def by_hand(logits, target, *, ignore_index=-100, label_smoothing=0.0, reduction
 CALLS = [
     (shape, probabilities, {**options, "reduction": reduction})
     for shape, (probabilities, options), reduction in itertools.product(
-        SHAPES, [(False, {}), (False, SMOOTHED), (False, IGNORING), (True, {}), (True, SMOOTHED)], ("mean", "sum", "none")
+        SHAPES,
+        [(False, {}), (False, SMOOTHED), (False, IGNORING), (True, {}), (True, SMOOTHED)],
+        ("mean", "sum", "none"),
     )
 ]
 
 
 @pytest.mark.parametrize(("shape", "probabilities", "options"), CALLS)
-def test_the_definition_is_minus_the_log_of_a_probability_by_mpmath_and_by_torch(shape, probabilities, options):
+def test_the_definition_is_minus_the_log_of_a_probability_by_mpmath_and_by_torch(
+    shape, probabilities, options
+):
     """mpmath within the radius that the reference claims; torch in float64 within its own bound."""
     logits, target = drawn(shape, probabilities=probabilities, ignore_index=options.get("ignore_index", -100))
     found = reference(logits, target, options)
@@ -100,7 +110,9 @@ def test_the_definition_is_minus_the_log_of_a_probability_by_mpmath_and_by_torch
         assert max(found.radius.flat) < 1e-25
 
     output = functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(np.array(target)), **options)
-    judgement = judge("cross_entropy", {"logits": logits, "target": target}, output.numpy(), options=options, oracle=ORACLE)
+    judgement = judge(
+        "cross_entropy", {"logits": logits, "target": target}, output.numpy(), options=options, oracle=ORACLE
+    )
     assert judgement.passed, judgement.message
     assert judgement.entries == output.numel()
 
@@ -108,11 +120,21 @@ def test_the_definition_is_minus_the_log_of_a_probability_by_mpmath_and_by_torch
 def test_a_fault_of_one_part_in_ten_to_the_twelve_is_seen_in_float64():
     """The judge of the test above can tell: every reduction, every kind of target."""
     for shape, probabilities, options in CALLS:
-        logits, target = drawn(shape, probabilities=probabilities, ignore_index=options.get("ignore_index", -100))
-        output = functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(np.array(target)), **options)
+        logits, target = drawn(
+            shape, probabilities=probabilities, ignore_index=options.get("ignore_index", -100)
+        )
+        output = functional.cross_entropy(
+            torch.from_numpy(logits), torch.from_numpy(np.array(target)), **options
+        )
         inputs = {"logits": logits, "target": target}
         assert (
-            judge("cross_entropy", inputs, np.asarray(output.numpy() * (1 + 1e-12)), options=options, oracle=ORACLE).status
+            judge(
+                "cross_entropy",
+                inputs,
+                np.asarray(output.numpy() * (1 + 1e-12)),
+                options=options,
+                oracle=ORACLE,
+            ).status
             == "inaccurate"
         )
 
@@ -122,11 +144,15 @@ def test_a_fault_of_one_part_in_ten_to_the_twelve_is_seen_in_float64():
 @given(row=st.lists(st.floats(-700, 700), min_size=1, max_size=8), data=st.data())
 def test_mpmath_arb_and_float64_agree_within_their_radii(label_smoothing, row, data):
     target = np.array([data.draw(st.integers(0, len(row) - 1))])
-    problem = OP.problem({"logits": np.array([row]), "target": target}, {**OP.options, "label_smoothing": label_smoothing})
+    problem = OP.problem(
+        {"logits": np.array([row]), "target": target}, {**OP.options, "label_smoothing": label_smoothing}
+    )
     by_arb, by_mpmath = (tier(OP, problem, 200) for tier in (tiers.arb, tiers.mpmath))
     hi, radius = tiers.float64(OP, problem, OP.facts(problem), np.array([0]))
     with mpmath.workprec(300):
-        ours, theirs = (mpmath.mpf(float(h[0, 0])) + mpmath.mpf(float(lo[0, 0])) for h, lo, _ in (by_arb, by_mpmath))
+        ours, theirs = (
+            mpmath.mpf(float(h[0, 0])) + mpmath.mpf(float(lo[0, 0])) for h, lo, _ in (by_arb, by_mpmath)
+        )
         assert abs(ours - theirs) <= by_arb[2][0, 0] + by_mpmath[2][0, 0]
         assert abs(ours - mpmath.mpf(float(hi[0, 0]))) <= radius[0, 0]
         assert by_arb[2][0, 0] <= 2.0**-95 * (1 + abs(float(ours)))
@@ -167,7 +193,10 @@ def test_an_ignored_row_is_exactly_0_whatever_is_in_it(row):
         (INF, "nonfinite"),
     ):
         output = np.array([ignored, right], dtype=np.float32)
-        assert judge("cross_entropy", {"logits": logits, "target": target}, output, options=NONE).status == status, ignored
+        assert (
+            judge("cross_entropy", {"logits": logits, "target": target}, output, options=NONE).status
+            == status
+        ), ignored
     mean = judge("cross_entropy", {"logits": logits, "target": target}, np.array(right, dtype=np.float32))
     assert mean.passed, mean.message
 
@@ -204,13 +233,26 @@ def test_special_losses_are_judged_by_position(row, target, accepted, refused):
 )
 def test_the_mean_over_nothing_is_nan_and_the_sum_0_and_special_rows_decide(logits, target, mean, total):
     for reduction, right in (("mean", mean), ("sum", total)):
-        torches = functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(target), reduction=reduction).numpy()
+        torches = functional.cross_entropy(
+            torch.from_numpy(logits), torch.from_numpy(target), reduction=reduction
+        ).numpy()
         assert np.array_equal(torches, right, equal_nan=True)
-        for value in (right, 1.0, *(v for v in (0.0, np.nan, INF) if not np.array_equal(v, right, equal_nan=True))):
+        for value in (
+            right,
+            1.0,
+            *(v for v in (0.0, np.nan, INF) if not np.array_equal(v, right, equal_nan=True)),
+        ):
             found = judge(
-                "cross_entropy", {"logits": logits, "target": target}, np.array(value), options={"reduction": reduction}
+                "cross_entropy",
+                {"logits": logits, "target": target},
+                np.array(value),
+                options={"reduction": reduction},
             )
-            assert found.passed == np.array_equal(value, right, equal_nan=True), (reduction, value, found.message)
+            assert found.passed == np.array_equal(value, right, equal_nan=True), (
+                reduction,
+                value,
+                found.message,
+            )
 
 
 def test_a_class_of_weight_0_takes_no_part_even_at_minus_infinity():
@@ -220,7 +262,10 @@ def test_a_class_of_weight_0_takes_no_part_even_at_minus_infinity():
     assert found.special.tolist() == [[FINITE]]
     right = 0.25 * np.logaddexp(0.0, 1.0) + 0.75 * (np.logaddexp(0.0, 1.0) - 1.0)
     assert found.hi[0, 0] == pytest.approx(right, rel=1e-15)
-    assert judge("cross_entropy", {"logits": logits, "target": target}, np.array([np.nan]), options=NONE).status == "nonfinite"
+    assert (
+        judge("cross_entropy", {"logits": logits, "target": target}, np.array([np.nan]), options=NONE).status
+        == "nonfinite"
+    )
     assert reference(logits, np.array([[0.25, 0.5, 0.25]]), NONE).special.tolist() == [[POSITIVE_INFINITY]]
 
 
@@ -236,7 +281,9 @@ DOUBLES = st.floats(0, 1e300, allow_subnormal=False)
 
 
 @settings(deadline=None)
-@given(rows=st.lists(st.tuples(DOUBLES, st.floats(-1, 1)), max_size=30), mean=st.booleans(), wide=st.booleans())
+@given(
+    rows=st.lists(st.tuples(DOUBLES, st.floats(-1, 1)), max_size=30), mean=st.booleans(), wide=st.booleans()
+)
 def test_a_reduction_is_the_exact_sum_to_a_hundred_bits(rows, mean, wide):
     """hi + lo, against fractions: the sum of all hi and lo over the count, never the sum of rounded ones."""
     hi = np.array([[h] for h, _ in rows]).reshape(-1, 1)
@@ -262,7 +309,9 @@ def test_a_reduction_is_the_exact_sum_to_a_hundred_bits(rows, mean, wide):
 
 def test_rows_are_left_alone_where_they_are_not_reduced():
     values = Values(*(np.ones((3, 1)) for _ in range(3)), np.zeros((3, 1), dtype=np.int8))
-    problem = OP.problem({"logits": np.zeros((3, 2)), "target": np.zeros(3, dtype=np.int64)}, {**OP.options, **NONE})
+    problem = OP.problem(
+        {"logits": np.zeros((3, 2)), "target": np.zeros(3, dtype=np.int64)}, {**OP.options, **NONE}
+    )
     assert OP.reduce(problem, values) is values
 
 
@@ -293,11 +342,14 @@ def test_honest_kernels_and_their_reductions_are_within_the_bound(dtype, rows, d
     inputs = {"logits": logits, "target": target}
     for kernel in own_kernels("cross_entropy").values():
         if kernel.id == "fused" and dtype != "float32":
-            continue  # torch rounds log_softmax to the 16 bits before it takes the target's entry: a known failure
+            # torch rounds log_softmax to the 16 bits before it takes the target's entry: a known failure
+            continue
         output = kernel.call(logits, target, **options)
-        found = judge("cross_entropy", inputs, output, options=options, numerics=kernel.numerics, oracle=ORACLE)
+        found = judge(
+            "cross_entropy", inputs, output, options=options, numerics=kernel.numerics, oracle=ORACLE
+        )
         assert found.passed, (kernel.id, found.message)
-    from suite.ops.parts.class_loss import class_loss
+    from suite.kernels.parts.class_loss import class_loss
 
     output = class_loss(halves(logits.float()), target, dtype=logits.dtype, **options)
     found = judge("cross_entropy", inputs, output, options=options, oracle=ORACLE)
@@ -321,7 +373,8 @@ def test_the_bound_of_a_sum_grows_with_each_row_and_holds_what_its_rows_may_err(
 
 def test_weaker_numerics_are_allowed_more_and_an_ignored_row_nothing():
     problem = OP.problem(
-        {"logits": np.array([[100.0, 99.0], [5.0, 6.0]]), "target": np.array([0, -100])}, {**OP.options, **NONE}
+        {"logits": np.array([[100.0, 99.0], [5.0, 6.0]]), "target": np.array([0, -100])},
+        {**OP.options, **NONE},
     )
     facts, format = OP.facts(problem), FORMATS["float32"]
     best, lse, narrow = (
@@ -343,12 +396,22 @@ def test_weaker_numerics_are_allowed_more_and_an_ignored_row_nothing():
         (lambda z, t: functional.cross_entropy(z, t, label_smoothing=0.1) * 5 / 4, {"label_smoothing": 0.1}),
         (lambda z, t: functional.cross_entropy(z[:, :-1], t.clamp(max=3), reduction="none"), NONE),
     ],
-    ids=["one in a thousand", "mean over ignored rows", "sum of 2e-5", "other rows", "smoothed", "n - 1", "last class lost"],
+    ids=[
+        "one in a thousand",
+        "mean over ignored rows",
+        "sum of 2e-5",
+        "other rows",
+        "smoothed",
+        "n - 1",
+        "last class lost",
+    ],
 )
 def test_planted_faults_of_losses_fail(fault, options):
     logits = torch.from_numpy(3 * Draw("faults").normal(6, 5)).float()
     target = torch.tensor([0, 1, 4, -100, 2, 0])
-    found = judge("cross_entropy", {"logits": logits, "target": target}, fault(logits, target), options=options)
+    found = judge(
+        "cross_entropy", {"logits": logits, "target": target}, fault(logits, target), options=options
+    )
     assert found.status == "inaccurate", found.message
 
 
@@ -361,29 +424,74 @@ def test_planted_faults_of_losses_fail(fault, options):
         (np.zeros((2, 3)), np.array([0, 3]), {}, r"target has class 3; expected 0 to 2 or ignore_index"),
         (np.zeros((2, 3)), np.array([-1, 0]), {}, r"target has class -1; expected 0 to 2 or ignore_index"),
         (np.zeros((2, 3)), np.array([-100, 0]), {"ignore_index": 7}, r"target has class -100"),
-        (np.zeros((2, 3)), np.array([0, 0, 0]), {}, r"target has shape \[3\]; logits of shape \[2, 3\] need that or"),
-        (np.zeros((2, 3, 4)), np.zeros((2, 3), dtype=np.int64), {}, r"target has shape \[2, 3\]; logits of shape \[2, 3, 4\]"),
+        (
+            np.zeros((2, 3)),
+            np.array([0, 0, 0]),
+            {},
+            r"target has shape \[3\]; logits of shape \[2, 3\] need that or",
+        ),
+        (
+            np.zeros((2, 3, 4)),
+            np.zeros((2, 3), dtype=np.int64),
+            {},
+            r"target has shape \[2, 3\]; logits of shape \[2, 3, 4\]",
+        ),
         (
             np.zeros((2, 3)),
             np.array([[0.5, 0.5, -0.0001], [1, 0, 0]]),
             {},
             "class probabilities that are negative or not finite",
         ),
-        (np.zeros((2, 3)), np.array([[np.nan, 0, 0], [1, 0, 0]]), {}, "class probabilities that are negative or not finite"),
+        (
+            np.zeros((2, 3)),
+            np.array([[np.nan, 0, 0], [1, 0, 0]]),
+            {},
+            "class probabilities that are negative or not finite",
+        ),
         (np.zeros((2, 0)), np.array([-100, -100]), {}, r"logits of shape \[2, 0\] have no class"),
-        (np.zeros((2, 3)), np.array([0, 0]), {"reduction": "avg"}, "reduction='avg' is not one of mean, sum, none"),
-        (np.zeros((2, 3)), np.array([0, 0]), {"label_smoothing": 1.5}, "label_smoothing=1.5 must be a number from 0 to 1"),
-        (np.zeros((2, 3)), np.array([0, 0]), {"label_smoothing": True}, "label_smoothing=True must be a number from 0 to 1"),
-        (np.zeros((2, 3)), np.array([0, 0]), {"label_smoothing": np.nan}, "label_smoothing=nan must be a number"),
+        (
+            np.zeros((2, 3)),
+            np.array([0, 0]),
+            {"reduction": "avg"},
+            "reduction='avg' is not one of mean, sum, none",
+        ),
+        (
+            np.zeros((2, 3)),
+            np.array([0, 0]),
+            {"label_smoothing": 1.5},
+            "label_smoothing=1.5 must be a number from 0 to 1",
+        ),
+        (
+            np.zeros((2, 3)),
+            np.array([0, 0]),
+            {"label_smoothing": True},
+            "label_smoothing=True must be a number from 0 to 1",
+        ),
+        (
+            np.zeros((2, 3)),
+            np.array([0, 0]),
+            {"label_smoothing": np.nan},
+            "label_smoothing=nan must be a number",
+        ),
         (np.zeros((2, 3)), np.array([0, 0]), {"ignore_index": 0.5}, "ignore_index=0.5 must be an integer"),
-        (np.zeros((2, 3)), np.array([0, 0]), {"dim": 1}, "cross_entropy has no option 'dim'; valid options: ignore_index,"),
+        (
+            np.zeros((2, 3)),
+            np.array([0, 0]),
+            {"dim": 1},
+            "cross_entropy has no option 'dim'; valid options: ignore_index,",
+        ),
         (
             np.zeros((2, 3)),
             np.zeros((2, 3), dtype=np.int64),
             {},
             r"shape \[2, 3\], which class indices for logits \[2, 3\] have not",
         ),
-        (np.zeros((2, 3)), np.zeros(2), {}, r"shape \[2\], which class probabilities for logits \[2, 3\] have not"),
+        (
+            np.zeros((2, 3)),
+            np.zeros(2),
+            {},
+            r"shape \[2\], which class probabilities for logits \[2, 3\] have not",
+        ),
     ],
 )
 def test_misuse_names_the_value_and_what_is_expected(logits, target, options, message):
@@ -395,10 +503,22 @@ def test_misuse_names_the_value_and_what_is_expected(logits, target, options, me
     ("inputs", "error", "message"),
     [
         (np.zeros((2, 3)), ValueError, r"inputs has the keys \['x'\]; cross_entropy takes logits, target"),
-        ({"logits": np.zeros((2, 3))}, ValueError, r"inputs has the keys \['logits'\]; cross_entropy takes logits, target"),
+        (
+            {"logits": np.zeros((2, 3))},
+            ValueError,
+            r"inputs has the keys \['logits'\]; cross_entropy takes logits, target",
+        ),
         ({"logits": np.zeros((2, 3)), "target": [0, 1]}, TypeError, "input target is a list"),
-        ({"logits": np.zeros((2, 3), dtype=np.int64), "target": np.array([0, 1])}, ValueError, "input logits has dtype int64"),
-        ({"target": np.zeros(()), "logits": np.array(1.0)}, ValueError, r"input logits has dtype float64 and shape \(\)"),
+        (
+            {"logits": np.zeros((2, 3), dtype=np.int64), "target": np.array([0, 1])},
+            ValueError,
+            "input logits has dtype int64",
+        ),
+        (
+            {"target": np.zeros(()), "logits": np.array(1.0)},
+            ValueError,
+            r"input logits has dtype float64 and shape \(\)",
+        ),
     ],
 )
 def test_inputs_that_are_no_logits_and_target_are_misuse(inputs, error, message):
@@ -484,7 +604,9 @@ def test_the_command_judges_saved_logits_target_and_loss(options, saved, tmp_pat
     given = [f"--option={name}={value}" for name, value in options.items()]
     for factor, code in ((1.0, 0), (1.001, 1)):
         for path in saved(logits=LOGITS, target=target, y=right * factor):
-            result = invoke("judge", "--op=cross_entropy", "--tensors", path, *given, "--json", tmp_path / "found.json")
+            result = invoke(
+                "judge", "--op=cross_entropy", "--tensors", path, *given, "--json", tmp_path / "found.json"
+            )
             assert result.exit_code == code, result.output
             assert json.loads((tmp_path / "found.json").read_text())["op"] == "cross_entropy"
     if options:
@@ -513,11 +635,20 @@ def test_options_of_other_ops_go_the_same_way_and_dim_stays(saved):
     [
         (["--op=cross_entropy", "--option=reduction"], ["reduction=''", "mean, sum, none"]),
         (["--op=cross_entropy", "--option=reduction=avg"], ["reduction='avg'", "mean, sum, none"]),
-        (["--op=cross_entropy", "--option=weight=1"], ["'weight=1'", "ignore_index, label_smoothing, reduction"]),
-        (["--op=cross_entropy", "--option=ignore_index=x"], ["'ignore_index=x'", "expected int, such as ignore_index=-100"]),
+        (
+            ["--op=cross_entropy", "--option=weight=1"],
+            ["'weight=1'", "ignore_index, label_smoothing, reduction"],
+        ),
+        (
+            ["--op=cross_entropy", "--option=ignore_index=x"],
+            ["'ignore_index=x'", "expected int, such as ignore_index=-100"],
+        ),
         (["--op=cross_entropy", "--option=label_smoothing=2"], ["label_smoothing=2.0", "from 0 to 1"]),
         (["--op=cross_entropy", "--dim=0"], ["cross_entropy has no option 'dim'"]),
-        (["--op=softmax", "--option=off_by_one=yes"], ["'off_by_one=yes'", "expected bool, such as off_by_one=False"]),
+        (
+            ["--op=softmax", "--option=off_by_one=yes"],
+            ["'off_by_one=yes'", "expected bool, such as off_by_one=False"],
+        ),
     ],
     ids=lambda value: value[-1],
 )
@@ -555,7 +686,10 @@ def test_check_judges_kernels_on_saved_logits_and_targets(ending, saved, tmp_pat
     result = invoke(*check, "--out", tmp_path / "run")
     records = read_run(tmp_path / "run").records
     assert result.exit_code == 1
-    assert [(r.status, r.shape, r.dtype) for r in records] == [("passed", (6, 5), "float32"), ("inaccurate", (6, 5), "float32")]
+    assert [(r.status, r.shape, r.dtype) for r in records] == [
+        ("passed", (6, 5), "float32"),
+        ("inaccurate", (6, 5), "float32"),
+    ]
 
     result = invoke(*check, "--option=reduction=none", "--json", tmp_path / "rows.json")
     rows = json.loads((tmp_path / "rows.json").read_text())["records"]
@@ -569,11 +703,17 @@ def test_check_judges_kernels_on_saved_logits_and_targets(ending, saved, tmp_pat
     [
         ({"target": TARGET + 5}, [], "target has class 5; expected 0 to 4 or ignore_index"),
         ({"target": TARGET[:3]}, [], "target has shape [3]"),
-        ({"target": torch.full((6, 5), 0.3)}, ["--dtype=float16"], "values of target that float16 cannot hold"),
+        (
+            {"target": torch.full((6, 5), 0.3)},
+            ["--dtype=float16"],
+            "values of target that float16 cannot hold",
+        ),
         ({}, [], "has no tensor 'target'"),
     ],
 )
-def test_misuse_of_check_on_saved_targets_is_found_before_a_kernel_is_called(tensors, arguments, fragment, saved):
+def test_misuse_of_check_on_saved_targets_is_found_before_a_kernel_is_called(
+    tensors, arguments, fragment, saved
+):
     path, _ = saved(logits=LOGITS.half().float(), **tensors)
     result = invoke("check", "--op=cross_entropy", "--kernel=fused", "--input", path, *arguments)
     assert result.exit_code == 2

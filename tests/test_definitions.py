@@ -1,4 +1,6 @@
-"""The definitions: three arithmetics agree, special values stand where the contract has them, identities hold."""
+"""The definitions: three arithmetics agree, special values stand where the contract has them,
+identities hold.
+"""
 
 import itertools
 
@@ -21,7 +23,9 @@ from suite.ops.rows import (
     Rows,
 )
 
-ROW = st.lists(st.one_of(st.floats(-800, 800), st.just(-np.inf)), min_size=1, max_size=12).filter(lambda r: max(r) > -np.inf)
+ROW = st.lists(st.one_of(st.floats(-800, 800), st.just(-np.inf)), min_size=1, max_size=12).filter(
+    lambda r: max(r) > -np.inf
+)
 
 ROW_OPS = ("softmax", "log_softmax", "logsumexp")
 
@@ -35,7 +39,9 @@ def middle(ball):
 @settings(max_examples=60)
 @given(row=ROW)
 def test_mpmath_arb_and_float64_agree(name, row):
-    """The float64 evaluation lies within its own bound of the mpmath one, and the Arb ball contains the mpmath value."""
+    """The float64 evaluation lies within its own bound of the mpmath one, and the Arb ball contains
+    the mpmath value.
+    """
     op, x = get_op(name), np.array([row])
     with Mpmath.precision(300), Arb.precision(300):
         exact = op.define(Mpmath(), Rows(x))
@@ -45,7 +51,9 @@ def test_mpmath_arb_and_float64_agree(name, row):
 
         allowed = op.bound(RowFacts.of(x), Numerics(exp_ulp=4, log_ulp=4), float64).absolute
         visible = (x > -np.inf) | (name == "logsumexp")
-        for e, b, d, a, v in zip(exact.flat, ball.flat, double.flat, allowed.flat, visible.flat, strict=False):
+        for e, b, d, a, v in zip(
+            exact.flat, ball.flat, double.flat, allowed.flat, visible.flat, strict=False
+        ):
             if v:
                 assert abs(e - middle(b)) <= mpmath.mpf(2) ** -250 * (1 + abs(e))
                 assert abs(e - mpmath.mpf(float(d))) <= a
@@ -56,11 +64,15 @@ def test_definitions_agree_with_the_textbook_formula_in_fifty_digits():
     with mpmath.workdps(50):
         total = sum(mpmath.exp(k) for k in (1, 2, 3))
         softmax = get_op("softmax").define(Mpmath(), Rows(x))[0]
-        assert [mpmath.nstr(p, 40) for p in softmax] == [mpmath.nstr(mpmath.exp(k) / total, 40) for k in (1, 2, 3)]
+        assert [mpmath.nstr(p, 40) for p in softmax] == [
+            mpmath.nstr(mpmath.exp(k) / total, 40) for k in (1, 2, 3)
+        ]
         lse = get_op("logsumexp").define(Mpmath(), Rows(x))[0, 0]
         assert mpmath.nstr(lse, 40) == mpmath.nstr(mpmath.log(total), 40)
         log_softmax = get_op("log_softmax").define(Mpmath(), Rows(x))[0]
-        assert [mpmath.nstr(z, 40) for z in log_softmax] == [mpmath.nstr(k - mpmath.log(total), 40) for k in (1, 2, 3)]
+        assert [mpmath.nstr(z, 40) for z in log_softmax] == [
+            mpmath.nstr(k - mpmath.log(total), 40) for k in (1, 2, 3)
+        ]
 
 
 def kinds(name, row, semantics=CONTRACT):
@@ -93,7 +105,10 @@ def test_empty_rows():
     empty = np.zeros((2, 0))
 
     assert get_op("softmax").special(Rows(empty), CONTRACT).shape == (2, 0)
-    assert get_op("logsumexp").special(Rows(empty), CONTRACT).tolist() == [[NEGATIVE_INFINITY], [NEGATIVE_INFINITY]]
+    assert get_op("logsumexp").special(Rows(empty), CONTRACT).tolist() == [
+        [NEGATIVE_INFINITY],
+        [NEGATIVE_INFINITY],
+    ]
 
 
 def test_safe_softmax_is_a_declared_variant():

@@ -1,4 +1,6 @@
-"""measure/depth.py: gradients through depth, rank collapse, Lipschitz constant, vanishing; and faults that must show."""
+"""measure/depth.py: gradients through depth, rank collapse, Lipschitz constant, vanishing; and
+faults that must show.
+"""
 
 import itertools
 
@@ -8,9 +10,9 @@ import torch
 
 from suite.formats import DTYPES, bfloat16, float16, float32, float64, get_format
 from suite.inputs.draws import Draw
-from suite.measure import depth
-from suite.modules.attention_softmax import AttentionSoftmax
-from suite.modules.transformer_stack import TransformerStack
+from suite.studies import depth
+from suite.studies.modules.attention_softmax import AttentionSoftmax
+from suite.studies.modules.transformer_stack import TransformerStack
 from suite.tensors import to_float64, to_torch
 
 FORMATS = [get_format(name) for name in DTYPES]
@@ -24,7 +26,9 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_rank_collapses_as_measured_before_with_other_draws(name):
-    """An earlier draw lies in the range of the draws here, up to an order of magnitude on both sides: three are few."""
+    """An earlier draw lies in the range of the draws here, up to an order of magnitude on both
+    sides: three are few.
+    """
     found = depth.rank_collapse(name, [float64], draws=3)["float64"]
 
     for before, low, high in zip(PUBLISHED[name], found["smallest"], found["largest"], strict=False):
@@ -38,7 +42,9 @@ def test_skip_connections_stop_the_collapse():
 
 
 def test_a_collapse_ends_in_each_format_at_its_own_rounding_or_at_zero():
-    """The mean of equal rows is off by a few roundings u of the format; attention of equal tokens gives equal tokens."""
+    """The mean of equal rows is off by a few roundings u of the format; attention of equal tokens
+    gives equal tokens.
+    """
     found = depth.rank_collapse("attention", FORMATS, draws=2)
 
     for f in FORMATS:
@@ -63,7 +69,9 @@ def test_relative_residual_of_known_matrices():
 
 
 def test_the_jacobian_has_a_norm_of_at_most_one_half_and_reaches_it():
-    """In a format the entries have relative errors of a few u: of p, of the product and of the difference, 4u together."""
+    """In a format the entries have relative errors of a few u: of p, of the product and of the
+    difference, 4u together.
+    """
     found = depth.lipschitz(FORMATS)
 
     for f in FORMATS:
@@ -85,7 +93,9 @@ def test_autograds_jacobian_is_that_of_the_formula():
     p = np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
     expected = p[:, :, None] * (np.eye(4) - p[:, None, :])
 
-    np.testing.assert_allclose(depth.softmax_jacobian(x, float64), expected, rtol=0, atol=1e-15)  # entries below 1/4, few u
+    np.testing.assert_allclose(
+        depth.softmax_jacobian(x, float64), expected, rtol=0, atol=1e-15
+    )  # entries below 1/4, few u
 
 
 # Gradients through depth.
@@ -115,7 +125,9 @@ def test_gains_are_ratios_of_norms_by_depth_and_by_layer():
     for f in (float64, float32):
         data = found[f.name]
         assert data["depths"] == [1, 4]
-        assert data["gain"][1] == pytest.approx(data["layers"][0], rel=1e-5)  # the same gradient, summed in another order
+        assert data["gain"][1] == pytest.approx(
+            data["layers"][0], rel=1e-5
+        )  # the same gradient, summed in another order
         assert len(data["layers"]) == len(data["query"]) == 4
         assert data["overflow"] is None
     assert found["float64"]["error"] == [0, 0]
@@ -138,7 +150,10 @@ def test_scores_that_tie_after_rounding_are_no_longer_one_hot():
 
     assert found["float64"]["one_hot"] == 1
     assert found["bfloat16"]["one_hot"] < 0.9
-    assert found["bfloat16"]["gain"][0] is None or found["bfloat16"]["gain"][0] > 1e3 * found["float64"]["gain"][0]
+    assert (
+        found["bfloat16"]["gain"][0] is None
+        or found["bfloat16"]["gain"][0] > 1e3 * found["float64"]["gain"][0]
+    )
 
 
 def test_tokens_that_are_the_same_leave_no_gradient_for_the_query():
@@ -164,20 +179,26 @@ def test_weights_and_inputs_are_numbers_of_every_format():
 
 
 def test_zeros_of_plain_softmax_are_those_of_the_formula():
-    """At scale 64 an entry of float32 is 0 exactly where p is 0 or the largest p is 1: 1 - sum p < 2^-24, thresholds.md."""
+    """At scale 64 an entry of float32 is 0 exactly where p is 0 or the largest p is 1: 1 - sum p <
+    2^-24, thresholds.md.
+    """
     [_, shape, dim] = depth.CONTENDERS["softmax"]
     data = depth.vanishing("softmax", [float32], scales=(64.0,))["float32"]
     x = 64 * depth.common(Draw("vanishing: input").normal(*shape))
     p = to_float64(torch.softmax(to_torch(x, float32), dim))
 
     assert data["saturated"] == [float(np.mean((p == 1).any(axis=dim)))]
-    assert data["zeros"][0] == pytest.approx(float(np.mean((p == 0) | (p == 1))), abs=0.01)  # 1% for products that underflow
+    assert data["zeros"][0] == pytest.approx(
+        float(np.mean((p == 0) | (p == 1))), abs=0.01
+    )  # 1% for products that underflow
     assert 0 < data["false_zeros"][0] < data["zeros"][0]
     assert data["dead"][0] <= data["lost"][0]
 
 
 def test_attention_in_front_of_softmax_loses_more_gradients_on_the_same_logits():
-    plain, behind = (depth.vanishing(name, [float16, float32], scales=(16.0,)) for name in ("softmax", "attention_softmax"))
+    plain, behind = (
+        depth.vanishing(name, [float16, float32], scales=(16.0,)) for name in ("softmax", "attention_softmax")
+    )
 
     for dtype in ("float16", "float32"):
         assert behind[dtype]["zeros"] > plain[dtype]["zeros"]

@@ -1,4 +1,6 @@
-"""The declared domain of the naive kernels is checked both ways, against the closed thresholds of the formats."""
+"""The declared domain of the naive kernels is checked both ways, against the closed thresholds of
+the formats.
+"""
 
 import math
 
@@ -7,7 +9,7 @@ import pytest
 import torch
 
 from suite.case import Case
-from suite.execution import evaluate
+from suite.execution.evaluation import evaluate
 from suite.formats import FORMATS
 from suite.kernels import Domain, Kernel, own_kernels
 from suite.oracle import Oracle
@@ -18,13 +20,17 @@ DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 def judged(op, kernel, x, dtype, strict=False):
     case = Case(op=op, family="file", shape=x.shape)
-    return evaluate(case, kernel, dtype=dtype, oracle=ORACLE, inputs={"x": FORMATS[dtype].round(x)}, strict=strict)
+    return evaluate(
+        case, kernel, dtype=dtype, oracle=ORACLE, inputs={"x": FORMATS[dtype].round(x)}, strict=strict
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("op", ["softmax", "log_softmax", "logsumexp"])
 def test_naive_fails_where_theory_says_so_and_only_there(op, dtype):
-    """From 4 ulps below ln Omega - ln n to 4 above it, and the same at the underflow, naive changes from passed to failed."""
+    """From 4 ulps below ln Omega - ln n to 4 above it, and the same at the underflow, naive changes
+    from passed to failed.
+    """
     format, naive = FORMATS[dtype], own_kernels(op)["naive"]
     for n in (2, 64):
         overflow = format.sum_overflow(n)
@@ -43,7 +49,11 @@ def test_naive_fails_where_theory_says_so_and_only_there(op, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_outside_the_domain_strict_calls_it_a_failure(dtype):
     record = judged(
-        "softmax", own_kernels("softmax")["naive"], np.full((2, 4), 2 * FORMATS[dtype].ln_omega), dtype, strict=True
+        "softmax",
+        own_kernels("softmax")["naive"],
+        np.full((2, 4), 2 * FORMATS[dtype].ln_omega),
+        dtype,
+        strict=True,
     )
 
     assert record.status == "nonfinite"
@@ -52,7 +62,9 @@ def test_outside_the_domain_strict_calls_it_a_failure(dtype):
 
 def test_a_kernel_that_passes_where_it_declares_to_fail_declares_wrongly():
     naive = own_kernels("softmax")["naive"]
-    pretender = Kernel(id="pretender", op="softmax", call=torch.softmax, domain=naive.domain, numerics=naive.numerics)
+    pretender = Kernel(
+        id="pretender", op="softmax", call=torch.softmax, domain=naive.domain, numerics=naive.numerics
+    )
     record = judged("softmax", pretender, np.full((2, 4), 200.0), "float32")
 
     assert record.status == "law_broken"
@@ -66,7 +78,9 @@ def test_a_failure_inside_the_domain_is_a_failure_even_beside_rows_outside():
         return y
 
     naive = own_kernels("softmax")["naive"]
-    kernel = Kernel(id="half_wrong", op="softmax", call=half_wrong, domain=naive.domain, numerics=naive.numerics)
+    kernel = Kernel(
+        id="half_wrong", op="softmax", call=half_wrong, domain=naive.domain, numerics=naive.numerics
+    )
     x = np.vstack([np.zeros(4), np.full(4, 200.0)])
     record = judged("softmax", kernel, x, "float32")
 
@@ -79,7 +93,9 @@ def test_a_swallowed_nan_is_never_excused_by_a_domain():
         return (torch.exp(x) / torch.exp(x).sum(dim, keepdim=True)).nan_to_num(0.0)
 
     naive = own_kernels("softmax")["naive"]
-    kernel = Kernel(id="swallowing", op="softmax", call=swallowing, domain=naive.domain, numerics=naive.numerics)
+    kernel = Kernel(
+        id="swallowing", op="softmax", call=swallowing, domain=naive.domain, numerics=naive.numerics
+    )
     record = judged("softmax", kernel, np.array([[math.nan, 0.0]]), "float32")
 
     assert record.status == "law_broken"

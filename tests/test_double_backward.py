@@ -7,7 +7,7 @@ import torch
 
 from suite import judge
 from suite.case import Case
-from suite.execution import evaluate
+from suite.execution.evaluation import evaluate
 from suite.inputs.draws import Draw
 from suite.kernels import Kernel
 from suite.ops import get_op
@@ -33,7 +33,9 @@ def inputs_of(op, options):
 
 @pytest.mark.parametrize(("op", "options"), SETTINGS)
 def test_the_definition_is_the_derivative_of_the_first_backward(op, options):
-    """Central differences with a step of 2^-60 at 240 bits: their error is of the order of the step's square, 1e-36."""
+    """Central differences with a step of 2^-60 at 240 bits: their error is of the order of the
+    step's square, 1e-36.
+    """
     inputs, resolved = inputs_of(op, options)
     name = next(iter(inputs))
     h = Draw("h").normal(3, 5)
@@ -44,7 +46,9 @@ def test_the_definition_is_the_derivative_of_the_first_backward(op, options):
         step = mpmath.mpf(2) ** -60
 
         def first(x):
-            """<h, dx> of logits that are mpf: float64 logits, and the rest of the step by the chain rule would not do."""
+            """<h, dx> of logits that are mpf: float64 logits, and the rest of the step by the chain
+            rule would not do.
+            """
             problem = get_op(op).of(inputs).problem(inputs, resolved)
             shifted = _Moved(x)
             return (get_op(op).of(inputs).define(shifted, problem) * h).sum()

@@ -1,4 +1,6 @@
-"""The kernel profile: every finding is right for kernels whose numerics are planted, and none is made up for honest ones."""
+"""The kernel profile: every finding is right for kernels whose numerics are planted, and none is
+made up for honest ones.
+"""
 
 import functools
 import json
@@ -9,8 +11,8 @@ import torch
 
 from suite.formats import bfloat16, float16, float32, float64
 from suite.kernels import Kernel, own_kernels
-from suite.measure import exponential
-from suite.measure.exponential import NAMES, measure
+from suite.studies import exponential
+from suite.studies.exponential import NAMES, measure
 
 LOG2E = 1.4426950408889634
 
@@ -207,7 +209,8 @@ def test_where_results_become_0_is_found(call, dtype, kind, gap):
     value = findings(call, dtype)["flushes"]["value"]
 
     assert value["kind"] == kind
-    # The next number of the format, or of the grid of rows where the gap is no threshold of the format itself.
+    # The next number of the format, or of the grid of rows where the gap is no threshold of the
+    # format itself.
     assert value["zero_at"] == pytest.approx(gap, rel=2.0**-7 if dtype == "bfloat16" else 1e-3)
 
 
@@ -289,7 +292,8 @@ def test_nothing_is_made_up_of_an_honest_kernel(call):
     found = findings(call, "float32")
 
     values = {
-        key: found[key]["value"] for key in ("grows_with_gap", "argument_format", "shift_invariant", "accumulate", "fits")
+        key: found[key]["value"]
+        for key in ("grows_with_gap", "argument_format", "shift_invariant", "accumulate", "fits")
     }
     assert values == {
         "grows_with_gap": False,
@@ -298,7 +302,9 @@ def test_nothing_is_made_up_of_an_honest_kernel(call):
         "accumulate": "no stagnation",
         "fits": "exp_ulp=1.0, log_ulp=1.0",
     }
-    assert found["exp_ulp"]["value"] <= 3.0  # docs/verdict.md, section 2: the vector libraries are good to 3 ulps
+    assert (
+        found["exp_ulp"]["value"] <= 3.0
+    )  # docs/verdict.md, section 2: the vector libraries are good to 3 ulps
     assert found["flushes"]["value"]["kind"] == "gradual"
     assert found["saturates"]["value"]["kind"] == "in_format"
 
@@ -332,7 +338,13 @@ def test_a_kernel_that_fails_is_a_reason_and_no_crash():
     }
 
     assert all(list(data) == ["reason"] for data in reasons.values())
-    words = ("no device", "wrong_shape", "NaN", "no probability above 0", "unsupported: declares dtypes float16")
+    words = (
+        "no device",
+        "wrong_shape",
+        "NaN",
+        "no probability above 0",
+        "unsupported: declares dtypes float16",
+    )
     assert all(word in data["reason"] for word, data in zip(words, reasons.values(), strict=True))
 
 
@@ -366,11 +378,14 @@ def test_a_slow_kernel_gets_few_rows_and_the_same_findings():
 
 def test_the_paired_rows_sum_to_two():
     for format in (float32, float64):
-        profile = exponential._Profile(own_kernels("softmax")["fused"], format, "cpu", exponential.InProcess())
+        profile = exponential._Profile(
+            own_kernels("softmax")["fused"], format, "cpu", exponential.InProcess()
+        )
         rows = profile._paired(format.round(np.array([0.5, 1.0, 5.0, 12.0])))
 
         total = np.exp(rows.astype(np.longdouble)).sum(axis=1)
 
-        # u/2 above 2, give or take what half an ulp of g and h, both below 16, moves e^-g and e^-h by: at most u each;
-        # and where long double is no wider than double, a rounding or two of the sum's.
+        # u/2 above 2, give or take what half an ulp of g and h, both below 16, moves e^-g and e^-h
+        # by: at most u each; and where long double is no wider than double, a rounding or two of
+        # the sum's.
         assert np.all(np.abs(total - 2) <= 4 * format.unit_roundoff)

@@ -1,4 +1,6 @@
-"""formats.py against all 65,536 patterns of the 16-bit formats, all 256 of the 8-bit ones, and exact rational arithmetic."""
+"""formats.py against all 65,536 patterns of the 16-bit formats, all 256 of the 8-bit ones, and
+exact rational arithmetic.
+"""
 
 from fractions import Fraction
 

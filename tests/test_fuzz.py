@@ -1,4 +1,6 @@
-"""Bad input of every kind ends with a contracted exit code and a message: a small part of tests/soak/fuzz.py, and its judge."""
+"""Bad input of every kind ends with a contracted exit code and a message: a small part of
+tests/soak/fuzz.py, and its judge.
+"""
 
 import os
 import sys
@@ -49,7 +51,9 @@ def test_bad_input_is_answered_as_contracted(kind, numbers, template, tmp_path):
 
 
 def test_a_try_is_the_same_for_the_same_seed_and_another_for_another(template, tmp_path):
-    made = [fuzz.attempt_of("tensors", 3, seed, tmp_path / str(n), template) for n, seed in enumerate((0, 0, 1))]
+    made = [
+        fuzz.attempt_of("tensors", 3, seed, tmp_path / str(n), template) for n, seed in enumerate((0, 0, 1))
+    ]
     files = [fuzz.contents(tmp_path / str(n)).files for n in range(3)]
 
     assert (made[0], files[0]) == (made[1], files[1])
@@ -145,7 +149,10 @@ def test_a_record_that_moved_to_another_file_of_its_run_is_not_lost(template, tm
 
     assert any(before.records.values())
     attempt = Try(arguments=("run",), shown=())
-    assert fuzz.faults(attempt, fuzz.Finished(code=0, output="", seconds=0.0), before, fuzz.contents(folder)) == []
+    assert (
+        fuzz.faults(attempt, fuzz.Finished(code=0, output="", seconds=0.0), before, fuzz.contents(folder))
+        == []
+    )
 
 
 def stuck_dead_and_well(arguments):
@@ -177,7 +184,11 @@ def test_the_last_line_counts_each_fault_and_the_list_names_each_place_once():
     tally = fuzz.Tally()
     answer = {"code": 4, "seconds": 0.1, "processes": 0, "arguments": ["x"]}
     for number in range(3):
-        tally.add("tensors", number, {**answer, "faults": [("exit code", f"4: row {number}", fuzz.site(f"4: row {number}"))]})
+        tally.add(
+            "tensors",
+            number,
+            {**answer, "faults": [("exit code", f"4: row {number}", fuzz.site(f"4: row {number}"))]},
+        )
 
     assert len(list(filter(None, tally.lines()))) == 3
     assert "3 tries (3 tensors" in tally.summary(1.0)
@@ -199,7 +210,10 @@ def test_the_template_has_the_run_folders_whose_records_are_watched(template):
         (["check", "--op", "softmax", "--kernel", "shifted", "--known-failures", "fifo"], "'fifo'"),
         (["tolerance", "--op", "softmax", "--dtype", "float32", "--shape", "8", "--json", "fifo"], "'fifo'"),
         *(
-            (["tolerance", "--op", "softmax", "--dtype", "float32", "--shape", "8", "--json", name], "would lose them")
+            (
+                ["tolerance", "--op", "softmax", "--dtype", "float32", "--shape", "8", "--json", name],
+                "would lose them",
+            )
             for name in ("records-1.jsonl", "measurements-1.jsonl.gz")
         ),
         (["tolerance", "--op", "softmax", "--dtype", "float32", "--shape", "9" * 5000], "--shape"),
@@ -222,9 +236,18 @@ def test_what_hung_or_ended_as_an_internal_error_is_misuse(arguments, shown, tmp
         ("def f(x, dim=-1): return x\nf.__wrapped__ = f", None),
         ("def f(x, dim=-1): return x\nf.__softmax_suite_kernels__ = {'softmax': 5}", "@kernel did not make"),
         ("def __getattr__(name): raise RuntimeError('no ' + name)", "RuntimeError: no "),
-        ("class Silent(Exception):\n    def __str__(self): raise RuntimeError\nraise Silent", "its message cannot be shown"),
-        ("from suite import kernel\n@kernel('softmax', requires=(5,))\ndef f(x, dim=-1): return x", "requires=(5,)"),
-        ("from suite import kernel\n@kernel('softmax', numerics=5)\ndef f(x, dim=-1): return x", "numerics=5"),
+        (
+            "class Silent(Exception):\n    def __str__(self): raise RuntimeError\nraise Silent",
+            "its message cannot be shown",
+        ),
+        (
+            "from suite import kernel\n@kernel('softmax', requires=(5,))\ndef f(x, dim=-1): return x",
+            "requires=(5,)",
+        ),
+        (
+            "from suite import kernel\n@kernel('softmax', numerics=5)\ndef f(x, dim=-1): return x",
+            "numerics=5",
+        ),
         ("from suite import kernel\n@kernel('softmax', domain=5)\ndef f(x, dim=-1): return x", "domain=5"),
     ],
 )
@@ -243,7 +266,10 @@ def test_a_kernel_file_is_loaded_or_said_to_be_wrong(source, shown, tmp_path):
 
 def test_a_package_inside_one_that_is_missing_is_not_installed(tmp_path):
     path = tmp_path / "odd.py"
-    path.write_text("from suite import kernel\n@kernel('softmax', requires=('no_such.package',))\ndef f(x, dim=-1): return x")
+    path.write_text(
+        "from suite import kernel\n@kernel('softmax', requires=('no_such.package',))\ndef f(x, dim=-1):"
+        " return x"
+    )
 
     [kernel] = load_kernels(f"{path}:f", "softmax")
 

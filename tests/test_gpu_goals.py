@@ -1,4 +1,6 @@
-"""What a GPU run measures beside the commands: a wrong kernel gets no time, a fault leaves the rest, ratios have goals."""
+"""What a GPU run measures beside the commands: a wrong kernel gets no time, a fault leaves the
+rest, ratios have goals.
+"""
 
 import contextlib
 import json
@@ -9,7 +11,19 @@ import pytest
 import torch
 
 from suite import gpu_goals
-from suite.gpu_goals import ON_CPU, Row, at_least, attempted, goals, hidden_work, main, of_attention, of_rows, timers, unusable
+from suite.gpu_goals import (
+    ON_CPU,
+    Row,
+    at_least,
+    attempted,
+    goals,
+    hidden_work,
+    main,
+    of_attention,
+    of_rows,
+    timers,
+    unusable,
+)
 
 
 @pytest.fixture
@@ -17,7 +31,9 @@ def kernels(monkeypatch):
     """own_kernels() with functions of this test: softmax and attention by name."""
 
     def use(**functions):
-        found = {f"{name}_interpreter": SimpleNamespace(call=function) for name, function in functions.items()}
+        found = {
+            f"{name}_interpreter": SimpleNamespace(call=function) for name, function in functions.items()
+        }
         monkeypatch.setattr(gpu_goals, "own_kernels", lambda _: found)
 
     return use
@@ -47,7 +63,9 @@ def test_a_right_kernel_is_timed_beside_a_copy_and_torch(kernels):
     times = [float(note.split()[-2]) for note in of_copy.note.split("; ")]
     assert alike.measured == pytest.approx(times[1] / times[0], rel=0.05)
     assert of_copy.measured > 0
-    assert beside_torch.measured == pytest.approx(1, rel=0.9)  # the same function twice, on a machine with other work
+    assert beside_torch.measured == pytest.approx(
+        1, rel=0.9
+    )  # the same function twice, on a machine with other work
     assert "ours" in of_copy.note
 
 
@@ -210,8 +228,12 @@ def test_the_device_that_was_named_is_the_current_one(tmp_path, monkeypatch):
     """Events and streams are those of the current device."""
     current = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: current.append(device) or contextlib.nullcontext())
-    monkeypatch.setitem(gpu_goals.STAGES, "facts", lambda device: [Row(what=str(current), measured=1.0, unit="")])
+    monkeypatch.setattr(
+        torch.cuda, "device", lambda device: current.append(device) or contextlib.nullcontext()
+    )
+    monkeypatch.setitem(
+        gpu_goals.STAGES, "facts", lambda device: [Row(what=str(current), measured=1.0, unit="")]
+    )
 
     main(["facts", "--device", "cuda:1", "--out", str(tmp_path / "facts.json")])
 

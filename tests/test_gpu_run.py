@@ -1,4 +1,6 @@
-"""The whole GPU run, on the CPU: what fails is recorded and the rest goes on, inside the budget; the table says what is so."""
+"""The whole GPU run, on the CPU: what fails is recorded and the rest goes on, inside the budget;
+the table says what is so.
+"""
 
 import json
 import shutil
@@ -11,11 +13,11 @@ import pytest
 import torch
 
 from suite import gpu_run
-from suite.configuration import Configuration
 from suite.gpu_run import Outcome, Stage, judged, main, run_stages, table
 from suite.oracle.cache import default_folder
-from suite.records import Record
-from suite.store import Store
+from suite.records.configuration import Configuration
+from suite.records.record import Record
+from suite.records.store import Store
 
 
 def python(*codes):
@@ -27,19 +29,26 @@ def run(tmp_path, *planned, budget_seconds=60.0):
 
 
 def test_a_stage_that_fails_is_recorded_and_the_next_one_runs(tmp_path):
-    fault = Stage(name="fault", commands=python("print('an illegal memory access', flush=True); import os; os.abort()"))
+    fault = Stage(
+        name="fault", commands=python("print('an illegal memory access', flush=True); import os; os.abort()")
+    )
     after = Stage(name="after", commands=python("print('done')"))
 
     first, second = run(tmp_path, fault, after)
 
-    assert (first.stage, first.status, first.note) == ("fault", "failed", "exit code -6: an illegal memory access")
+    assert (first.stage, first.status, first.note) == (
+        "fault",
+        "failed",
+        "exit code -6: an illegal memory access",
+    )
     assert (second.stage, second.status, second.note) == ("after", "done", "")
     assert (tmp_path / "after-1.log").read_text() == "done\n"
 
 
 def test_commands_run_side_by_side_and_all_of_them_count(tmp_path):
     meeting = (
-        "import pathlib, time\npathlib.Path({own!r}).touch()\nwhile not pathlib.Path({other!r}).exists(): time.sleep(0.01)"
+        "import pathlib, time\npathlib.Path({own!r}).touch()\nwhile not pathlib.Path({other!r}).exists():"
+        " time.sleep(0.01)"
     )
     a, b = str(tmp_path / "a"), str(tmp_path / "b")
     codes = meeting.format(own=a, other=b), meeting.format(own=b, other=a) + "\nraise SystemExit(3)"
@@ -124,10 +133,16 @@ def test_what_has_a_reserve_runs_when_the_budget_is_spent_with_the_runs_that_the
     begun = tuple(tmp_path / name for name in ("first", "second", "third"))
     slow = Stage(name="slow", commands=python("import time; time.sleep(60)"))
     join = Stage(name="join", commands=python("import sys; print(*sys.argv[1:])"), runs=begun, reserved=True)
-    nothing = Stage(name="nothing", commands=python("raise SystemExit(1)"), runs=(tmp_path / "none",), reserved=True)
+    nothing = Stage(
+        name="nothing", commands=python("raise SystemExit(1)"), runs=(tmp_path / "none",), reserved=True
+    )
 
     outcomes = run_stages(
-        [slow, join, nothing], tmp_path, budget_seconds=gpu_run.LEAST_SECONDS + 0.5, reserved_seconds=20.0, say=lambda _: None
+        [slow, join, nothing],
+        tmp_path,
+        budget_seconds=gpu_run.LEAST_SECONDS + 0.5,
+        reserved_seconds=20.0,
+        say=lambda _: None,
     )
 
     assert [one.status for one in outcomes] == ["interrupted", "done", "skipped"]
@@ -151,10 +166,22 @@ def configuration(planned, shard):
 
 
 def test_failed_evaluations_are_counted_and_their_kernels_named(tmp_path):
-    with_failures, without, part, shard = (Store(tmp_path / name) for name in ("with", "without", "part", "shard"))
-    for kernel, status in (("good", "passed"), ("bad", "inaccurate"), ("bad", "crashed"), ("odd", "known_failure")):
+    with_failures, without, part, shard = (
+        Store(tmp_path / name) for name in ("with", "without", "part", "shard")
+    )
+    for kernel, status in (
+        ("good", "passed"),
+        ("bad", "inaccurate"),
+        ("bad", "crashed"),
+        ("odd", "known_failure"),
+    ):
         with_failures.append(record(kernel, status, case=f"softmax/normal/{len(status)}x3/s0"))
-    for store, planned, of in ((with_failures, 4, "1/1"), (without, 1, "1/1"), (part, 3, "1/1"), (shard, 1, "2/8")):
+    for store, planned, of in (
+        (with_failures, 4, "1/1"),
+        (without, 1, "1/1"),
+        (part, 3, "1/1"),
+        (shard, 1, "2/8"),
+    ):
         if store is not with_failures:
             store.append(record("good", "passed"))
         store.write_json("run.json", configuration(planned, of))
@@ -181,13 +208,33 @@ def test_failed_evaluations_are_counted_and_their_kernels_named(tmp_path):
 
 def test_the_table_shows_each_goal_beside_what_was_measured():
     rows = [
-        {"what": "softmax: of copy", "measured": 0.87, "unit": "", "goal": 0.9, "met": False, "note": "triton_fused 31 us"},
+        {
+            "what": "softmax: of copy",
+            "measured": 0.87,
+            "unit": "",
+            "goal": 0.9,
+            "met": False,
+            "note": "triton_fused 31 us",
+        },
         {"what": "attention", "measured": None, "unit": "", "goal": 0.6, "met": False, "note": "wrong"},
         {"what": "copy", "measured": 4123.4, "unit": "GB/s", "goal": None, "met": None, "note": ""},
     ]
-    lines = table(rows, [Outcome(stage="bench", status="failed", seconds=3.25, note="exit code 4")]).splitlines()
+    lines = table(
+        rows, [Outcome(stage="bench", status="failed", seconds=3.25, note="exit code 4")]
+    ).splitlines()
 
-    assert lines[1].split() == ["softmax:", "of", "copy", "0.87", "0.9", "NOT", "MET", "triton_fused", "31", "us"]
+    assert lines[1].split() == [
+        "softmax:",
+        "of",
+        "copy",
+        "0.87",
+        "0.9",
+        "NOT",
+        "MET",
+        "triton_fused",
+        "31",
+        "us",
+    ]
     assert lines[2].split() == ["attention", "-", "0.6", "NOT", "MET", "wrong"]
     assert lines[3].split() == ["copy", "4123", "GB/s"]
     assert lines[-1].split() == ["bench", "3.2", "failed", "exit", "code", "4"]
@@ -228,7 +275,13 @@ def test_what_cannot_run_is_told_before_anything_runs(arguments, message, tmp_pa
     (tmp_path / "FILE").touch()
 
     with pytest.raises(SystemExit) as ended:
-        main(["--out", str(tmp_path / "out"), *(word.replace("FILE", str(tmp_path / "FILE")) for word in arguments)])
+        main(
+            [
+                "--out",
+                str(tmp_path / "out"),
+                *(word.replace("FILE", str(tmp_path / "FILE")) for word in arguments),
+            ]
+        )
 
     assert ended.value.code == 2
     assert message in capsys.readouterr().err

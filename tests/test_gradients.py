@@ -1,4 +1,6 @@
-"""The engine on cases of the backward: whatever a backward pass does is a status and a message, here and in its own process."""
+"""The engine on cases of the backward: whatever a backward pass does is a status and a message,
+here and in its own process.
+"""
 
 import re
 import sys
@@ -8,8 +10,8 @@ import torch
 
 from suite import judge
 from suite.case import Case
-from suite.execution import evaluate
 from suite.execution.adapters import adapted_call
+from suite.execution.evaluation import evaluate
 from suite.execution.gradients import gradients
 from suite.execution.isolated import Isolated
 from suite.formats import float32
@@ -235,8 +237,14 @@ WRONG = {
     "declared_and_detached": ("raised", r"its output has no gradient \(upstream\)"),
     "declines_some": ("raised", r"its output has no gradient \(upstream\).*\(only on this case's input\)"),
     "gives_none": ("wrong_type", "the backward returned None for x; expected a gradient"),
-    "wrong_shape": ("raised", r"returned an invalid gradient at index 0 - got \[6, 5\] but expected shape .*\[6, 33\]"),
-    "one_number": ("raised", r"returned an invalid gradient at index 0 - got \[\] but expected shape .*\[6, 33\]"),
+    "wrong_shape": (
+        "raised",
+        r"returned an invalid gradient at index 0 - got \[6, 5\] but expected shape .*\[6, 33\]",
+    ),
+    "one_number": (
+        "raised",
+        r"returned an invalid gradient at index 0 - got \[\] but expected shape .*\[6, 33\]",
+    ),
     "two_gradients": ("raised", "incorrect number of gradients"),
     "narrower": ("inaccurate", "softmax backward float32"),
     "an_array": ("raised", "expected Variable or None"),
@@ -249,7 +257,10 @@ WRONG = {
     "exits": ("raised", "SystemExit"),
     "writes_into_the_upstream": ("law_broken", "input untouched: the kernel changed its input tensor"),
     "writes_into_the_input": ("law_broken", "input untouched: the kernel changed its input tensor"),
-    "writes_in_the_forward": ("raised", "a leaf Variable that requires grad is being used in an in-place operation"),
+    "writes_in_the_forward": (
+        "raised",
+        "a leaf Variable that requires grad is being used in an in-place operation",
+    ),
     "writes_past_autograd": ("law_broken", "input untouched: the kernel changed its input tensor"),
     "writes_into_what_autograd_saved": ("raised", "modified by an inplace operation"),
     "of_two": ("wrong_type", "the forward returned Tensor, Tensor; expected tensors of torch: softmax"),
@@ -292,7 +303,11 @@ def test_each_fault_of_a_backward_has_its_status_and_a_message_that_says_why(nam
     assert re.search(words, record.message, re.DOTALL), record.message
     assert "Traceback" not in record.message
     assert record.reproduce.endswith(f"--case {CASE.id}")
-    assert (torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()) == (threads, dtype, True)
+    assert (torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()) == (
+        threads,
+        dtype,
+        True,
+    )
     assert judged(named("composed")).status == "passed"
 
 
@@ -306,12 +321,16 @@ def test_a_backward_that_needs_a_contiguous_upstream_raises_on_an_expanded_one(n
 
 @pytest.mark.parametrize("layout", ["transposed", "strided", "padded", "expanded"])
 def test_the_upstream_has_the_layout_of_the_case(layout, named):
-    """A right backward passes in every layout; one that takes the upstream's memory in order is wrong in all but one."""
+    """A right backward passes in every layout; one that takes the upstream's memory in order is
+    wrong in all but one.
+    """
     upstream = "ones" if layout == "expanded" else "normal"
     case = Case(op="softmax", family="normal", shape=(6, 33), upstream=upstream, layout=layout)
 
     assert judged(named("right_function"), case).status == "passed"
-    assert judged(named("reads_as_contiguous"), case).status == ("inaccurate" if layout == "transposed" else "nonfinite")
+    assert judged(named("reads_as_contiguous"), case).status == (
+        "inaccurate" if layout == "transposed" else "nonfinite"
+    )
     assert judged(named("reads_as_contiguous")).status == "passed"
 
 
@@ -352,7 +371,9 @@ def test_a_backward_that_ends_its_process_or_never_comes_back(name, status, word
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what is promised of processes is promised for Linux")
-@pytest.mark.parametrize("name", ["gives_none", "detached", "writes_into_the_upstream", "changes_the_threads", "raises"])
+@pytest.mark.parametrize(
+    "name", ["gives_none", "detached", "writes_into_the_upstream", "changes_the_threads", "raises"]
+)
 def test_the_verdict_is_the_same_in_a_process_of_its_own(name, path, named, host):
     [isolated] = host.load(f"{path}:{name}", "softmax")
     here, there = judged(named(name)), judged(isolated, host=host)
@@ -399,7 +420,9 @@ def test_judge_takes_numpy_and_every_op():
 
     assert judge("logsumexp", {"x": x.numpy(), "upstream": g.numpy()}, (g[:, None] * p).numpy()).passed
     assert judge("log_softmax", {"x": x, "upstream": x}, x - p * x.sum(-1, keepdim=True)).passed
-    assert judge("cross_entropy", {"logits": x, "target": target, "upstream": torch.ones(()).double()}, loss).passed
+    assert judge(
+        "cross_entropy", {"logits": x, "target": target, "upstream": torch.ones(()).double()}, loss
+    ).passed
 
 
 @pytest.mark.parametrize(
@@ -410,8 +433,16 @@ def test_judge_takes_numpy_and_every_op():
         ("softmax", torch.tensor(1.0), r"upstream has shape \[\]; expected the output's, \[4, 9\]"),
         ("logsumexp", normal(4, 9), r"upstream has shape \[4, 9\]; expected the output's, \[4\]"),
         ("logsumexp", normal(4, 1), r"upstream has shape \[4, 1\]; expected the output's, \[4\]"),
-        ("softmax", normal(4, 9, dtype=torch.float16), "input upstream has dtype float16; expected float32, as x has float32"),
-        ("softmax", normal(4, 9, dtype=torch.float64), "input upstream has dtype float64; expected float32, as x has float32"),
+        (
+            "softmax",
+            normal(4, 9, dtype=torch.float16),
+            "input upstream has dtype float16; expected float32, as x has float32",
+        ),
+        (
+            "softmax",
+            normal(4, 9, dtype=torch.float64),
+            "input upstream has dtype float64; expected float32, as x has float32",
+        ),
         ("softmax", torch.ones(4, 9, dtype=torch.bool), "upstream"),
     ],
 )
@@ -463,11 +494,15 @@ def test_a_target_has_no_gradient_and_a_kernel_runs_with_gradients_whatever_the_
     logits, target = normal(3, 5), torch.tensor([0, 1, 2])
     loss = Kernel(id="loss", op="cross_entropy", call=torch.nn.functional.cross_entropy)
     with torch.no_grad():
-        found, seconds = adapted_call(loss, {"logits": logits, "target": target, "upstream": torch.tensor(1.0)}, {})
+        found, seconds = adapted_call(
+            loss, {"logits": logits, "target": target, "upstream": torch.tensor(1.0)}, {}
+        )
 
     assert found.shape == logits.shape
     assert seconds > 0
-    assert judge("cross_entropy", {"logits": logits, "target": target, "upstream": torch.tensor(1.0)}, found).passed
+    assert judge(
+        "cross_entropy", {"logits": logits, "target": target, "upstream": torch.tensor(1.0)}, found
+    ).passed
 
 
 def test_a_kernel_says_that_it_has_a_backward():
@@ -478,4 +513,7 @@ def test_a_kernel_says_that_it_has_a_backward():
     declared = getattr(without, ATTRIBUTE)["softmax"]
     assert declared.backward is False
     assert declared.supports({"dim": -1}, float32, "cpu") is None
-    assert declared.supports({"dim": -1}, float32, "cpu", further=["upstream"]) == "declares that it has no backward"
+    assert (
+        declared.supports({"dim": -1}, float32, "cpu", further=["upstream"])
+        == "declares that it has no backward"
+    )

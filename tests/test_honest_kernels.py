@@ -1,4 +1,5 @@
-"""No false alarm: correct kernels of every structure pass on every family, with every option, in every format.
+"""No false alarm: correct kernels of every structure pass on every family, with every option, in
+every format.
 
 One seed and one shape here; python -m tests.honest_kernels --seeds 20 takes more.
 """
@@ -9,7 +10,7 @@ import pytest
 
 from suite.formats import DTYPES
 from suite.ops import ROW_OPS
-from suite.records import PASSING
+from suite.records.record import PASSING
 from tests.honest_kernels import (
     FAMILIES,
     KERNELS,
@@ -40,7 +41,8 @@ CASES = [
     for op in ROW_OPS
     for family in FAMILIES
     for dtype in DTYPES
-    if family != "every_16_bit_value" or dtype in ("bfloat16", "float16")  # the same rows in the wider formats
+    if family != "every_16_bit_value"
+    or dtype in ("bfloat16", "float16")  # the same rows in the wider formats
 ]
 
 
@@ -55,8 +57,16 @@ def test_honest_kernels_never_fail(op, family, dtype):
 @pytest.mark.parametrize("op", ["attention", "merge_states"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_honest_kernels_pass_the_cases(op, dtype):
-    """Of many cases each kernel meets a thirtieth with each of three seeds: python -m tests.honest_kernels takes all."""
+    """Of many cases each kernel meets a thirtieth with each of three seeds: python -m
+    tests.honest_kernels takes all.
+    """
     found = list(records(op, dtype, seeds=3, every=30 if len(cases_of(op, dtype, "quick")) > 60 else 1))
 
-    assert {record.kernel for record in found if record.status == "passed"} == {kernel.id for kernel in kernels_of(op)}
-    assert not [f"{record.kernel}: {record.message}" for record in found if record.status not in (*PASSING, "unsupported")]
+    assert {record.kernel for record in found if record.status == "passed"} == {
+        kernel.id for kernel in kernels_of(op)
+    }
+    assert not [
+        f"{record.kernel}: {record.message}"
+        for record in found
+        if record.status not in (*PASSING, "unsupported")
+    ]

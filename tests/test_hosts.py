@@ -6,17 +6,21 @@ import pytest
 import torch
 
 from suite.case import Case
-from suite.execution import evaluate
+from suite.execution.evaluation import evaluate
 from suite.execution.host import InProcess
 from suite.execution.hosts import Hosts
 from suite.execution.isolated import Isolated
 from suite.oracle import Oracle
 from suite.run import run_cases
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what is promised of processes is promised for Linux")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="what is promised of processes is promised for Linux"
+)
 
 CASE = Case(op="softmax", family="normal", shape=(3, 5))
-SOURCE = "import sys, torch\nsys.imported_here = True\n\ndef f(x, dim=-1):\n    return torch.softmax(x, dim)\n"
+SOURCE = (
+    "import sys, torch\nsys.imported_here = True\n\ndef f(x, dim=-1):\n    return torch.softmax(x, dim)\n"
+)
 
 
 @pytest.fixture
@@ -78,7 +82,9 @@ def test_own_kernels_in_processes_of_their_own_have_the_same_records(tmp_path):
 
 def test_the_memory_of_a_process_is_what_was_asked_for(tmp_path):
     path = tmp_path / "kernels.py"
-    path.write_text("import torch\n\ndef f(x, dim=-1):\n    torch.ones(2**26)\n    return torch.softmax(x, dim)\n")
+    path.write_text(
+        "import torch\n\ndef f(x, dim=-1):\n    torch.ones(2**26)\n    return torch.softmax(x, dim)\n"
+    )
     for gibibytes, status in ((0.125, "out_of_memory"), (1.0, "passed")):
         with Hosts(memory_gibibytes=gibibytes) as hosts:
             [kernel] = hosts.load(f"{path}:f", "softmax")

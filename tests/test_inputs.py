@@ -1,4 +1,6 @@
-"""inputs/: the same bits on every machine, numbers of the format, and the hard places that each family promises."""
+"""inputs/: the same bits on every machine, numbers of the format, and the hard places that each
+family promises.
+"""
 
 import hashlib
 import math
@@ -55,7 +57,9 @@ GOLDEN = {
     "underflow_edge": "05e41878de86458e",
     "very_negative": "9f12edf2d3b1ebb5",
 }
-"""blake2b of the little-endian float64 rows at (8, 33), float32, seed 0; of all rows for families of a fixed shape."""
+"""blake2b of the little-endian float64 rows at (8, 33), float32, seed 0; of all rows for families
+of a fixed shape.
+"""
 
 keys = st.text(max_size=8)
 
@@ -70,7 +74,9 @@ def test_every_family_has_a_golden_digest():
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
 def test_every_family_gives_the_committed_bits(name):
-    """The same bits on every machine: a changed bit anywhere changes recorded results, so it is a change of the cases."""
+    """The same bits on every machine: a changed bit anywhere changes recorded results, so it is a
+    change of the cases.
+    """
     values = rows_of(name).astype("<f8")
     canonical = np.where(np.isnan(values), np.nan, values)
 
@@ -123,7 +129,9 @@ def test_changing_the_rows_that_were_built_changes_no_later_ones(name):
 
 @pytest.mark.parametrize("name", FREE)
 def test_a_narrower_format_gets_the_rounded_values_of_the_same_draw(name):
-    """So a difference between formats is one of the kernels. Families may place values by the format itself."""
+    """So a difference between formats is one of the kernels. Families may place values by the
+    format itself.
+    """
     wide, narrow = (rows_of(name, format=get_format(f)) for f in ("float64", "bfloat16"))
     ordinary = np.isfinite(wide) & (np.abs(wide) < 1e30) & np.isfinite(narrow) & (np.abs(narrow) < 1e30)
 
@@ -132,7 +140,9 @@ def test_a_narrower_format_gets_the_rounded_values_of_the_same_draw(name):
 
 
 def test_every_family_has_a_summary_of_one_line():
-    assert [name for name, family in FAMILIES.items() if len(family.summary) < 20 or "\n" in family.summary] == []
+    assert [
+        name for name, family in FAMILIES.items() if len(family.summary) < 20 or "\n" in family.summary
+    ] == []
 
 
 def test_an_unknown_family_is_answered_with_the_valid_names():
@@ -241,7 +251,9 @@ def test_normal_numbers_stay_within_the_table(key):
 @pytest.mark.parametrize("line", [0, 1, 2, 100, 511, 512, 777, 1022, 1023, 1024])
 def test_the_normal_quantiles_are_correctly_rounded(line):
     with mpmath.workdps(40):
-        probability = 1 - mpmath.mpf(2) ** -20 if line == 1024 else mpmath.mpf(1) / 2 + mpmath.mpf(line) / 2048
+        probability = (
+            1 - mpmath.mpf(2) ** -20 if line == 1024 else mpmath.mpf(1) / 2 + mpmath.mpf(line) / 2048
+        )
         exact = mpmath.sqrt(2) * mpmath.erfinv(2 * probability - 1)
         assert float(_quantiles()[line]) == float(exact)
 
@@ -266,7 +278,9 @@ def test_sparse_rows_have_a_finite_logit_and_finite_ones_at_boundaries_only(n):
     values = rows_of("sparse", 12, n)
 
     assert np.isfinite(values).any(axis=1).all()
-    assert set(np.flatnonzero(np.isfinite(np.delete(values, np.s_[3::4], axis=0)).any(axis=0))) <= set(boundaries(n))
+    assert set(np.flatnonzero(np.isfinite(np.delete(values, np.s_[3::4], axis=0)).any(axis=0))) <= set(
+        boundaries(n)
+    )
 
 
 def test_long_sparse_rows_have_an_entry_in_every_tile_of_1024():
@@ -278,7 +292,9 @@ def test_long_sparse_rows_have_an_entry_in_every_tile_of_1024():
 
 @pytest.mark.parametrize(("rows", "n"), [(8, 257), (8, 1025), (16, 130)])
 def test_masked_tiles_lead_with_the_widest_tile_that_fits(rows, n):
-    """A row of every kind meets the widest tile: 8 rows must be enough to find a kernel that guards narrow ones only."""
+    """A row of every kind meets the widest tile: 8 rows must be enough to find a kernel that guards
+    narrow ones only.
+    """
     leading = np.isneginf(rows_of("masked_tiles", rows, n))[0]
     widest = max(size for size in (16, 32, 64, 128, 1024) if size < n)
 
@@ -411,7 +427,9 @@ def test_tiny_logits_are_subnormal_numbers_and_zeros_of_both_signs(name, row):
 
 @pytest.mark.parametrize(("name", "row"), [("float64", 3), ("float32", 2), ("bfloat16", 1), ("float16", 0)])
 def test_subnormal_results_are_subnormal_in_every_binade(name, row):
-    """By log2 of the exact results: at least 90 % of the binades between the smallest subnormal and the smallest normal."""
+    """By log2 of the exact results: at least 90 % of the binades between the smallest subnormal and
+    the smallest normal.
+    """
     format = get_format(name)
     for values in rows_of("subnormal_results", 8, 1000, get_format("float64"))[[row, row + 4]]:
         with mpmath.workdps(30):
@@ -430,7 +448,9 @@ def test_geometric_gaps_are_powers_of_two():
 
 
 def test_near_ties_fall_together_when_scores_are_rounded():
-    """At 2^10 bfloat16 keeps fewer than the distinct logits of a row, and their gaps are far above the bound."""
+    """At 2^10 bfloat16 keeps fewer than the distinct logits of a row, and their gaps are far above
+    the bound.
+    """
     values = rows_of("near_ties", 6, 130, get_format("float64"))
     for row, name in ((0, "bfloat16"), (2, "float16"), (4, "float32")):
         rounded = get_format(name).round(values[row])
@@ -440,7 +460,9 @@ def test_near_ties_fall_together_when_scores_are_rounded():
 
 @pytest.mark.parametrize(("name", "first"), [("bfloat16", 0), ("float16", 1)])
 def test_midpoint_results_lie_just_beside_a_midpoint(name, first):
-    """Largest probability by 30 digits: nearer to the midpoint than 2^-15 of itself, and further than the bound of 2^-20."""
+    """Largest probability by 30 digits: nearer to the midpoint than 2^-15 of itself, and further
+    than the bound of 2^-20.
+    """
     format = get_format(name)
     for row in rows_of("midpoint_results", 16, 33)[first::2]:
         finite = row[np.isfinite(row)]
@@ -464,10 +486,18 @@ def test_log_near_zero_has_a_logsumexp_or_a_largest_log_probability_next_to_zero
     assert max(kinds[2]) < 1e-6
 
 
-@pytest.mark.parametrize(("name", "torch_name"), [("float16", "float16"), ("bfloat16", "bfloat16"), ("float32", "float16")])
+@pytest.mark.parametrize(
+    ("name", "torch_name"), [("float16", "float16"), ("bfloat16", "bfloat16"), ("float32", "float16")]
+)
 def test_every_16_bit_value_is_every_number_of_the_format_in_order(name, torch_name):
     values = rows_of("every_16_bit_value", format=get_format(name))
-    patterns = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(getattr(torch, torch_name)).double().numpy()
+    patterns = (
+        torch.arange(2**16, dtype=torch.int32)
+        .to(torch.int16)
+        .view(getattr(torch, torch_name))
+        .double()
+        .numpy()
+    )
 
     assert np.array_equal(values[:, 0], patterns, equal_nan=True)
     assert (values[:, 1] == 0).all()
@@ -518,7 +548,9 @@ def shift_folded_into_a_fused_multiply_add(x):
     c = float(torch.tensor(1 / math.log(2)))
     e = torch.exp2((x.double() * c - (x.amax(-1, keepdim=True) * c).double()).float())
     p = e / e.sum(-1, keepdim=True)
-    return torch.where(p.isnan(), p, torch.softmax(x, -1))  # its overflow alone: it also loses accuracy at any offset
+    return torch.where(
+        p.isnan(), p, torch.softmax(x, -1)
+    )  # its overflow alone: it also loses accuracy at any offset
 
 
 def wrong_for_one_number(x):

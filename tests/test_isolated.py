@@ -1,4 +1,6 @@
-"""Kernels in processes of their own: each fault its status, the process replaced, and the next call answered as ever."""
+"""Kernels in processes of their own: each fault its status, the process replaced, and the next call
+answered as ever.
+"""
 
 import os
 import re
@@ -14,7 +16,8 @@ import pytest
 import torch
 
 from suite.case import Case
-from suite.execution import evaluate, isolated
+from suite.execution import isolated
+from suite.execution.evaluation import evaluate
 from suite.execution.host import Call, DiedError
 from suite.execution.isolated import ATTEMPTS, Isolated
 from suite.formats import get_format
@@ -29,7 +32,9 @@ KERNELS = Path(__file__).with_name("crashing_kernels.py")
 TIMES = ("started", "seconds")
 CASE = Case(op="softmax", family="normal", shape=(8, 33), laws=("permutation", "batch"))
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what is promised of processes is promised for Linux")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="what is promised of processes is promised for Linux"
+)
 
 
 @pytest.fixture
@@ -85,7 +90,9 @@ def test_each_kind_of_fault_has_its_status_and_a_message_that_says_why(name, hos
     assert plain(judged(own_kernels("softmax")["shifted"], host)) == plain(before)
 
 
-@pytest.mark.parametrize("name", ["loops", "loops_in_c", "waits_in_c_with_the_lock", "writes_through_null", "aborts"])
+@pytest.mark.parametrize(
+    "name", ["loops", "loops_in_c", "waits_in_c_with_the_lock", "writes_through_null", "aborts"]
+)
 def test_the_message_has_the_line_of_the_kernel(name, host):
     [kernel] = host.load(f"{KERNELS}:{name}", "softmax")
     message = judged(kernel, host, timeout=1).message
@@ -105,7 +112,9 @@ def test_a_flood_is_kept_to_its_end_and_counted(host):
 
 
 def test_a_kernel_that_closes_its_output_costs_no_time_of_the_parent(write, host):
-    kernel = write("def f(x, dim=-1):\n os.close(1); os.close(2); time.sleep(1); return torch.softmax(x, dim)")
+    kernel = write(
+        "def f(x, dim=-1):\n os.close(1); os.close(2); time.sleep(1); return torch.softmax(x, dim)"
+    )
     used = time.process_time()
     record = judged(kernel, host, case=Case(op="softmax", family="normal", shape=(2, 3)))
 
@@ -118,7 +127,10 @@ def test_a_crash_at_a_laws_call_is_a_crash(write, host):
     record = judged(kernel, host)
 
     assert (record.status, record.broken) == ("crashed", ("crashed",))
-    assert "law       batch: crashed: its process was killed by SIGSEGV, in its call (at kernels.py:4 in f)" in record.message
+    assert (
+        "law       batch: crashed: its process was killed by SIGSEGV, in its call (at kernels.py:4 in f)"
+        in record.message
+    )
 
 
 def test_the_time_is_that_of_all_calls_of_a_case(write, host):
@@ -169,7 +181,9 @@ def test_a_timeout_in_a_later_call_says_what_was_asked_and_what_was_left(write, 
     record = judged(kernel, host, timeout=2)
 
     assert record.status == "timed_out"
-    [left] = re.findall(r"still in its call after ([\d.]+) s, what was left of 2 s for all calls of its case", record.message)
+    [left] = re.findall(
+        r"still in its call after ([\d.]+) s, what was left of 2 s for all calls of its case", record.message
+    )
     assert float(left) < 1.5
     assert "left of" not in judged(write("def f(x, dim=-1): time.sleep(60)"), host, timeout=0.3).message
 
@@ -197,13 +211,21 @@ MUCH = "'v' * 10**7"
 @pytest.mark.parametrize(
     "source",
     [
-        "def f(x, dim=-1):\n [warnings.warn(f'{i} ' + 'v' * 190) for i in range(3000)]; return torch.softmax(x, dim)",
-        f"def f(x, dim=-1):\n warnings.warn('w', type({MUCH}, (Warning,), {{}})); return torch.softmax(x, dim)",
+        (
+            "def f(x, dim=-1):\n [warnings.warn(f'{i} ' + 'v' * 190) for i in range(3000)]; return"
+            " torch.softmax(x, dim)"
+        ),
+        (
+            f"def f(x, dim=-1):\n warnings.warn('w', type({MUCH}, (Warning,), {{}})); return torch.softmax(x,"
+            " dim)"
+        ),
         f"def f(x, dim=-1): raise type({MUCH}, (Exception,), {{}})('e')",
         f"def f(x, dim=-1): raise ValueError({MUCH})",
         f"def f(x, dim=-1):\n print({MUCH}); os.write(1, b'\\xff' * 10**7); return torch.softmax(x, dim)",
-        "class W(UserWarning):\n def __str__(self): raise ValueError('no text')\n"
-        "def f(x, dim=-1): warnings.warn(W()); return torch.softmax(x, dim)",
+        (
+            "class W(UserWarning):\n def __str__(self): raise ValueError('no text')\n"
+            "def f(x, dim=-1): warnings.warn(W()); return torch.softmax(x, dim)"
+        ),
     ],
     ids=["warnings", "a long category", "a long type", "a long message", "output", "a warning without text"],
 )
@@ -247,14 +269,20 @@ def test_a_kernel_that_ends_three_processes_in_a_row_is_set_aside_and_no_other_i
 def test_an_answer_in_between_clears_the_count(write, host):
     kernel = write("def f(x, dim=-1):\n if len(x) == 8: os.abort()\n return torch.softmax(x, dim)")
     harmless = Case(op="softmax", family="normal", shape=(3, 5))
-    statuses = [judged(kernel, host, case=case).status for case in (CASE, CASE, harmless, CASE, CASE, harmless)]
+    statuses = [
+        judged(kernel, host, case=case).status for case in (CASE, CASE, harmless, CASE, CASE, harmless)
+    ]
     assert statuses == ["crashed", "crashed", "passed", "crashed", "crashed", "passed"]
 
 
 @pytest.mark.parametrize(
     ("statuses", "status", "message"),
     [
-        ("passed crashed timed_out crashed", "not_run", "set aside: it ended 3 processes in a row; the last: crashed, case 3"),
+        (
+            "passed crashed timed_out crashed",
+            "not_run",
+            "set aside: it ended 3 processes in a row; the last: crashed, case 3",
+        ),
         ("crashed crashed crashed not_run", "not_run", "case 3"),
         ("not_run", "not_run", "case 0"),
         ("crashed unsupported crashed crashed", "not_run", "the last: crashed, case 3"),
@@ -277,17 +305,20 @@ def test_a_death_in_one_op_and_a_declared_domain_leave_the_other_ops_alone(tmp_p
     """One name may serve two ops: each has a process of its own."""
     path = tmp_path / "both.py"
     path.write_text(
-        "import os, torch, numpy\nfrom suite import kernel\nfrom suite.kernels import Domain\n"
-        "def everywhere(facts, format):\n"
-        " works = numpy.ones(len(facts.x), dtype=bool)\n return Domain(works=works, fails=~works, why='nothing')\n"
-        "@kernel('softmax', name='f', domain=everywhere)\n"
-        "def f(x, dim=-1):\n if len(x) == 8: os.abort()\n return torch.softmax(x, dim)\n"
-        "@kernel('log_softmax', name='f', domain=everywhere)\n"
-        "def g(x, dim=-1):\n return torch.log_softmax(x, dim)\n"
+        "import os, torch, numpy\nfrom suite import kernel\nfrom suite.kernels import Domain\ndef"
+        " everywhere(facts, format):\n works = numpy.ones(len(facts.x), dtype=bool)\n return"
+        " Domain(works=works, fails=~works, why='nothing')\n@kernel('softmax', name='f',"
+        " domain=everywhere)\ndef f(x, dim=-1):\n if len(x) == 8: os.abort()\n return torch.softmax(x,"
+        " dim)\n@kernel('log_softmax', name='f', domain=everywhere)\ndef g(x, dim=-1):\n return"
+        " torch.log_softmax(x, dim)\n"
     )
     with Isolated() as own:
         [[first], [second]] = [own.load(f"{path}:f", op) for op in ("softmax", "log_softmax")]
-        cases = [Case(op=op, family="normal", shape=shape) for shape in ((8, 5), (3, 5)) for op in ("softmax", "log_softmax")]
+        cases = [
+            Case(op=op, family="normal", shape=shape)
+            for shape in ((8, 5), (3, 5))
+            for op in ("softmax", "log_softmax")
+        ]
         statuses = [judged({"softmax": first}.get(case.op, second), own, case=case).status for case in cases]
 
     assert statuses == ["crashed", "passed", "passed", "passed"]
@@ -326,18 +357,32 @@ def test_a_kernel_that_dies_in_laws_only_is_set_aside_too(write, host):
     assert [judged(kernel, host).status for _ in range(4)] == ["crashed"] * 3 + ["not_run"]
 
 
-def test_a_kernel_that_hangs_where_it_is_measured_is_ended_at_the_hosts_own_limit_and_not_asked_for_ever(write):
+def test_a_kernel_that_hangs_where_it_is_measured_is_ended_at_the_hosts_own_limit_and_not_asked_for_ever(
+    write,
+):
     with Isolated(limit_seconds=1) as own:
-        kernel = write("def f(x, dim=-1):\n if len(x) == 2: time.sleep(60)\n return torch.softmax(x, dim)", host=own)
+        kernel = write(
+            "def f(x, dim=-1):\n if len(x) == 2: time.sleep(60)\n return torch.softmax(x, dim)", host=own
+        )
         outcomes = [own.call(kernel, torch.zeros(2 + n % 2, 3), {"dim": -1}) for n in range(8)]
 
-    assert [o.status for o in outcomes] == [*["timed_out", None] * (ATTEMPTS - 1), "timed_out", *["not_run"] * 3]
+    assert [o.status for o in outcomes] == [
+        *["timed_out", None] * (ATTEMPTS - 1),
+        "timed_out",
+        *["not_run"] * 3,
+    ]
     assert "still in its call after 1 s" in outcomes[0].message
-    assert outcomes[-1].message.startswith("set aside: it ended 3 processes where it was measured; the last: timed_out, still")
+    assert outcomes[-1].message.startswith(
+        "set aside: it ended 3 processes where it was measured; the last: timed_out, still"
+    )
 
 
 DOMAINS = {
-    "hangs": ("while True: pass", "timed_out", r"still in its domain after 0\.5 s \(at kernels\.py:5 in domain\)"),
+    "hangs": (
+        "while True: pass",
+        "timed_out",
+        r"still in its domain after 0\.5 s \(at kernels\.py:5 in domain\)",
+    ),
     "dies": ("os._exit(5)", "crashed", r"its process exited with code 5, in its domain"),
 }
 
@@ -347,7 +392,9 @@ def test_a_declared_domain_that_hangs_or_dies_is_told_apart_from_one_that_raises
     source = f"from suite.kernels import kernel\ndef domain(facts, format):\n {body}\n"
     with Isolated(limit_seconds=0.5) as own:
         kernel = write(source + "@kernel('softmax', domain=domain)\n" + RIGHT, host=own)
-        [reference] = ORACLE.references(get_op("softmax"), {"x": np.zeros((2, 3))}, {"dim": -1}, get_format("float32"))
+        [reference] = ORACLE.references(
+            get_op("softmax"), {"x": np.zeros((2, 3))}, {"dim": -1}, get_format("float32")
+        )
         with pytest.raises(DiedError, match=words) as caught:
             kernel.domain(reference.facts, get_format("float32"))
         answered = judged(kernel, own, strict=True)
@@ -368,7 +415,9 @@ def test_a_declared_domain_that_ends_its_process_counts_as_the_kernel_that_does(
 
 
 def test_answers_that_are_nonsense_are_a_crash(write, host):
-    kernel = write("import json\ndef f(x, dim=-1):\n json.dumps = lambda answer: '{}'\n return torch.softmax(x, dim)")
+    kernel = write(
+        "import json\ndef f(x, dim=-1):\n json.dumps = lambda answer: '{}'\n return torch.softmax(x, dim)"
+    )
 
     assert "answers nonsense" in judged(kernel, host).message
 
@@ -383,7 +432,10 @@ def test_answers_that_are_nonsense_are_a_crash(write, host):
             "ctypes.string_at(0)\n" + RIGHT,
             "cannot be loaded: its process was killed by SIGSEGV, in its import (at kernels.py:3",
         ),
-        ("print('bye'); sys.stdout.flush(); os._exit(0)\n" + RIGHT, "exited with code 0, in its import; it printed last: bye"),
+        (
+            "print('bye'); sys.stdout.flush(); os._exit(0)\n" + RIGHT,
+            "exited with code 0, in its import; it printed last: bye",
+        ),
         ("raise KeyboardInterrupt\n" + RIGHT, "KeyboardInterrupt"),
         ("1/0\n" + RIGHT, "ZeroDivisionError"),
         ("g = 1\n", "has no function 'f'"),
@@ -462,20 +514,28 @@ def test_memory_that_a_kernels_process_may_not_share_is_got_by_the_suite(write, 
 
 def test_memory_that_nobody_may_share_ends_the_run_and_is_no_fault_of_the_kernel(tmp_path):
     code = (
-        "import resource, sys\nfrom suite.run import run_cases\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (2**16,) * 2)\n"
-        "words = '--op=softmax --dtype=float32 --isolate=always --kernel=shifted --case=softmax/normal/*'\n"
-        "result = run_cases(words.split())\n"
-        "print(result.exit_code, [r.status for r in result.records if r.status != 'passed'])\nprint(result.stopped)\n"
+        "import resource, sys\nfrom suite.run import run_cases\nresource.setrlimit(resource.RLIMIT_FSIZE,"
+        " (2**16,) * 2)\nwords = '--op=softmax --dtype=float32 --isolate=always --kernel=shifted"
+        " --case=softmax/normal/*'\nresult = run_cases(words.split())\nprint(result.exit_code, [r.status for"
+        " r in result.records if r.status != 'passed'])\nprint(result.stopped)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False
+    )
 
-    assert done.stdout.startswith("4 []\nshared memory for a kernel's tensors cannot be had: File too large"), done
+    assert done.stdout.startswith(
+        "4 []\nshared memory for a kernel's tensors cannot be had: File too large"
+    ), done
     assert "--resume" in done.stdout
 
 
 def test_calls_that_do_not_fit_into_one_request_go_in_several(write, host, monkeypatch):
-    case = Case(op="softmax", family="normal", shape=(8, 33), laws=("permutation", "batch", "canaries", "written", "shift"))
+    case = Case(
+        op="softmax",
+        family="normal",
+        shape=(8, 33),
+        laws=("permutation", "batch", "canaries", "written", "shift"),
+    )
     kernel = write(RIGHT)
     expected = judged(kernel, host, case=case)
     monkeypatch.setattr(isolated, "REQUEST_BYTES", 3000)
@@ -485,7 +545,9 @@ def test_calls_that_do_not_fit_into_one_request_go_in_several(write, host, monke
 
 
 def test_an_output_larger_than_all_inputs_arrives(write, host):
-    kernel = write("def f(x, dim=-1): return torch.ones(3000, 1000) if len(x) == 2 else torch.softmax(x, dim)")
+    kernel = write(
+        "def f(x, dim=-1): return torch.ones(3000, 1000) if len(x) == 2 else torch.softmax(x, dim)"
+    )
     [outcome] = host.submit(kernel, [Call({"x": torch.full((2, 3), 7.0)}, {"dim": -1})])
     assert outcome.status == "wrong_shape"
     case = Case(op="softmax", family="normal", shape=(64, 5000))
@@ -525,7 +587,10 @@ def test_kernels_of_other_libraries_get_the_same_records_as_in_process(adapter, 
     path.write_text(FILE)
     specification = f"{path}:with_{adapter}"
     [here], [there] = load_kernels(specification, "softmax"), host.load(specification, "softmax")
-    for case in (CASE, Case(op="softmax", family="normal", shape=(3, 5), laws=("written", "canaries", "replay"))):
+    for case in (
+        CASE,
+        Case(op="softmax", family="normal", shape=(3, 5), laws=("written", "canaries", "replay")),
+    ):
         expected = evaluate(case, here, oracle=ORACLE)
         assert expected.status == "passed", expected.message
         assert plain(judged(there, host, case=case)) | {"warnings": []} == plain(expected) | {"warnings": []}
@@ -533,7 +598,10 @@ def test_kernels_of_other_libraries_get_the_same_records_as_in_process(adapter, 
 
 def test_what_a_kernel_imports_in_its_call_may_draw_from_a_generator(write, host, tmp_path):
     (tmp_path / "drawing_module.py").write_text("import numpy as np\nnp.random.rand()\n")
-    lazy = f"def f(x, dim=-1):\n sys.path.append({str(tmp_path)!r}); import drawing_module; return torch.softmax(x, dim)"
+    lazy = (
+        f"def f(x, dim=-1):\n sys.path.append({str(tmp_path)!r}); import drawing_module; return"
+        " torch.softmax(x, dim)"
+    )
     first, again = (judged(kernel, host) for kernel in [write(lazy)] * 2)
 
     assert (first.status, again.status) == ("passed", "passed"), first.message

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 import suite
 from suite import JudgementError, Numerics, Semantics, judge
 from suite.formats import FORMATS, bfloat16, float32
-from suite.judge import check_output
 from suite.numerics import BEST_PRACTICE
 from suite.ops import get_op
 from suite.oracle import Oracle
+from suite.verdict.judge import check_output
 
 INF, NAN = float("inf"), float("nan")
 
@@ -30,7 +30,7 @@ def test_two_lines_in_somebodys_own_test():
 
 
 def test_judge_is_the_function_however_it_is_imported():
-    from suite.judge import judge as from_module
+    from suite.verdict.judge import judge as from_module
 
     assert suite.judge is from_module is judge
 
@@ -63,7 +63,11 @@ def tensor(values, dtype):
 
 
 @settings(max_examples=50)
-@given(st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=8), st.integers(0, 7), st.sampled_from([-1, 1]))
+@given(
+    st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=8),
+    st.integers(0, 7),
+    st.sampled_from([-1, 1]),
+)
 def test_the_ratio_exceeds_one_exactly_where_the_verdict_fails(row, place, sign):
     x = torch.tensor([row])
     y = torch.softmax(x.double(), -1).float()
@@ -75,7 +79,9 @@ def test_the_ratio_exceeds_one_exactly_where_the_verdict_fails(row, place, sign)
 
 
 def test_flush_to_zero_is_accepted_where_the_arithmetic_may_flush():
-    """0 for p = e^-88 < 2^-126 passes in float32 and bfloat16; 0 for p = e^-87 > 2^-126 does not; float16 has no relief."""
+    """0 for p = e^-88 < 2^-126 passes in float32 and bfloat16; 0 for p = e^-87 > 2^-126 does not;
+    float16 has no relief.
+    """
     for dtype in (torch.float32, torch.bfloat16):
         below, above = rows([0.0, -88.0], dtype=dtype), rows([0.0, -87.0], dtype=dtype)
         assert judge("softmax", below, rows([1.0, 0.0], dtype=dtype)).passed
@@ -100,7 +106,9 @@ def test_overflow_of_the_output_format_is_the_intervals_own_business():
 
 
 def test_a_second_rounding_of_bfloat16_is_seen():
-    """1/(1 + e^-x) just above the midpoint of two bfloat16 numbers, rounded to float16 first, lands on the wrong side."""
+    """1/(1 + e^-x) just above the midpoint of two bfloat16 numbers, rounded to float16 first, lands
+    on the wrong side.
+    """
     x = rows([0.0, 1.0, 2.0, 3.0] * 64, dtype=torch.bfloat16)
     right = torch.softmax(x.double(), -1)
     assert judge("softmax", x, tensor(bfloat16.round(right.numpy()), "bfloat16")).passed
@@ -212,13 +220,25 @@ def test_an_output_of_the_wrong_kind_is_a_status(output, status, text):
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
-        (lambda: judge("softmin", torch.zeros(2), torch.zeros(2)), ValueError, "unknown op 'softmin'; expected one of softmax"),
+        (
+            lambda: judge("softmin", torch.zeros(2), torch.zeros(2)),
+            ValueError,
+            "unknown op 'softmin'; expected one of softmax",
+        ),
         (lambda: judge("softmax", [1.0], torch.zeros(1)), TypeError, r"input x is a list \(\[1\.0\]\)"),
         (lambda: judge("softmax", torch.zeros(2).int(), torch.zeros(2)), ValueError, "dtype int32"),
         (lambda: judge("softmax", torch.tensor(1.0), torch.tensor(1.0)), ValueError, r"shape \(\)"),
         (lambda: judge("softmax", {"q": torch.zeros(2)}, torch.zeros(2)), ValueError, "softmax takes x"),
-        (lambda: judge("softmax", torch.zeros(2), torch.zeros(2), options={"axis": 0}), ValueError, "no option 'axis'"),
-        (lambda: judge("softmax", torch.zeros(2), torch.zeros(2), options={"dim": 1}), ValueError, "dim=1 must be"),
+        (
+            lambda: judge("softmax", torch.zeros(2), torch.zeros(2), options={"axis": 0}),
+            ValueError,
+            "no option 'axis'",
+        ),
+        (
+            lambda: judge("softmax", torch.zeros(2), torch.zeros(2), options={"dim": 1}),
+            ValueError,
+            "dim=1 must be",
+        ),
     ],
 )
 def test_misuse_is_an_exception_that_shows_the_value(call, error, text):
@@ -322,7 +342,9 @@ def test_a_vocabulary_row_in_float32_is_decided_by_the_float64_tier():
     ],
 )
 def test_a_second_subtraction_in_base_2_is_honest(row):
-    """exp2((d - ln s) log2 e) and exp2(t - log2 s) round the exponent once more: the bound has a term for it."""
+    """exp2((d - ln s) log2 e) and exp2(t - log2 s) round the exponent once more: the bound has a
+    term for it.
+    """
     x = torch.tensor([row])
     d = x - x.amax(-1, keepdim=True)
     t = d * 1.4426950408889634
@@ -388,7 +410,9 @@ def test_misuse_of_what_is_declared_and_of_layouts():
     with pytest.raises(ValueError, match=r"layout torch\.sparse_coo"):
         judge("softmax", x.to_sparse(), x)
     big_endian = np.zeros((2, 2), dtype=">f4")
-    assert judge("softmax", big_endian, np.full((2, 2), 0.5, dtype=np.float32), options={"dim": np.int64(0)}).passed
+    assert judge(
+        "softmax", big_endian, np.full((2, 2), 0.5, dtype=np.float32), options={"dim": np.int64(0)}
+    ).passed
 
 
 def test_the_input_is_shown_beside_the_output():

@@ -81,7 +81,9 @@ def test_a_function_of_a_file_is_a_kernel_decorated_or_not(file, function):
 
 
 def test_a_file_is_imported_once(file):
-    assert load_kernels(f"{file}:plain", "softmax")[0].call is load_kernels(f"{file}:plain", "softmax")[0].call
+    assert (
+        load_kernels(f"{file}:plain", "softmax")[0].call is load_kernels(f"{file}:plain", "softmax")[0].call
+    )
 
 
 def test_two_files_of_one_name_are_two_modules(tmp_path):
@@ -123,7 +125,9 @@ def test_a_missing_file_is_named_with_the_folder_that_was_searched(tmp_path, mon
 
 
 def test_a_missing_function_is_answered_with_the_functions_there_are(file):
-    message = r"mine.py has no function 'frist'; it has: both, first, kernel, nothing, plain, without_dim, wrong$"
+    message = (
+        r"mine.py has no function 'frist'; it has: both, first, kernel, nothing, plain, without_dim, wrong$"
+    )
     with pytest.raises(ValueError, match=message):
         load_kernels(f"{file}:frist", "softmax")
     with pytest.raises(ValueError, match="has no function 'f'; it has: no functions"):
@@ -169,21 +173,29 @@ def test_a_value_that_cannot_be_called_is_named_with_its_type(file):
 @pytest.mark.parametrize(("function", "signature"), [("wrong", r"\(x, y\)"), ("nothing", r"\(\)")])
 def test_a_function_of_another_signature_is_refused(file, function, signature):
     with pytest.raises(
-        ValueError, match=rf"{function}{signature} cannot be called as a kernel of softmax: expected f\(x, dim=-1"
+        ValueError,
+        match=rf"{function}{signature} cannot be called as a kernel of softmax: expected f\(x, dim=-1",
     ):
         load_kernels(f"{file}:{function}", "softmax")
 
 
 def test_a_kernel_of_another_op_is_refused(file):
-    with pytest.raises(ValueError, match=r"mine.py:first is declared as a kernel of softmax, not of logsumexp"):
+    with pytest.raises(
+        ValueError, match=r"mine.py:first is declared as a kernel of softmax, not of logsumexp"
+    ):
         load_kernels(f"{file}:first", "logsumexp")
-    with pytest.raises(ValueError, match=r"mine.py:both is declared as a kernel of logsumexp, softmax, not of log_softmax"):
+    with pytest.raises(
+        ValueError, match=r"mine.py:both is declared as a kernel of logsumexp, softmax, not of log_softmax"
+    ):
         load_kernels(f"{file}:both", "log_softmax")
 
 
 def test_a_kernel_object_of_another_op_is_refused(tmp_path):
     path = tmp_path / "objects.py"
-    path.write_text("from suite.kernels import Kernel\nmine = Kernel(id='mine', op='logsumexp', call=lambda x, dim=-1: x)\n")
+    path.write_text(
+        "from suite.kernels import Kernel\nmine = Kernel(id='mine', op='logsumexp', call=lambda x, dim=-1:"
+        " x)\n"
+    )
 
     assert load_kernels(f"{path}:mine", "logsumexp")[0].id == f"{path}:mine"
     with pytest.raises(ValueError, match=r"objects.py:mine .*logsumexp, not of softmax"):
@@ -192,7 +204,8 @@ def test_a_kernel_object_of_another_op_is_refused(tmp_path):
 
 def test_a_file_without_a_decorated_kernel_of_the_op_asks_for_a_function(file):
     with pytest.raises(
-        ValueError, match=r"mine.py declares no kernel of log_softmax with @kernel\('log_softmax'\); name a function: "
+        ValueError,
+        match=r"mine.py declares no kernel of log_softmax with @kernel\('log_softmax'\); name a function: ",
     ):
         load_kernels(str(file), "log_softmax")
 
@@ -212,10 +225,13 @@ def test_a_builtin_without_a_signature_is_taken():
 
 def test_a_module_that_does_not_exist_is_named():
     with pytest.raises(
-        ValueError, match="kernel module 'no_such_module' cannot be imported: ModuleNotFoundError: No module named"
+        ValueError,
+        match="kernel module 'no_such_module' cannot be imported: ModuleNotFoundError: No module named",
     ):
         load_kernels("no_such_module:f", "softmax")
-    with pytest.raises(ValueError, match=r"kernel module 'math.sub' cannot be imported: ModuleNotFoundError: "):
+    with pytest.raises(
+        ValueError, match=r"kernel module 'math.sub' cannot be imported: ModuleNotFoundError: "
+    ):
         load_kernels("math.sub:f", "softmax")
 
 
@@ -249,7 +265,9 @@ def test_every_own_kernel_is_loaded_by_its_name(op):
 
 def entry_points(monkeypatch, **loaders):
     entries = [SimpleNamespace(name=name, load=load) for name, load in loaders.items()]
-    monkeypatch.setattr(kernels.metadata, "entry_points", lambda group: entries if group == kernels.ENTRY_POINTS else [])
+    monkeypatch.setattr(
+        kernels.metadata, "entry_points", lambda group: entries if group == kernels.ENTRY_POINTS else []
+    )
 
 
 def test_an_entry_point_is_a_kernel_by_its_name(monkeypatch):
@@ -279,7 +297,11 @@ def test_the_decorator_returns_the_function_itself():
     ("op", "given", "message"),
     [
         ("hardmax", {}, "unknown op 'hardmax'; expected one of softmax, log_softmax, logsumexp"),
-        ("softmax", {"dtypes": ("fp16",)}, "dtypes has 'fp16'; expected some of float64, float32, bfloat16, float16"),
+        (
+            "softmax",
+            {"dtypes": ("fp16",)},
+            "dtypes has 'fp16'; expected some of float64, float32, bfloat16, float16",
+        ),
         ("softmax", {"adapter": "cupy"}, "adapter='cupy' is not one of torch, numpy, jax"),
     ],
 )
@@ -297,7 +319,13 @@ def declared(function=lambda x, dim=-1: x, **given):
     ("given", "options", "format", "device", "reason"),
     [
         ({}, {}, FLOAT32, "cpu", None),
-        ({"requires": ("no_such_package",)}, {}, FLOAT32, "cpu", "no_such_package is not installed: pip install"),
+        (
+            {"requires": ("no_such_package",)},
+            {},
+            FLOAT32,
+            "cpu",
+            "no_such_package is not installed: pip install",
+        ),
         ({"requires": ("torch",)}, {}, FLOAT32, "cpu", None),
         ({"dtypes": ("float16", "float32")}, {}, BFLOAT16, "cpu", "declares dtypes float16, float32"),
         ({"dtypes": ("float16", "float32")}, {}, FLOAT32, "cpu", None),
@@ -314,7 +342,13 @@ def declared(function=lambda x, dim=-1: x, **given):
         ({"function": lambda x: x}, {}, FLOAT32, "cpu", None),
         ({"function": lambda x, **k: x}, {"dim": 0}, FLOAT32, "cpu", None),
         ({"function": lambda x, *, dim: x}, {"dim": 0}, FLOAT32, "cpu", None),
-        ({"function": functools.partial(torch.nn.functional.softmax, dim=-1)}, {"dim": 0}, FLOAT32, "cpu", None),
+        (
+            {"function": functools.partial(torch.nn.functional.softmax, dim=-1)},
+            {"dim": 0},
+            FLOAT32,
+            "cpu",
+            None,
+        ),
     ],
 )
 def test_supports_gives_the_reason_or_none(given, options, format, device, reason):
@@ -332,13 +366,18 @@ def test_a_function_without_dim_is_called_without_it():
 def test_a_function_that_takes_every_name_gets_dim_and_what_differs_from_the_defaults():
     options = {"dim": -1, "temperature": 1.0, "off_by_one": True}
     assert declared(lambda x, **given: given)({"x": 1}, options=options) == {"dim": -1, "off_by_one": True}
-    assert declared(lambda x, temperature, off_by_one: (temperature, off_by_one))({"x": 1}, options=options) == (1.0, True)
+    assert declared(lambda x, temperature, off_by_one: (temperature, off_by_one))(
+        {"x": 1}, options=options
+    ) == (1.0, True)
 
 
 def test_a_loss_gets_logits_and_target_in_this_order_and_its_options_by_name():
     loss = Kernel(id="loss", op="cross_entropy", call=lambda *tensors, **given: (tensors, given))
     options = {"ignore_index": -100, "label_smoothing": 0.1, "reduction": "mean"}
-    assert loss({"logits": "logits", "target": "target"}, options=options) == (("logits", "target"), {"label_smoothing": 0.1})
+    assert loss({"logits": "logits", "target": "target"}, options=options) == (
+        ("logits", "target"),
+        {"label_smoothing": 0.1},
+    )
 
 
 def test_the_version_changes_with_the_source(tmp_path):

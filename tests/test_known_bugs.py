@@ -1,4 +1,6 @@
-"""Bugs of public reports, planted: the family that docs/known-bugs.md names finds each, and passes the op without the bug."""
+"""Bugs of public reports, planted: the family that docs/known-bugs.md names finds each, and passes
+the op without the bug.
+"""
 
 import functools
 import re
@@ -49,7 +51,9 @@ def numbers_of(sources):
     return set(re.findall(r"#\d+", " ".join(sources)))
 
 
-@pytest.mark.parametrize(("name", "dtype"), [(n, d) for n, d in CAUGHT if KNOWN_BUGS[n].family == "known_bugs"])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [(n, d) for n, d in CAUGHT if KNOWN_BUGS[n].family == "known_bugs"]
+)
 def test_the_reported_row_itself_shows_the_bug(name, dtype):
     """Not only some other row of the family."""
     bug, format = KNOWN_BUGS[name], get_format(dtype)
@@ -63,14 +67,18 @@ def test_the_reported_row_itself_shows_the_bug(name, dtype):
         row[lowest] = row[lowest] / -LOWEST * format.largest
         row = np.where(np.isfinite(row), format.round(np.clip(row, -format.largest, format.largest)), row)
         if numbers_of([trigger.source]) & numbers_of(bug.sources):
-            reported += [status[i] for i in range(len(values)) if np.array_equal(values[i], row, equal_nan=True)]
+            reported += [
+                status[i] for i in range(len(values)) if np.array_equal(values[i], row, equal_nan=True)
+            ]
 
     assert reported
     assert set(reported) != {"passed"}
 
 
 def test_document_names_only_families_that_exist():
-    named = set(re.findall(r"`(\w+)`", "\n".join(line for line in DOCUMENT.splitlines() if line.startswith("| ["))))
+    named = set(
+        re.findall(r"`(\w+)`", "\n".join(line for line in DOCUMENT.splitlines() if line.startswith("| [")))
+    )
 
     assert len(named) >= 20
     assert named <= set(inputs.all_families()) | {"dim"} | {b.name for b in KNOWN_BUGS.values()}
@@ -81,7 +89,9 @@ def test_document_has_every_planted_bug_with_its_reports(name):
     bug = KNOWN_BUGS[name]
     lines = [line for line in DOCUMENT.splitlines() if f"`{name}`" in line]
 
-    assert all(any(f"[{source}]" in line and f"`{bug.family}`" in line for line in lines) for source in bug.sources)
+    assert all(
+        any(f"[{source}]" in line and f"`{bug.family}`" in line for line in lines) for source in bug.sources
+    )
 
 
 def test_sixty_four_rows_hold_every_trigger():

@@ -2,9 +2,9 @@
 
 import pytest
 
-from suite.known_failures import KnownFailure, apply, read, stale
 from suite.plugin import cases_folder
-from suite.records import PASSING, STATUSES, Record
+from suite.records.known_failures import KnownFailure, apply, read, stale
+from suite.records.record import PASSING, STATUSES, Record
 
 CASE = "softmax/normal/4x4/s0"
 
@@ -18,7 +18,9 @@ def make(**changes):
 
 
 def entry(kernel="fused", dtype="float16", device="cpu", case="softmax/*"):
-    return KnownFailure(kernel, dtype, device, "inaccurate", case, "rounds twice", "https://example.org/1", "known.txt:3")
+    return KnownFailure(
+        kernel, dtype, device, "inaccurate", case, "rounds twice", "https://example.org/1", "known.txt:3"
+    )
 
 
 def written(tmp_path, text):
@@ -30,7 +32,8 @@ def written(tmp_path, text):
 def test_an_entry_is_read_with_its_place(tmp_path):
     path = written(
         tmp_path,
-        "# kernel dtype device status case\n\n   \nfused  float16\tcpu inaccurate softmax/*  a  reason |  link \n",
+        "# kernel dtype device status case\n\n   \nfused  float16\tcpu inaccurate softmax/*  a  reason | "
+        " link \n",
     )
 
     assert read(path) == [
@@ -57,7 +60,9 @@ def test_a_file_of_comments_has_no_entries(tmp_path):
 def test_a_malformed_line_is_named_by_file_and_line(tmp_path, line):
     path = written(tmp_path, f"# comment\n{line}\n")
 
-    with pytest.raises(ValueError, match=r"expected 'kernel dtype device status case reason \| link', got") as caught:
+    with pytest.raises(
+        ValueError, match=r"expected 'kernel dtype device status case reason \| link', got"
+    ) as caught:
         read(path)
     assert str(caught.value).startswith(f"{path}:2: ")
     assert repr(line) in str(caught.value)
@@ -118,7 +123,9 @@ BACKWARD = "softmax/normal/4x4/upstream=normal/s0"
     ],
 )
 def test_an_entry_means_cases_of_the_backward_only_where_it_says_so(pattern, forward, backward):
-    """An entry of before there were gradients covers none of them, and one about gradients no forward case."""
+    """An entry of before there were gradients covers none of them, and one about gradients no
+    forward case.
+    """
     assert entry(case=pattern).names(CASE) is forward
     assert entry(case=pattern).names(BACKWARD) is backward
     assert entry(case=pattern).matches(make(case=BACKWARD)) is backward
@@ -136,8 +143,12 @@ def test_an_entry_about_gradients_is_read_applied_and_goes_stale_like_any_other(
     assert stale([known], [passed], [CASE, BACKWARD], narrowed=False) == [
         "known.txt:1: fused passes softmax/*/upstream=* in float16: remove the entry"
     ]
-    assert stale([known], [make(status="passed")], [CASE, BACKWARD], narrowed=False) == [], "no case of the backward ran"
-    assert stale([known], [], [CASE], narrowed=False) == ["known.txt:1: 'softmax/*/upstream=*' matches no existing case"]
+    assert stale([known], [make(status="passed")], [CASE, BACKWARD], narrowed=False) == [], (
+        "no case of the backward ran"
+    )
+    assert stale([known], [], [CASE], narrowed=False) == [
+        "known.txt:1: 'softmax/*/upstream=*' matches no existing case"
+    ]
 
 
 def test_a_device_number_does_not_matter():
@@ -168,7 +179,9 @@ def test_a_failure_that_no_entry_explains_stays_a_failure():
 
 
 def test_an_entry_that_matches_no_existing_case_is_stale_even_where_nothing_ran():
-    assert stale([entry(case="sofmax/*")], [], [CASE], narrowed=False) == ["known.txt:3: 'sofmax/*' matches no existing case"]
+    assert stale([entry(case="sofmax/*")], [], [CASE], narrowed=False) == [
+        "known.txt:3: 'sofmax/*' matches no existing case"
+    ]
     assert len(stale([entry(case="sofmax/*")], [make()], [CASE], narrowed=True)) == 1
 
 

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from suite.case import Case
-from suite.execution import evaluate
+from suite.execution.evaluation import evaluate
 from suite.execution.host import Call, InProcess
 from suite.inputs.layouts import arrange
 from suite.kernels import Kernel, own_kernels
@@ -157,7 +157,11 @@ FAULTS = [
     (lambda: writes_before_its_output, "canaries", "batch neighbour permutation repeat replay shift written"),
     (lambda: writes_before_its_input, "canaries", "batch neighbour permutation repeat replay shift written"),
     (lambda: reads_one_entry_too_many, "canaries", "batch neighbour permutation repeat replay shift written"),
-    (lambda: reads_one_entry_too_early, "canaries", "batch neighbour permutation repeat replay shift written"),
+    (
+        lambda: reads_one_entry_too_early,
+        "canaries",
+        "batch neighbour permutation repeat replay shift written",
+    ),
 ]
 
 
@@ -239,7 +243,12 @@ def loss_writes_before_its_logits(z, t, **options):
         (replaying_losses, "permutation"),
         (lambda: loss_with_the_maximum_of_the_batch, "neighbour"),
         (lambda: loss_writes_before_its_logits, "canaries"),
-        (lambda: lambda z, t, **options: cross_entropy(z if z.abs().max() < 100 else 1.01 * z, t, **options), "shift"),
+        (
+            lambda: (
+                lambda z, t, **options: cross_entropy(z if z.abs().max() < 100 else 1.01 * z, t, **options)
+            ),
+            "shift",
+        ),
     ],
 )
 def test_losses_that_break_a_law_are_caught(make, law):
@@ -252,7 +261,9 @@ def test_losses_that_break_a_law_are_caught(make, law):
 
 @pytest.mark.parametrize("law", ["batch", "neighbour"])
 def test_a_law_that_says_nothing_of_a_reduced_loss_compares_nothing(law):
-    record = run(own_kernels("cross_entropy")["shifted"], law, op="cross_entropy", options={"reduction": "mean"})
+    record = run(
+        own_kernels("cross_entropy")["shifted"], law, op="cross_entropy", options={"reduction": "mean"}
+    )
     assert record.status == "passed"
     assert record.bitwise == {}
 
@@ -296,7 +307,9 @@ def test_memory_under_watch_is_full_of_nan_and_the_switches_are_back_afterwards(
     made = []
 
     def kernel(x, dim=-1):
-        made.extend([torch.empty(3), torch.empty_like(x), x.new_empty(2, 2), torch.empty_strided((2, 3), (1, 2))])
+        made.extend(
+            [torch.empty(3), torch.empty_like(x), x.new_empty(2, 2), torch.empty_strided((2, 3), (1, 2))]
+        )
         made.append(torch.empty(4, dtype=torch.int32))
         return torch.softmax(x, dim)
 
@@ -322,7 +335,9 @@ def test_canaries_keep_the_layout_of_the_input(layout):
         return torch.softmax(x, dim)
 
     x = arrange(torch.zeros(3, 5) if layout == "expanded" else torch.arange(15.0).reshape(3, 5), layout)
-    [outcome] = InProcess().submit(Kernel(id="k", op="softmax", call=kernel), [Call({"x": x}, {"dim": -1}, "guarded")])
+    [outcome] = InProcess().submit(
+        Kernel(id="k", op="softmax", call=kernel), [Call({"x": x}, {"dim": -1}, "guarded")]
+    )
     assert outcome.overrun == ""
     assert not outcome.modified
     ((values, stride),) = seen
@@ -330,7 +345,9 @@ def test_canaries_keep_the_layout_of_the_input(layout):
     assert stride == x.stride()
 
 
-@pytest.mark.parametrize(("shape", "dim"), [((20,), 0), ((4, 5), 0), ((2, 5, 3), 1), ((2, 3, 5), -1), ((1, 7), -1)])
+@pytest.mark.parametrize(
+    ("shape", "dim"), [((20,), 0), ((4, 5), 0), ((2, 5, 3), 1), ((2, 3, 5), -1), ((1, 7), -1)]
+)
 @pytest.mark.parametrize("op", ["softmax", "logsumexp"])
 def test_laws_hold_along_any_dim(op, shape, dim):
     function = getattr(torch, op)
@@ -354,5 +371,7 @@ def test_bitwise_agreement_is_recorded_and_not_judged():
 
 
 def test_an_unknown_law_is_answered_with_the_valid_ones():
-    with pytest.raises(ValueError, match="unknown law 'shfit'; expected one of batch, canaries, neighbour, permutation, "):
+    with pytest.raises(
+        ValueError, match="unknown law 'shfit'; expected one of batch, canaries, neighbour, permutation, "
+    ):
         get_law("shfit")

@@ -1,4 +1,6 @@
-"""Layouts: equal values at other places in memory; who reads past the strides fails through the engine, who does not passes."""
+"""Layouts: equal values at other places in memory; who reads past the strides fails through the
+engine, who does not passes.
+"""
 
 import itertools
 
@@ -7,7 +9,7 @@ import pytest
 import torch
 
 from suite.case import Case
-from suite.execution import evaluate
+from suite.execution.evaluation import evaluate
 from suite.formats import float32
 from suite.inputs.layouts import LAYOUTS, arrange
 from suite.kernels import Kernel, own_kernels
@@ -77,10 +79,13 @@ def test_an_unknown_layout_is_misuse_with_the_valid_ones():
 
 
 @pytest.mark.parametrize(
-    ("shape", "options"), [((4, 6), {}), ((4, 6), {"dim": 0}), ((6,), {}), ((2, 3, 5), {"dim": 1}), ((1, 4), {})]
+    ("shape", "options"),
+    [((4, 6), {}), ((4, 6), {"dim": 0}), ((6,), {}), ((2, 3, 5), {"dim": 1}), ((1, 4), {})],
 )
 def test_the_slices_of_an_expanded_case_are_one(shape, options):
-    x = Case(op="softmax", family="normal", shape=shape, options=options, layout="expanded").inputs(float32)["x"]
+    x = Case(op="softmax", family="normal", shape=shape, options=options, layout="expanded").inputs(float32)[
+        "x"
+    ]
     assert x.shape == shape
     assert all(np.array_equal(x[0], part) for part in x)
     plain = Case(op="softmax", family="normal", shape=shape, options=options).inputs(float32)["x"]
@@ -132,7 +137,9 @@ def test_who_takes_memory_for_something_else_fails_just_in_the_layouts_that_show
     assert (record.status == "passed") == (layout not in FAULTS[fault]), record.message
 
 
-@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "expanded"])  # torch refuses to write there
+@pytest.mark.parametrize(
+    "layout", [layout for layout in LAYOUTS if layout != "expanded"]
+)  # torch refuses to write there
 def test_a_changed_input_is_seen_in_every_layout(layout):
     record = run(writes_into_its_input, layout)
     assert "law_broken" in record.broken, record.message
@@ -167,11 +174,18 @@ def test_numpy_kernels_get_the_same_strides(layout):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_cross_entropy_has_layouts_too(layout, target):
     def storage(logits, target, **options):
-        flat = torch.as_strided(logits, (logits.numel(),), (1,), logits.storage_offset()).reshape(logits.shape)
+        flat = torch.as_strided(logits, (logits.numel(),), (1,), logits.storage_offset()).reshape(
+            logits.shape
+        )
         return torch.nn.functional.cross_entropy(flat, target, **options)
 
     case = Case(
-        op="cross_entropy", family="normal", shape=(4, 5, 3), layout=layout, target=target, options={"reduction": "none"}
+        op="cross_entropy",
+        family="normal",
+        shape=(4, 5, 3),
+        layout=layout,
+        target=target,
+        options={"reduction": "none"},
     )
     assert evaluate(case, own_kernels("cross_entropy")["shifted"], oracle=ORACLE).status == "passed"
     fault = evaluate(case, Kernel(id="k", op="cross_entropy", call=storage), oracle=ORACLE)

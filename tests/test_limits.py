@@ -87,5 +87,9 @@ def test_half_of_the_machine_or_of_its_container_is_the_default(tmp_path, monkey
 
 @LINUX
 def test_killings_for_lack_of_memory_are_counted_by_the_system():
-    said = [int(line.split()[1]) for line in Path("/proc/vmstat").read_text().splitlines() if line.startswith("oom_kill ")]
+    said = [
+        int(line.split()[1])
+        for line in Path("/proc/vmstat").read_text().splitlines()
+        if line.startswith("oom_kill ")
+    ]
     assert limits.killings_for_memory() >= (said or [0])[0]

@@ -1,4 +1,6 @@
-"""Measurements: taken of every chapter, stored beside the records, read back, shown in the report, and no verdicts."""
+"""Measurements: taken of every chapter, stored beside the records, read back, shown in the report,
+and no verdicts.
+"""
 
 import importlib
 import json
@@ -12,21 +14,27 @@ import torch
 from click.testing import CliRunner
 
 import suite.cli
-import suite.measure
+import suite.studies.measure
 from suite.cli import cli
 from suite.execution.host import InProcess, Outcome
 from suite.kernels import Kernel, own_kernels
-from suite.measure import CHAPTERS, OPS, measure_kernel
-from suite.records import SCHEMA, Measurement
+from suite.records.record import SCHEMA, Measurement
+from suite.records.store import Store, read_run
 from suite.run import Result, run_cases
-from suite.store import Store, read_run
+from suite.studies.measure import CHAPTERS, OPS, measure_kernel
 from tests.test_store import RECORDS, write
 
 CASE = "softmax/normal/16x33/s0"
 
 
 def make(**changes):
-    given = {"kind": "thresholds", "kernel": "shifted", "op": "softmax", "dtype": "float32", "data": {"reason": "not tried"}}
+    given = {
+        "kind": "thresholds",
+        "kernel": "shifted",
+        "op": "softmax",
+        "dtype": "float32",
+        "data": {"reason": "not tried"},
+    }
     return Measurement(**{**given, **changes})
 
 
@@ -39,7 +47,9 @@ def test_every_chapter_measures_a_kernel_of_its_ops(op, dtype):
     kernel = replace(own_kernels(op)["shifted"], slow=True)
     found = list(measure_kernel(kernel, dtype))
     assert [m.kind for m in found] == list(CHAPTERS)
-    assert {(m.kernel, m.op, m.dtype, m.device, m.schema) for m in found} == {("shifted", op, dtype, "cpu", SCHEMA)}
+    assert {(m.kernel, m.op, m.dtype, m.device, m.schema) for m in found} == {
+        ("shifted", op, dtype, "cpu", SCHEMA)
+    }
     assert all("reason" not in m.data for m in found)
     assert all(json.loads(m.to_json())["data"] for m in found)
 
@@ -50,14 +60,17 @@ def test_an_op_that_the_chapters_do_not_know_is_not_measured():
 
 def test_chapters_are_modules_with_a_measure_function():
     for chapter in CHAPTERS:
-        assert callable(importlib.import_module(f"suite.measure.{chapter}").measure)
+        assert callable(importlib.import_module(f"suite.studies.{chapter}").measure)
 
 
 @pytest.mark.parametrize(
     ("kernel", "words"),
     [
         (Kernel(id="raises", op="softmax", call=lambda x, dim=-1: 1 / 0), "division by zero"),
-        (Kernel(id="narrow", op="softmax", call=torch.softmax, dtypes=("float16",)), "declares dtypes float16"),
+        (
+            Kernel(id="narrow", op="softmax", call=torch.softmax, dtypes=("float16",)),
+            "declares dtypes float16",
+        ),
     ],
 )
 def test_what_cannot_be_measured_has_a_reason_and_nothing_else(kernel, words):
@@ -83,12 +96,23 @@ def test_the_kernel_is_called_by_the_host_that_is_given():
 
 @pytest.mark.parametrize(
     "data",
-    [{}, {"reason": "it raised"}, {"curve": [[0.0, 1.5], [math.inf, -math.inf]], "nested": {"a": None, "b": (1, True)}}],
+    [
+        {},
+        {"reason": "it raised"},
+        {"curve": [[0.0, 1.5], [math.inf, -math.inf]], "nested": {"a": None, "b": (1, True)}},
+    ],
 )
 def test_a_measurement_is_read_back_from_its_json(data):
     """Infinities as text, tuples as lists: data is what JSON holds."""
-    first = Measurement.from_dict(json.loads(make(data=data, env_id="e", suite_version="1", device="cuda").to_json()))
-    assert (first.kind, first.kernel, first.op, first.dtype) == ("thresholds", "shifted", "softmax", "float32")
+    first = Measurement.from_dict(
+        json.loads(make(data=data, env_id="e", suite_version="1", device="cuda").to_json())
+    )
+    assert (first.kind, first.kernel, first.op, first.dtype) == (
+        "thresholds",
+        "shifted",
+        "softmax",
+        "float32",
+    )
     assert (first.device, first.env_id, first.suite_version) == ("cuda", "e", "1")
     assert Measurement.from_dict(json.loads(first.to_json())) == first
     if "curve" in data:
@@ -96,7 +120,9 @@ def test_a_measurement_is_read_back_from_its_json(data):
 
 
 def test_json_has_no_number_that_json_has_not():
-    assert json.loads(make(data={"a": math.nan}).to_json(), parse_constant=pytest.fail)["data"] == {"a": "nan"}
+    assert json.loads(make(data={"a": math.nan}).to_json(), parse_constant=pytest.fail)["data"] == {
+        "a": "nan"
+    }
 
 
 def test_unknown_fields_of_a_later_version_are_kept_out():
@@ -190,7 +216,17 @@ def test_a_file_torn_at_any_byte_of_its_last_line_keeps_the_complete_one_and_not
 
 
 @pytest.mark.parametrize(
-    "line", ["null", "[]", "{", "1e400", '{"schema": 99}', LINES[0].replace('"softmax"', "3").strip(), "\x00", "\ud800"]
+    "line",
+    [
+        "null",
+        "[]",
+        "{",
+        "1e400",
+        '{"schema": 99}',
+        LINES[0].replace('"softmax"', "3").strip(),
+        "\x00",
+        "\ud800",
+    ],
 )
 def test_a_foreign_line_is_noticed_and_the_others_are_read(line, tmp_path):
     content = (LINES[0] + line + "\n\n" + LINES[1]).encode("utf-8", "surrogatepass")
@@ -239,7 +275,13 @@ def invoke(*arguments):
 
 def run(tmp_path, mine, *arguments):
     out = tmp_path / "run"
-    narrow = ("--op=softmax", "--dtype=float32", f"--kernel={mine}:good", f"--kernel={mine}:overflows", f"--case={CASE}")
+    narrow = (
+        "--op=softmax",
+        "--dtype=float32",
+        f"--kernel={mine}:good",
+        f"--kernel={mine}:overflows",
+        f"--case={CASE}",
+    )
     return invoke("run", *narrow, "--out", out, *arguments), out
 
 
@@ -255,7 +297,9 @@ def test_a_measured_run_stores_every_chapter_of_every_kernel_and_shows_them(meas
     out = measured
     found = read_run(out)
     assert {(m.kind, m.kernel, m.dtype) for m in found.measurements} == {
-        (kind, f"{mine}:{name}", "float32") for kind in ("exponential", "thresholds") for name in ("good", "overflows")
+        (kind, f"{mine}:{name}", "float32")
+        for kind in ("exponential", "thresholds")
+        for name in ("good", "overflows")
     }
     assert {m.env_id for m in found.measurements} == {found.environment["env_id"]}
     assert all(m.suite_version for m in found.measurements)
@@ -274,7 +318,9 @@ def page_of_a_copy(run_folder, copy, *patterns, torn=0):
     (copy / "env.json").write_bytes((run_folder / "env.json").read_bytes())
     for path in [path for pattern in patterns for path in run_folder.glob(pattern)]:
         content = path.read_bytes()
-        (copy / path.name).write_bytes(content[: len(content) - torn] if path.name.startswith("measurements") else content)
+        (copy / path.name).write_bytes(
+            content[: len(content) - torn] if path.name.startswith("measurements") else content
+        )
     assert invoke("report", copy).exit_code == 0
     return (copy / "report.html").read_text()
 
@@ -313,7 +359,9 @@ def test_measuring_is_the_default_from_standard_on(arguments, measured, tmp_path
     assert asked == [measured]
 
 
-def test_measurements_of_ops_without_chapters_are_none_and_other_ops_and_dtypes_each_have_theirs(tmp_path, monkeypatch):
+def test_measurements_of_ops_without_chapters_are_none_and_other_ops_and_dtypes_each_have_theirs(
+    tmp_path, monkeypatch
+):
     asked = []
 
     def remembering(kernel, dtype, *, device, host, directions):
@@ -321,10 +369,18 @@ def test_measurements_of_ops_without_chapters_are_none_and_other_ops_and_dtypes_
         asked.append((kernel.op, kernel.id, dtype, device))
         return iter(())
 
-    monkeypatch.setattr(suite.measure, "measure_kernel", remembering)
-    arguments = ["--kernel=shifted", "--dtype=float32", "--dtype=float16", "--case=softmax/normal/*", f"--out={tmp_path}"]
+    monkeypatch.setattr(suite.studies.measure, "measure_kernel", remembering)
+    arguments = [
+        "--kernel=shifted",
+        "--dtype=float32",
+        "--dtype=float16",
+        "--case=softmax/normal/*",
+        f"--out={tmp_path}",
+    ]
     run_cases([*arguments, "--op=softmax", "--op=logsumexp", "--op=cross_entropy"], measure="all")
-    assert asked == [(op, "shifted", dtype, "cpu") for op in ("softmax", "logsumexp") for dtype in ("float32", "float16")]
+    assert asked == [
+        (op, "shifted", dtype, "cpu") for op in ("softmax", "logsumexp") for dtype in ("float32", "float16")
+    ]
 
 
 def test_an_interrupt_while_measuring_keeps_what_there_is_and_exits_with_130(tmp_path, mine, monkeypatch):
@@ -332,7 +388,7 @@ def test_an_interrupt_while_measuring_keeps_what_there_is_and_exits_with_130(tmp
         yield make(kernel=kernel.id, dtype=dtype)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(suite.measure, "measure_kernel", interrupted)
+    monkeypatch.setattr(suite.studies.measure, "measure_kernel", interrupted)
     result, out = run(tmp_path, mine, "--measure")
     assert result.exit_code == 130, result.output
     assert [m.kernel for m in read_run(out).measurements] == [f"{mine}:good"]

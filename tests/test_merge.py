@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from suite.configuration import Configuration, in_shard, read_configuration
-from suite.merge import join
-from suite.records import Measurement, Record
-from suite.store import Store, read_run
+from suite.records.configuration import Configuration, in_shard, read_configuration
+from suite.records.merge import join
+from suite.records.record import Measurement, Record
+from suite.records.store import Store, read_run
 
-CONFIGURATION = Configuration(asked={"profile": "smoke"}, kernels={"softmax a": "1"}, code={"suite/x.py": "1"}, env_id="e")
+CONFIGURATION = Configuration(
+    asked={"profile": "smoke"}, kernels={"softmax a": "1"}, code={"suite/x.py": "1"}, env_id="e"
+)
 FACTS = {"cpu": "A", "env_id": "e"}
 
 
@@ -48,7 +50,10 @@ def merge(folders, out, **options):
 
 
 def test_whole_shards_make_a_whole_run(tmp_path):
-    folders = [part(tmp_path / "1", "1/2", of_shard("1/2", 2)), part(tmp_path / "2", "2/2", of_shard("2/2", 1))]
+    folders = [
+        part(tmp_path / "1", "1/2", of_shard("1/2", 2)),
+        part(tmp_path / "2", "2/2", of_shard("2/2", 1)),
+    ]
 
     merged, run = merge(folders, tmp_path / "out")
 
@@ -76,7 +81,10 @@ def test_measurements_come_along(tmp_path):
 
 
 def test_a_missing_shard_and_a_shard_that_did_not_finish_are_gaps(tmp_path):
-    folders = [part(tmp_path / "a", "1/4", of_shard("1/4", 1), planned=3), part(tmp_path / "b", "3/4", of_shard("3/4", 1))]
+    folders = [
+        part(tmp_path / "a", "1/4", of_shard("1/4", 1), planned=3),
+        part(tmp_path / "b", "3/4", of_shard("3/4", 1)),
+    ]
 
     merged, run = merge(folders, tmp_path / "out")
 
@@ -130,19 +138,27 @@ def test_merges_that_share_a_shard_plan_it_once(tmp_path):
 
 
 def test_one_shard_that_was_run_in_two_halves_is_whole(tmp_path):
-    folders = [part(tmp_path / "a", "1/1", [record(1)], planned=2), part(tmp_path / "b", "1/1", [record(2)], planned=2)]
+    folders = [
+        part(tmp_path / "a", "1/1", [record(1)], planned=2),
+        part(tmp_path / "b", "1/1", [record(2)], planned=2),
+    ]
 
     assert join(folders).whole
 
 
 def test_an_overlap_of_equal_verdicts_is_noted(tmp_path):
-    folders = [part(tmp_path / "a", "1/1", [record(1), record(2)]), part(tmp_path / "b", "1/1", [record(2), record(1)])]
+    folders = [
+        part(tmp_path / "a", "1/1", [record(1), record(2)]),
+        part(tmp_path / "b", "1/1", [record(2), record(1)]),
+    ]
 
     merged, run = merge(folders, tmp_path / "out")
 
     assert merged.whole
     assert merged.contradictions == ()
-    assert merged.findings == (f"overlap: 2 records are in {tmp_path}/a and in {tmp_path}/b, with the same verdicts",)
+    assert merged.findings == (
+        f"overlap: 2 records are in {tmp_path}/a and in {tmp_path}/b, with the same verdicts",
+    )
     assert len(run.records) == 2
 
 
@@ -152,7 +168,10 @@ def test_an_overlap_of_other_verdicts_is_a_contradiction_and_keeps_both_lines(tm
 
     merged, _ = merge(folders, tmp_path / "out")
 
-    line = f"contradiction: softmax/normal/4x1/s0 float32 a is passed in {tmp_path}/a and inaccurate in {tmp_path}/b"
+    line = (
+        f"contradiction: softmax/normal/4x1/s0 float32 a is passed in {tmp_path}/a and inaccurate in"
+        f" {tmp_path}/b"
+    )
     assert merged.contradictions == merged.findings == (line,)
     [file] = (tmp_path / "out").glob("records-*.jsonl")
     assert file.read_text().count("\n") == 2
@@ -165,7 +184,10 @@ def test_what_cannot_be_read_is_a_finding_and_a_gap(tmp_path):
 
     merged = join([folder])
 
-    assert [line.startswith(f"{folder}: {file.name}:2 skipped: ") for line in merged.findings] == [True, False]
+    assert [line.startswith(f"{folder}: {file.name}:2 skipped: ") for line in merged.findings] == [
+        True,
+        False,
+    ]
     assert not merged.whole
 
 
@@ -196,7 +218,13 @@ def test_shards_of_unlike_numbers_are_refused(tmp_path):
 def test_unlike_environments_are_refused_with_the_facts_and_joined_where_asked(tmp_path):
     a = part(tmp_path / "a", "1/2", of_shard("1/2", 1))
     facts = {"cpu": "B", "env_id": "f"}
-    b = part(tmp_path / "b", "2/2", of_shard("2/2", 1), configuration=replace(CONFIGURATION, env_id="f"), facts=facts)
+    b = part(
+        tmp_path / "b",
+        "2/2",
+        of_shard("2/2", 1),
+        configuration=replace(CONFIGURATION, env_id="f"),
+        facts=facts,
+    )
 
     with pytest.raises(ValueError, match="--unlike-environments") as caught:
         join([a, b])

@@ -1,4 +1,6 @@
-"""merge_states: the definition against mpmath, how much of the bound is used, parts of attention, faults, special values."""
+"""merge_states: the definition against mpmath, how much of the bound is used, parts of attention,
+faults, special values.
+"""
 
 import math
 
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from suite import judge
 from suite.case import Case
-from suite.execution import evaluate
+from suite.execution.evaluation import evaluate
 from suite.formats import get_format
 from suite.inputs.states import FAMILIES, build
 from suite.kernels import Kernel
@@ -108,11 +110,16 @@ def test_the_reference_is_the_definition_written_out(lses, values, dtype):
         own = mpmath.mpf(2) ** -380  # mpmath's own roundings, of numbers below 2^15
         assert distance(lse, 0, mpmath.log(total)) <= lse.radius[0, 0] + own
         for column, (a, b) in enumerate(values):
-            assert distance(o, column, (w_a * mpmath.mpf(a) + w_b * mpmath.mpf(b)) / total) <= o.radius[0, column] + own
+            assert (
+                distance(o, column, (w_a * mpmath.mpf(a) + w_b * mpmath.mpf(b)) / total)
+                <= o.radius[0, column] + own
+            )
 
 
 def distance(reference, column, exact):
-    return abs(mpmath.mpf(float(reference.hi[0, column])) + mpmath.mpf(float(reference.lo[0, column])) - exact)
+    return abs(
+        mpmath.mpf(float(reference.hi[0, column])) + mpmath.mpf(float(reference.lo[0, column])) - exact
+    )
 
 
 def test_the_order_of_the_states_makes_no_difference_to_the_reference():
@@ -148,12 +155,16 @@ def test_honest_kernels_pass(family, dtype):
 
 
 def test_a_difference_of_outputs_leaves_a_trace_of_a_state_that_weighs_nothing():
-    """o_b + (o_a - o_b) is off by a unit of o_b, however little that weighs: the bound does not allow it where o_a is small."""
+    """o_b + (o_a - o_b) is off by a unit of o_b, however little that weighs: the bound does not
+    allow it where o_a is small.
+    """
     assert judged(tensors_of("far_apart", "float32"), by_sigmoid).status == "inaccurate"
 
 
 def adversary(factor):
-    """Every step off by `factor` of what the bound counts, all of them against o_a: shares, their products, the sum."""
+    """Every step off by `factor` of what the bound counts, all of them against o_a: shares, their
+    products, the sum.
+    """
 
     def kernel(o_a, lse_a, o_b, lse_b):
         u = factor * 2.0**-24
@@ -170,7 +181,9 @@ def adversary(factor):
 @pytest.mark.parametrize("level", [0.0, 90.0])
 @pytest.mark.parametrize("gap", [0.25, 1.0, 4.0, 8.0])
 def test_an_adversarial_kernel_uses_most_of_the_bound_and_cannot_pass_with_twice_its_errors(gap, level):
-    """Opposite outputs, where errors of weights count most: a bound that is far too wide would show as a small ratio."""
+    """Opposite outputs, where errors of weights count most: a bound that is far too wide would show
+    as a small ratio.
+    """
     o, lse = torch.ones(1, 1, 64, 8), level + torch.linspace(0, 0.1, 64)[None, None]
     tensors = {"o_a": o, "lse_a": lse, "o_b": -o, "lse_b": lse - gap}
 
@@ -192,16 +205,22 @@ def test_the_bound_grows_with_the_gap_and_the_level_and_not_with_the_common_valu
     assert allowed(1.0, a=1.0, b=1.0) < allowed(1.0)
     assert allowed(1.0, level=1000.0, a=1.0, b=1.0) == pytest.approx(allowed(1.0, a=1.0, b=1.0), rel=1e-3)
     assert allowed(200.0) < 20 * 2.0**-24, "a state that weighs nothing adds no error"
-    assert math.isinf(allowed(1.0, level=3e7)), "nothing is known of weights whose exponents are off by more than 1/2"
+    assert math.isinf(allowed(1.0, level=3e7)), (
+        "nothing is known of weights whose exponents are off by more than 1/2"
+    )
 
 
 # parts of one attention
 
 
-@pytest.mark.parametrize("name", ["plain", "hard", "additive mask", "boolean mask", "rising", "low scores", "S = 130"])
+@pytest.mark.parametrize(
+    "name", ["plain", "hard", "additive mask", "boolean mask", "rising", "low scores", "S = 130"]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_the_parts_of_an_attention_merge_to_the_whole(name, dtype):
-    """The error of a part's o and lse stays inside attention's bound, as its own kernels of split keys have it."""
+    """The error of a part's o and lse stays inside attention's bound, as its own kernels of split
+    keys have it.
+    """
     call = CALLS[name]
     tensors = call.tensors(dtype, probing=False)
     cut = tensors["k"].shape[2] // 3
@@ -219,8 +238,12 @@ def test_the_parts_of_an_attention_merge_to_the_whole(name, dtype):
     options = {**call.options, "enable_gqa": True, "return_lse": True}
     found = judge("attention", tensors, merged, options=options, oracle=ORACLE)
     assert found.passed, found.message
-    whole = shifted(*(tensors[n] for n in "qkv"), **{n: t for n, t in tensors.items() if n not in "qkv"}, **options)
-    assert torch.allclose(merged[0], whole[0], rtol=0, atol=100 * torch.finfo(dtype).eps * float(tensors["v"].abs().max()))
+    whole = shifted(
+        *(tensors[n] for n in "qkv"), **{n: t for n, t in tensors.items() if n not in "qkv"}, **options
+    )
+    assert torch.allclose(
+        merged[0], whole[0], rtol=0, atol=100 * torch.finfo(dtype).eps * float(tensors["v"].abs().max())
+    )
     assert not judge("attention", tensors, (merged[0], states[1]), options=options, oracle=ORACLE).passed
 
 
@@ -285,7 +308,8 @@ FAULTS = {
         "alike",
         faulty(
             lambda o_a, lse_a, o_b, lse_b: sum(
-                share.bfloat16().to(o.dtype) * o for share, o in zip(shares(lse_a, lse_b), (o_a, o_b), strict=True)
+                share.bfloat16().to(o.dtype) * o
+                for share, o in zip(shares(lse_a, lse_b), (o_a, o_b), strict=True)
             )
         ),
     ),
@@ -293,7 +317,8 @@ FAULTS = {
         "large",
         faulty(
             lambda o_a, lse_a, o_b, lse_b: (
-                (lse_a.exp()[..., None] * o_a + lse_b.exp()[..., None] * o_b) / (lse_a.exp() + lse_b.exp())[..., None]
+                (lse_a.exp()[..., None] * o_a + lse_b.exp()[..., None] * o_b)
+                / (lse_a.exp() + lse_b.exp())[..., None]
             )
         ),
     ),
@@ -308,10 +333,22 @@ FAULTS = {
     "lse: of the first": ("alike", faulty(None, lambda o_a, lse_a, o_b, lse_b: lse_a)),
     "lse: the larger": ("alike", faulty(None, lambda o_a, lse_a, o_b, lse_b: torch.maximum(lse_a, lse_b))),
     "lse: the sum": ("alike", faulty(None, lambda o_a, lse_a, o_b, lse_b: lse_a + lse_b)),
-    "lse: in base two": ("alike", faulty(None, lambda o_a, lse_a, o_b, lse_b: torch.logaddexp2(lse_a, lse_b))),
-    "lse: without the maximum": ("large", faulty(None, lambda o_a, lse_a, o_b, lse_b: torch.log(lse_a.exp() + lse_b.exp()))),
-    "lse: of a mean": ("equal", faulty(None, lambda o_a, lse_a, o_b, lse_b: torch.logaddexp(lse_a, lse_b) - math.log(2))),
-    "lse: in 16 bits": ("alike", faulty(None, lambda o_a, lse_a, o_b, lse_b: torch.logaddexp(lse_a, lse_b).bfloat16().float())),
+    "lse: in base two": (
+        "alike",
+        faulty(None, lambda o_a, lse_a, o_b, lse_b: torch.logaddexp2(lse_a, lse_b)),
+    ),
+    "lse: without the maximum": (
+        "large",
+        faulty(None, lambda o_a, lse_a, o_b, lse_b: torch.log(lse_a.exp() + lse_b.exp())),
+    ),
+    "lse: of a mean": (
+        "equal",
+        faulty(None, lambda o_a, lse_a, o_b, lse_b: torch.logaddexp(lse_a, lse_b) - math.log(2)),
+    ),
+    "lse: in 16 bits": (
+        "alike",
+        faulty(None, lambda o_a, lse_a, o_b, lse_b: torch.logaddexp(lse_a, lse_b).bfloat16().float()),
+    ),
 }
 
 
@@ -383,7 +420,9 @@ def test_a_naive_merge_of_empty_states_gives_nan_and_is_caught():
     def naive(o_a, lse_a, o_b, lse_b):
         m = torch.maximum(lse_a, lse_b)
         w_a, w_b = torch.exp(lse_a - m)[..., None], torch.exp(lse_b - m)[..., None]
-        return (w_a * o_a + w_b * o_b) / (w_a + w_b), m + torch.log(torch.exp(lse_a - m) + torch.exp(lse_b - m))
+        return (w_a * o_a + w_b * o_b) / (w_a + w_b), m + torch.log(
+            torch.exp(lse_a - m) + torch.exp(lse_b - m)
+        )
 
     assert judged(tensors_of("alike", "float32"), naive).passed
     assert judged(tensors_of("one_empty", "float32"), naive).passed
@@ -393,7 +432,8 @@ def test_a_naive_merge_of_empty_states_gives_nan_and_is_caught():
 def test_outputs_near_the_largest_number_are_weighed_before_they_are_added():
     def summed_first(o_a, lse_a, o_b, lse_b):
         return (
-            (lse_a.exp()[..., None] * o_a + lse_b.exp()[..., None] * o_b) / (lse_a.exp() + lse_b.exp())[..., None]
+            (lse_a.exp()[..., None] * o_a + lse_b.exp()[..., None] * o_b)
+            / (lse_a.exp() + lse_b.exp())[..., None]
         ), torch.logaddexp(lse_a, lse_b)
 
     assert judged(tensors_of("huge", "float32"), summed_first).status == "nonfinite"
@@ -422,16 +462,30 @@ def test_shapes_that_do_not_match_are_refused_by_name(name, shape):
             "merge_states_lse: returned shape [2, 3, 5, 1]; expected [2, 3, 5]",
         ),
         (lambda o, lse: (o.float(), lse), "wrong_dtype", "merge_states: returned float32; expected bfloat16"),
-        (lambda o, lse: (o, lse.bfloat16()), "wrong_dtype", "merge_states_lse: returned bfloat16; expected float32"),
-        (lambda o, lse: (lse, o), "wrong_shape", "merge_states: returned shape [2, 3, 5]; expected [2, 3, 5, 8]"),
-        (lambda o, lse: (o, None), "wrong_type", "merge_states_lse: returned a NoneType (None); expected one tensor"),
+        (
+            lambda o, lse: (o, lse.bfloat16()),
+            "wrong_dtype",
+            "merge_states_lse: returned bfloat16; expected float32",
+        ),
+        (
+            lambda o, lse: (lse, o),
+            "wrong_shape",
+            "merge_states: returned shape [2, 3, 5]; expected [2, 3, 5, 8]",
+        ),
+        (
+            lambda o, lse: (o, None),
+            "wrong_type",
+            "merge_states_lse: returned a NoneType (None); expected one tensor",
+        ),
     ],
 )
 def test_an_output_of_another_kind_says_which(change, status, words):
     def kernel(o_a, lse_a, o_b, lse_b):
         return change(*merge(o_a, lse_a, o_b, lse_b))
 
-    record = evaluate(case_of("alike"), Kernel(id="k", op="merge_states", call=kernel), dtype="bfloat16", oracle=ORACLE)
+    record = evaluate(
+        case_of("alike"), Kernel(id="k", op="merge_states", call=kernel), dtype="bfloat16", oracle=ORACLE
+    )
     assert record.status == status
     assert words in record.message
 
@@ -450,7 +504,9 @@ def test_cases_are_judged_like_their_tensors(family, dtype):
         given_to_kernel.extend(tensor.clone() for tensor in tensors)
         return merge(*tensors)
 
-    record = evaluate(case_of(family), Kernel(id="k", op="merge_states", call=kernel), dtype=dtype, oracle=ORACLE)
+    record = evaluate(
+        case_of(family), Kernel(id="k", op="merge_states", call=kernel), dtype=dtype, oracle=ORACLE
+    )
     assert record.status == "passed", record.message
     for got, expected in zip(given_to_kernel, tensors_of(family, dtype).values(), strict=False):
         assert got.dtype == expected.dtype
@@ -460,7 +516,9 @@ def test_cases_are_judged_like_their_tensors(family, dtype):
 @pytest.mark.parametrize("family", ["alike", "both_empty"])
 def test_the_laws_of_every_op_hold(family):
     laws = ("repeat", "written", "canaries")
-    record = evaluate(case_of(family, laws=laws), Kernel(id="k", op="merge_states", call=merge), oracle=ORACLE)
+    record = evaluate(
+        case_of(family, laws=laws), Kernel(id="k", op="merge_states", call=merge), oracle=ORACLE
+    )
     assert record.status == "passed", record.message
     assert set(record.bitwise) == set(laws)
 
@@ -481,7 +539,9 @@ def test_the_second_output_is_the_log_sum_exp_of_two_logits():
 
     arrays = build("far_apart", SHAPE, get_format("float64"), 3)
     problem = LOG_SUM_EXP.problem(arrays, {})
-    assert np.array_equal(LOG_SUM_EXP.define(Float64(), problem), define_log_sum_exp(Float64(), Rows(problem.x)))
+    assert np.array_equal(
+        LOG_SUM_EXP.define(Float64(), problem), define_log_sum_exp(Float64(), Rows(problem.x))
+    )
     expected = np.logaddexp(arrays["lse_a"], arrays["lse_b"]).reshape(-1, 1)
     # Two forms of one sum in float64: each is off by a few units of its largest term.
     assert np.allclose(LOG_SUM_EXP.define(Float64(), problem), expected, rtol=1e-14, atol=1e-14)

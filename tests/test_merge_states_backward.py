@@ -1,4 +1,6 @@
-"""Backward of merge_states: the definition against finite differences, kernels' gradients within the bound, planted faults."""
+"""Backward of merge_states: the definition against finite differences, kernels' gradients within
+the bound, planted faults.
+"""
 
 import math
 
@@ -9,16 +11,16 @@ import torch
 
 from suite.formats import get_format
 from suite.inputs.states import FAMILIES
-from suite.judge import judge_values
+from suite.kernels.merge_states.merge import merge as own_merge
+from suite.kernels.merge_states.merge_base_two import merge_base_two
 from suite.numerics import BEST_PRACTICE
 from suite.ops.arithmetic import Arb, Mpmath
 from suite.ops.merge_states import LOG_SUM_EXP, OP
 from suite.ops.merge_states.backward import backward
-from suite.ops.merge_states.kernels.merge import merge as own_merge
-from suite.ops.merge_states.kernels.merge_base_two import merge_base_two
 from suite.ops.rows import ANYTHING
 from suite.oracle import Oracle
 from suite.tensors import to_float64, to_numpy
+from suite.verdict.judge import judge_values
 from tests.test_merge_states import DTYPES, base_two, merge, tensors_of
 
 ORACLE = Oracle(remembered=400)
@@ -27,15 +29,19 @@ BACKWARD = backward(NAMES)
 INF = math.inf
 
 SEEN = tuple(name for name in FAMILIES if name not in ("both_empty", "huge"))
-"""Families of which autograd has gradients: log(0) gives NaN to two states of -inf, and dO.o overflows beside values of 1e38
-and more.
+"""Families of which autograd has gradients: log(0) gives NaN to two states of -inf, and dO.o
+overflows beside values of 1e38 and more.
 """
 
 
 def with_upstream(tensors, *, seed=3, scale=1.0):
     generator = torch.Generator().manual_seed(seed)
     made = {
-        name: (scale * torch.randn(tensors[like].shape, generator=generator, dtype=torch.float64)).to(tensors[like].dtype)
+        name: (
+            (scale * torch.randn(tensors[like].shape, generator=generator, dtype=torch.float64)).to(
+                tensors[like].dtype
+            )
+        )
         for name, like in (("upstream", "o_a"), ("upstream_lse", "lse_a"))
     }
     return {**tensors, **made}
@@ -50,10 +56,19 @@ def judged(tensors, gradients):
     """Name -> judgement of its gradient."""
     format = get_format(str(tensors["o_a"].dtype).removeprefix("torch."))
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    references = ORACLE.references(BACKWARD, {name: to_numpy(tensor) for name, tensor in tensors.items()}, {}, format)
+    references = ORACLE.references(
+        BACKWARD, {name: to_numpy(tensor) for name, tensor in tensors.items()}, {}, format
+    )
     return {
         part.wrt: judge_values(
-            part, reference, to_float64(one), shapes, {}, part.output_format(format), BEST_PRACTICE, statistics=False
+            part,
+            reference,
+            to_float64(one),
+            shapes,
+            {},
+            part.output_format(format),
+            BEST_PRACTICE,
+            statistics=False,
         )
         for part, reference, one in zip(BACKWARD.outputs({}), references, gradients, strict=True)
     }
@@ -69,9 +84,17 @@ def scalar(inputs):
     problem = OP.problem(inputs, {})
     rows = np.flatnonzero(problem.ordinary)
     chosen = problem.take(rows)
-    upstream, upstream_lse = inputs["upstream"].reshape(len(problem.x), -1)[rows], inputs["upstream_lse"].reshape(-1, 1)[rows]
+    upstream, upstream_lse = (
+        inputs["upstream"].reshape(len(problem.x), -1)[rows],
+        inputs["upstream_lse"].reshape(-1, 1)[rows],
+    )
     terms = Mpmath().lift(upstream) * OP.define(Mpmath(), chosen)
-    return mpmath.fsum([*terms.reshape(-1), *(Mpmath().lift(upstream_lse) * LOG_SUM_EXP.define(Mpmath(), chosen)).reshape(-1)])
+    return mpmath.fsum(
+        [
+            *terms.reshape(-1),
+            *(Mpmath().lift(upstream_lse) * LOG_SUM_EXP.define(Mpmath(), chosen)).reshape(-1),
+        ]
+    )
 
 
 def on_a_grid():
@@ -100,7 +123,10 @@ def test_the_definition_is_the_derivative_of_the_forward():
                     moved = arrays[part.wrt].copy()
                     moved[index] += step
                     ends.append(scalar({**arrays, part.wrt: moved}))
-                assert abs((ends[0] - ends[1]) / (2 * mpmath.mpf(STEP)) - found[index]) < 1e-13, (part.wrt, index)
+                assert abs((ends[0] - ends[1]) / (2 * mpmath.mpf(STEP)) - found[index]) < 1e-13, (
+                    part.wrt,
+                    index,
+                )
 
 
 @pytest.mark.parametrize("family", ["alike", "far_apart", "one_empty"])
@@ -183,7 +209,10 @@ def formula(tensors, *, spoil=""):
     o = p_a * o_a + p_b * o_b
     if spoil == "o in bfloat16":
         o = o.bfloat16().to(o.dtype)
-    d_a, d_b = ((d_o * (x - (0 if spoil == "o not subtracted" else o))).sum(-1, keepdim=True) + d_lse for x in (o_a, o_b))
+    d_a, d_b = (
+        (d_o * (x - (0 if spoil == "o not subtracted" else o))).sum(-1, keepdim=True) + d_lse
+        for x in (o_a, o_b)
+    )
     if spoil == "NaN for two empty states":
         d_a = torch.where(seen, d_a, torch.nan)
     if spoil == "one gradient for both":

@@ -8,23 +8,25 @@ from torch import nn
 
 from suite.formats import float64
 from suite.inputs.draws import Draw
-from suite.modules import exact as exact_module
-from suite.modules.additive_attention import AddedInput, AdditiveAttention
-from suite.modules.attention_softmax import AttentionSoftmax, PooledAttentionSoftmax
-from suite.modules.exact import exact
-from suite.modules.lstm_attention import LSTMAttention
-from suite.modules.multi_head_attention import MultiHeadAttention
-from suite.modules.multiplicative_attention import MultiplicativeAttention, ScaledInput
-from suite.modules.position_attention import PositionAttention, sinusoidal
-from suite.modules.tape import gradients, numbers
-from suite.modules.transformer_stack import NORMS, TransformerLayer, TransformerStack
-from suite.modules.weights import built
+from suite.studies.modules import exact as exact_module
+from suite.studies.modules.additive_attention import AddedInput, AdditiveAttention
+from suite.studies.modules.attention_softmax import AttentionSoftmax, PooledAttentionSoftmax
+from suite.studies.modules.exact import exact
+from suite.studies.modules.lstm_attention import LSTMAttention
+from suite.studies.modules.multi_head_attention import MultiHeadAttention
+from suite.studies.modules.multiplicative_attention import MultiplicativeAttention, ScaledInput
+from suite.studies.modules.position_attention import PositionAttention, sinusoidal
+from suite.studies.modules.tape import gradients, numbers
+from suite.studies.modules.transformer_stack import NORMS, TransformerLayer, TransformerStack
+from suite.studies.modules.weights import built
 from suite.tensors import to_torch
 
 TOLERANCE = 1e-12
-"""Largest error over the largest exact entry. No path here is longer than 200 roundings of u = 1.1e-16, together 2.2e-14; the
-slopes in between (softmax at most 1/2, tanh and sigmoid at most 1, LayerNorm about 1 / its standard deviation, here above
-0.1) multiply that by less than 40. An error in a formula shows in the first digits."""
+"""Largest error over the largest exact entry. No path here is longer than 200 roundings of u =
+1.1e-16, together 2.2e-14; the slopes in between (softmax at most 1/2, tanh and sigmoid at most 1,
+LayerNorm about 1 / its standard deviation, here above 0.1) multiply that by less than 40. An error
+in a formula shows in the first digits.
+"""
 
 
 def normal(*shape):
@@ -48,7 +50,10 @@ MODULES = {
     "attention_softmax": (lambda: AttentionSoftmax(2, 3), (normal(4, 2),)),
     "attention_softmax pooled": (lambda: PooledAttentionSoftmax(3, 2), (normal(2, 4, 3),)),
     "multi_head_attention": (lambda: MultiHeadAttention(4, 2), (normal(3, 4),)),
-    "multi_head_attention cross": (lambda: MultiHeadAttention(4, 2, head_size=3), (normal(2, 4), normal(3, 4))),
+    "multi_head_attention cross": (
+        lambda: MultiHeadAttention(4, 2, head_size=3),
+        (normal(2, 4), normal(3, 4)),
+    ),
     "position_attention sinusoidal": (lambda: PositionAttention(3, 3, 5), (TOKENS,)),
     "position_attention learned": (lambda: PositionAttention(3, 3, 5, positions="learned"), (TOKENS,)),
     "lstm_attention": (lambda: LSTMAttention(3, 2, 3), (TOKENS,)),
@@ -73,7 +78,9 @@ def relative_error(got, expected, scale=None):
 
 
 def errors(module, inputs):
-    """The relative errors of torch's output, of its gradients of inputs, and of parameters over the largest of those."""
+    """The relative errors of torch's output, of its gradients of inputs, and of parameters over the
+    largest of those.
+    """
     leaves = [x.clone().requires_grad_() if x.is_floating_point() else x for x in inputs]
     output = module(*leaves)
     upstream = normal(*output.shape)
@@ -81,10 +88,16 @@ def errors(module, inputs):
     names = [name for name, _ in module.named_parameters()]
     floating = [x for x in leaves if x.is_floating_point()]
     found = torch.autograd.grad(output, [*floating, *module.parameters()], upstream, materialize_grads=True)
-    of_inputs = [relative_error(got, of) for got, of in zip(found, [g for g in right.inputs if g is not None], strict=False)]
-    largest = max((float(abs(of).max()) for of in right.parameters.values()), default=0.0)  # some are exactly 0: a key's bias
+    of_inputs = [
+        relative_error(got, of)
+        for got, of in zip(found, [g for g in right.inputs if g is not None], strict=False)
+    ]
+    largest = max(
+        (float(abs(of).max()) for of in right.parameters.values()), default=0.0
+    )  # some are exactly 0: a key's bias
     of_parameters = [
-        relative_error(got, right.parameters[name], largest) for name, got in zip(names, found[len(floating) :], strict=True)
+        relative_error(got, right.parameters[name], largest)
+        for name, got in zip(names, found[len(floating) :], strict=True)
     ]
     return [relative_error(output, right.output), *of_inputs, *of_parameters]
 
@@ -199,11 +212,15 @@ def test_the_exact_gradient_is_the_slope_of_the_exact_output():
             moved = numbers(x) + numbers(direction) * (sign * h)
             return sum(
                 a.value * float(b)
-                for a, b in zip(exact_module.transformer_stack(module, w, moved).ravel(), up.ravel(), strict=True)
+                for a, b in zip(
+                    exact_module.transformer_stack(module, w, moved).ravel(), up.ravel(), strict=True
+                )
             )
 
         slope = (f(1) - f(-1)) / (2 * h)
-        expected = sum(g * mpmath.mpf(float(d)) for g, d in zip(right.inputs[0].ravel(), direction.ravel(), strict=True))
+        expected = sum(
+            g * mpmath.mpf(float(d)) for g, d in zip(right.inputs[0].ravel(), direction.ravel(), strict=True)
+        )
 
         assert abs(slope - expected) < abs(expected) * mpmath.mpf(2) ** -140
 
@@ -211,7 +228,9 @@ def test_the_exact_gradient_is_the_slope_of_the_exact_output():
 def test_the_tape_adds_what_reaches_a_number_on_several_ways():
     with mpmath.mp.workprec(64):
         x = numbers(np.array([3.0]))
-        [gradient, unused] = gradients(x * x + 1 / x - x, np.array([mpmath.mpf(2)], dtype=object), [x, numbers(np.ones(1))])
+        [gradient, unused] = gradients(
+            x * x + 1 / x - x, np.array([mpmath.mpf(2)], dtype=object), [x, numbers(np.ones(1))]
+        )
 
         assert abs(gradient[0] - 2 * (6 - mpmath.mpf(1) / 9 - 1)) < 1e-17
         assert unused[0] == 0
@@ -240,7 +259,9 @@ def test_the_bias_of_a_key_has_no_gradient():
 
 
 def test_what_has_no_formula_or_drops_out_is_refused():
-    with pytest.raises(ValueError, match="Linear has no exact formula; those with one: Softmax, AttentionSoftmax"):
+    with pytest.raises(
+        ValueError, match="Linear has no exact formula; those with one: Softmax, AttentionSoftmax"
+    ):
         exact(nn.Linear(2, 2), (normal(1, 2),), normal(1, 2))
     with pytest.raises(ValueError, match=r"TransformerStack drops out while it trains; call eval\(\) first"):
         exact(TransformerStack(1, 4, 2, dropout=0.5), (normal(3, 4),), normal(3, 4))
@@ -289,7 +310,9 @@ def test_dropout_acts_in_training_only():
 
 
 def test_the_worked_example_of_the_scores():
-    """Embeddings and positions of the document; it prints 0.4, 0.55, 0.65, 0.4, 0.55, which no reading of q . z gives."""
+    """Embeddings and positions of the document; it prints 0.4, 0.55, 0.65, 0.4, 0.55, which no
+    reading of q . z gives.
+    """
     module = PositionAttention(3, 3, 5, positions="learned").double()
     with torch.no_grad():
         module.embedding.weight.copy_(torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.7, 0.8, 0.9]]))
@@ -297,7 +320,9 @@ def test_the_worked_example_of_the_scores():
         module.query.fill_(0.5)
         score = module.scores(TOKENS)[1]
 
-    assert score[0].tolist() == pytest.approx([0.8, 1.25, 1.7, 0.8, 1.25], rel=1e-7)  # embeddings rounded to float32
+    assert score[0].tolist() == pytest.approx(
+        [0.8, 1.25, 1.7, 0.8, 1.25], rel=1e-7
+    )  # embeddings rounded to float32
 
 
 def test_the_sinusoidal_encoding_has_the_papers_entries():

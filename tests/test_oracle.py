@@ -60,7 +60,9 @@ def test_the_radius_is_small_enough_to_decide(name, dtype):
         x = inputs.build(family, 8, 33, format, 0)
         reference = Oracle().reference(op, {"x": x}, {"dim": -1}, format)
         allowed = op.bound(reference.facts, BEST_PRACTICE, format).absolute
-        assert tiers.sufficient(reference.hi, reference.radius, allowed, format, reference.special == FINITE).all()
+        assert tiers.sufficient(
+            reference.hi, reference.radius, allowed, format, reference.special == FINITE
+        ).all()
 
 
 def test_the_cheapest_sufficient_tier_is_used():
@@ -73,7 +75,9 @@ def test_the_cheapest_sufficient_tier_is_used():
 
 def test_log_softmax_beside_zero_has_all_its_digits():
     """log_softmax([0, -200])[0] = -e^-200 = -1.38e-87, which cancels to 0 in double precision."""
-    reference = Oracle().reference(get_op("log_softmax"), {"x": np.array([[0.0, -200.0]])}, {"dim": -1}, float64)
+    reference = Oracle().reference(
+        get_op("log_softmax"), {"x": np.array([[0.0, -200.0]])}, {"dim": -1}, float64
+    )
 
     assert reference.hi[0, 0] == pytest.approx(-1.3838965267367376e-87, rel=1e-14)
 
@@ -81,7 +85,12 @@ def test_log_softmax_beside_zero_has_all_its_digits():
 @pytest.mark.parametrize("name", ROW_OPS)
 def test_arb_and_mpmath_tiers_agree(name):
     op = get_op(name)
-    x = np.vstack([inputs.build(family, 4, 17, float64, 1) for family in ("normal_large", "ramps", "sparse", "very_negative")])
+    x = np.vstack(
+        [
+            inputs.build(family, 4, 17, float64, 1)
+            for family in ("normal_large", "ramps", "sparse", "very_negative")
+        ]
+    )
     a, m = tiers.arb(op, Rows(x), 192), tiers.mpmath(op, Rows(x), 192)
 
     finite = op.special(Rows(x), CONTRACT) == FINITE
@@ -108,7 +117,9 @@ def test_mpmath_alone_certifies_every_family(name, monkeypatch):
         x = inputs.build(family, 8, 5, float64, 0)
         reference = Oracle().reference(op, {"x": x}, {"dim": -1}, float64)
         allowed = op.bound(reference.facts, BEST_PRACTICE, float64).absolute
-        assert tiers.sufficient(reference.hi, reference.radius, allowed, float64, reference.special == FINITE).all(), family
+        assert tiers.sufficient(
+            reference.hi, reference.radius, allowed, float64, reference.special == FINITE
+        ).all(), family
 
 
 def test_exp_and_log_of_this_machine_are_as_accurate_as_the_float64_tier_assumes():
@@ -126,7 +137,9 @@ def test_an_inaccurate_libm_sends_every_row_to_the_certified_tier(monkeypatch):
 
 
 def test_a_flushing_thread_does_not_reach_the_reference():
-    """With flush-to-zero on, the float64 tier would give 0 for results below 2^-1022; the oracle switches it off and back."""
+    """With flush-to-zero on, the float64 tier would give 0 for results below 2^-1022; the oracle
+    switches it off and back.
+    """
     x = np.array([[0.0, -715.0]])
     torch.set_flush_denormal(True)
     try:
@@ -146,9 +159,13 @@ def _reference_in_a_process(folder, seed):
     return Oracle(folder).reference(get_op("softmax"), {"x": x}, {"dim": -1}, float64).hi.tobytes()
 
 
-@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX warns where an earlier test imported it; no child uses it
+@pytest.mark.filterwarnings(
+    "ignore:os.fork:RuntimeWarning"
+)  # JAX warns where an earlier test imported it; no child uses it
 def test_the_disk_cache_is_safe_under_parallel_use(tmp_path):
-    """Four processes ask for the same two references at once; all get the same bits and no file is left half written."""
+    """Four processes ask for the same two references at once; all get the same bits and no file is
+    left half written.
+    """
     with concurrent.futures.ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("fork")) as pool:
         futures = [pool.submit(_reference_in_a_process, tmp_path, seed) for seed in (0, 1) * 6]
         results = [future.result() for future in futures]
@@ -181,7 +198,9 @@ def test_the_disk_cache_is_read(tmp_path, monkeypatch):
 def test_an_unwritable_cache_costs_time_and_not_truth(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("no folder")
-    reference = Oracle(blocked).reference(get_op("softmax"), {"x": np.array([[0.0, 1.0]])}, {"dim": -1}, float64)
+    reference = Oracle(blocked).reference(
+        get_op("softmax"), {"x": np.array([[0.0, 1.0]])}, {"dim": -1}, float64
+    )
 
     assert reference.tier == "arb"
 
@@ -218,5 +237,7 @@ def test_an_audit_finds_a_float64_reference_that_is_wrong_beyond_its_radius(monk
         return hi + 4 * radius, radius
 
     monkeypatch.setattr(tiers, "float64", wrong)
-    with pytest.raises(ArithmeticError, match=r"attention: the float64 reference of row \d+, column \d+ is .* but balls have"):
+    with pytest.raises(
+        ArithmeticError, match=r"attention: the float64 reference of row \d+, column \d+ is .* but balls have"
+    ):
         Oracle().reference(get_op("attention"), inputs, options, float32)

@@ -1,4 +1,6 @@
-"""References in one file: they serve another machine, one without python-flint too, and a torn or foreign file is refused."""
+"""References in one file: they serve another machine, one without python-flint too, and a torn or
+foreign file is refused.
+"""
 
 import io
 import sys
@@ -62,7 +64,11 @@ def test_rows_that_another_machine_did_not_need_are_computed(tmp_path):
     (path,) = tmp_path.glob("*/*.npz")
     whole = cache.load(tmp_path, path.stem)
     for rows in ([1], [0, 2, 3], []):
-        cache.save(tmp_path, path.stem, Certified(np.array(rows, np.intp), *(one[rows] for one in whole[1:4]), whole.tier))
+        cache.save(
+            tmp_path,
+            path.stem,
+            Certified(np.array(rows, np.intp), *(one[rows] for one in whole[1:4]), whole.tier),
+        )
 
         assert np.array_equal(reference(tmp_path).hi, original.hi)
         assert cache.load(tmp_path, path.stem).rows.tolist() == [0, 1, 2, 3]
@@ -83,7 +89,12 @@ def test_a_torn_file_is_refused(bundle, tmp_path):
     path, _ = bundle
     content = path.read_bytes()
     middle = len(content) // 2
-    for torn in (b"", content[:middle], b"not a zip", content[:middle] + b"\xff" * 40 + content[middle + 40 :]):
+    for torn in (
+        b"",
+        content[:middle],
+        b"not a zip",
+        content[:middle] + b"\xff" * 40 + content[middle + 40 :],
+    ):
         path.write_bytes(torn)
         with pytest.raises(ValueError, match=r"references.npz' is no whole file of references"):
             unpack(path, tmp_path / "there")
@@ -147,7 +158,9 @@ def saved(write, *arrays, **named):
 
 ALTERED = {
     "halves": lambda one: one._replace(hi=one.hi / 2, lo=one.lo * 0),
-    "one entry, in the ninth digit": lambda one: one._replace(hi=one.hi * np.where(np.arange(17) == 5, 1 + 1e-9, 1)),
+    "one entry, in the ninth digit": lambda one: one._replace(
+        hi=one.hi * np.where(np.arange(17) == 5, 1 + 1e-9, 1)
+    ),
     "a rest that is no rest": lambda one: one._replace(lo=one.hi),
     "a radius that allows everything": lambda one: one._replace(radius=one.radius + 1),
     "an infinite radius": lambda one: one._replace(radius=one.radius + np.inf),

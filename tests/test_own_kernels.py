@@ -1,7 +1,8 @@
-"""This suite's own torch kernels: what the cases do not ask of them. Every kernel is here but those of other libraries.
+"""This suite's own torch kernels: what the cases do not ask of them. Every kernel is here but those
+of other libraries.
 
-Accuracy, special values and 16-bit dtypes are the cases' (`pytest cases`); here are empty inputs, layouts, the boundaries of
-blocks, options, and that `compiled` is compiled.
+Accuracy, special values and 16-bit dtypes are the cases' (`pytest cases`); here are empty inputs,
+layouts, the boundaries of blocks, options, and that `compiled` is compiled.
 """
 
 import functools
@@ -9,21 +10,24 @@ import functools
 import pytest
 import torch
 
-from suite.judge import judge
 from suite.kernels import own_kernels
-from suite.ops.parts.base_two import LOG2_E, fma, rounded
-from suite.ops.parts.blocked import blocked_normaliser
-from suite.ops.parts.compensated import LANES, compensated_sum
-from suite.ops.parts.compiled import compiled
-from suite.ops.parts.partial import log_sum_exp
-from suite.ops.parts.row_max import row_max
-from suite.ops.parts.split import PARTS
-from suite.ops.parts.tree import tree_normaliser
-from suite.ops.softmax.kernels.softmax1 import softmax1
-from suite.ops.softmax.kernels.temperature import temperature
+from suite.kernels.parts.base_two import LOG2_E, fma, rounded
+from suite.kernels.parts.blocked import blocked_normaliser
+from suite.kernels.parts.compensated import LANES, compensated_sum
+from suite.kernels.parts.compiled import compiled
+from suite.kernels.parts.partial import log_sum_exp
+from suite.kernels.parts.row_max import row_max
+from suite.kernels.parts.split import PARTS
+from suite.kernels.parts.tree import tree_normaliser
+from suite.kernels.softmax.softmax1 import softmax1
+from suite.kernels.softmax.temperature import temperature
+from suite.verdict.judge import judge
 
 OPS = ("softmax", "log_softmax", "logsumexp")
-EAGER = {op: [k for k in own_kernels(op).values() if not k.requires and k.adapter == "torch" and not k.slow] for op in OPS}
+EAGER = {
+    op: [k for k in own_kernels(op).values() if not k.requires and k.adapter == "torch" and not k.slow]
+    for op in OPS
+}
 EVERY = [pytest.param(op, k, id=f"{op}-{k.id}") for op in OPS for k in EAGER[op]]
 COMPILED = {op: own_kernels(op)["compiled"] for op in OPS}
 
@@ -50,8 +54,12 @@ def test_the_kernels_tested_here_are_the_suites_own():
 
 
 @pytest.mark.parametrize(("op", "kernel"), EVERY)
-@pytest.mark.parametrize(("shape", "dim"), [((0, 5), 1), ((3, 0), 1), ((0, 3), 0), ((2, 0, 3), 1), ((0, 0), 1)])
-def test_an_empty_input_has_an_empty_result_and_an_empty_row_the_logsumexp_minus_infinity(op, kernel, shape, dim):
+@pytest.mark.parametrize(
+    ("shape", "dim"), [((0, 5), 1), ((3, 0), 1), ((0, 3), 0), ((2, 0, 3), 1), ((0, 0), 1)]
+)
+def test_an_empty_input_has_an_empty_result_and_an_empty_row_the_logsumexp_minus_infinity(
+    op, kernel, shape, dim
+):
     y = call(kernel, torch.empty(shape), dim)
 
     assert y.shape == expected_shape(op, shape, dim)
@@ -115,7 +123,9 @@ def test_a_fused_multiply_add_passes_infinities_on(dtype):
 
 
 def test_a_compensated_sum_keeps_what_a_plain_one_loses():
-    """Each 2^-25 is below half an ulp of the 1 before it; together they are 2^-13. The tolerance is half an ulp."""
+    """Each 2^-25 is below half an ulp of the 1 before it; together they are 2^-13. The tolerance is
+    half an ulp.
+    """
     e = torch.full((1, 4096), 2.0**-25)
     e[0, 0] = 1.0
 
@@ -147,7 +157,9 @@ def test_softmax1_counts_an_extra_logit_zero_wherever_the_row_lies(dtype):
 
 # compiled
 
-quiet = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch's own, as it imports inductor
+quiet = pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.script_method:DeprecationWarning"
+)  # torch's own, as it imports inductor
 
 
 @pytest.fixture(autouse=True)
@@ -170,7 +182,9 @@ def graphs():
 
 @pytest.fixture
 def without_inductor(monkeypatch):
-    """dynamo with the graph run as captured: limits, guards and fallbacks are dynamo's, and code takes seconds to make."""
+    """dynamo with the graph run as captured: limits, guards and fallbacks are dynamo's, and code
+    takes seconds to make.
+    """
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda f, **options: compile_(f, backend="eager", **options))
 
@@ -199,10 +213,14 @@ def test_blocks_of_a_compiled_row_need_not_be_full(shape, dim):
 
 
 def test_the_ninth_graph_is_compiled_too(graphs, without_inductor):
-    """torch.compile runs the ninth eagerly, or raises with fullgraph; `shift` cannot run eagerly under this decorator."""
+    """torch.compile runs the ninth eagerly, or raises with fullgraph; `shift` cannot run eagerly
+    under this decorator.
+    """
     function = compiled(shift)
     inputs = [
-        draw(*shape, dtype=dtype) for dtype in (torch.float32, torch.float64) for shape in [(2,) * r for r in range(1, 6)]
+        draw(*shape, dtype=dtype)
+        for dtype in (torch.float32, torch.float64)
+        for shape in [(2,) * r for r in range(1, 6)]
     ]
     for x in inputs:
         assert torch.equal(function(x), shift(x, -1))
@@ -211,7 +229,9 @@ def test_the_ninth_graph_is_compiled_too(graphs, without_inductor):
 
 
 def test_the_limit_is_reached_by_those_ten_graphs(graphs, without_inductor):
-    """Else the test above would say nothing: the same calls without the decorator's second try end in an error."""
+    """Else the test above would say nothing: the same calls without the decorator's second try end
+    in an error.
+    """
     bare = torch.compile(shift, fullgraph=True, dynamic=True)
     for r in range(1, 9):
         bare(draw(*(2,) * r), -1)
@@ -224,7 +244,10 @@ def test_the_limit_is_reached_by_those_ten_graphs(graphs, without_inductor):
 def test_an_eager_run_is_an_error_and_no_result(graphs, without_inductor):
     function = compiled(shift)
 
-    with torch.compiler.set_stance("force_eager"), pytest.raises(RuntimeError, match="ran this function eagerly"):
+    with (
+        torch.compiler.set_stance("force_eager"),
+        pytest.raises(RuntimeError, match="ran this function eagerly"),
+    ):
         function(draw(2, 3))
     assert torch.equal(function(draw(2, 3)), shift(draw(2, 3), -1))
 

@@ -1,7 +1,9 @@
-"""The judge of gradients is judged: correct ways back pass in every format, and there are faults enough of every op.
+"""The judge of gradients is judged: correct ways back pass in every format, and there are faults
+enough of every op.
 
-That each fault is caught is in test_planted_faults.py, with those of the forward. python -m tests.planted_faults --direction
-backward prints which profile catches each; python -m tests.honest_kernels --direction backward takes more seeds.
+That each fault is caught is in test_planted_faults.py, with those of the forward. python -m
+tests.planted_faults --direction backward prints which profile catches each; python -m
+tests.honest_kernels --direction backward takes more seeds.
 """
 
 import inspect
@@ -10,11 +12,11 @@ from collections import Counter
 
 import pytest
 
-from suite.execution import evaluate
+from suite.execution.evaluation import evaluate
 from suite.execution.host import InProcess
 from suite.kernels import Kernel
 from suite.ops import NAMES, ROW_OPS
-from suite.records import PASSING
+from suite.records.record import PASSING
 from tests import honest_backward
 from tests.honest_kernels import kernels_of, records
 from tests.planted_backward import (
@@ -67,7 +69,9 @@ def right(op):
         "merge_states": lambda: of_states(GradientOfStates()),
     }
     call = made[op]() if op in made else of_rows(op, RIGHT[op])
-    return Kernel(id="right", op=op, call=call, outside=True, parameters=frozenset(inspect.signature(call).parameters))
+    return Kernel(
+        id="right", op=op, call=call, outside=True, parameters=frozenset(inspect.signature(call).parameters)
+    )
 
 
 @pytest.mark.parametrize("dtype", NARROW)
@@ -88,7 +92,11 @@ def test_honest_backward_passes(op, dtype):
     assert {record.kernel for record in found if record.status == "passed"} == {
         kernel.id for kernel in kernels_of(op, "backward")
     }
-    assert not [f"{record.kernel}: {record.message}" for record in found if record.status not in (*PASSING, "unsupported")]
+    assert not [
+        f"{record.kernel}: {record.message}"
+        for record in found
+        if record.status not in (*PASSING, "unsupported")
+    ]
 
 
 def test_a_fault_of_the_backward_meets_cases_of_the_backward_alone():

@@ -1,4 +1,6 @@
-"""The judge is judged: every planted fault is caught by the smoke and quick cases, by a status that its fault explains."""
+"""The judge is judged: every planted fault is caught by the smoke and quick cases, by a status that
+its fault explains.
+"""
 
 import inspect
 import math
@@ -9,16 +11,16 @@ import torch
 
 from suite import Numerics, inputs, judge
 from suite.case import Case
-from suite.execution import evaluate
+from suite.execution.evaluation import evaluate
 from suite.execution.host import InProcess
 from suite.formats import float32
 from suite.kernels import Kernel
 from suite.ops import NAMES
 from suite.oracle import Oracle
-from suite.records import PASSING
+from suite.records.record import PASSING
 from tests.faults import last
 from tests.losses import Loss
-from tests.planted_calls import along, as_if, shifted, wide
+from tests.planted_calls import along, as_if, shifted, upcast
 from tests.planted_faults import FAULTS, ORACLE, blocked, cases_of, catches, caught_by, right
 
 PAIRS = [(planted.name, dtype) for planted in FAULTS.values() for dtype in planted.dtypes]
@@ -26,7 +28,9 @@ PAIRS = [(planted.name, dtype) for planted in FAULTS.values() for dtype in plant
 
 def test_there_are_enough_faults():
     assert len(FAULTS) >= 420
-    assert {op: sum(planted.op == op for planted in FAULTS.values()) >= 14 for op in NAMES} == dict.fromkeys(NAMES, True)
+    assert {op: sum(planted.op == op for planted in FAULTS.values()) >= 14 for op in NAMES} == dict.fromkeys(
+        NAMES, True
+    )
 
 
 @pytest.mark.parametrize(("name", "dtype"), PAIRS)
@@ -39,7 +43,9 @@ def test_fault_is_caught_for_its_own_reason(name, dtype):
 
 
 def test_an_exp2_of_degree_3_is_caught_in_bfloat16():
-    """Its error of 8.8e-5 is a fortieth of a unit of the output, so nearly every result of bfloat16 is right all the same."""
+    """Its error of 8.8e-5 is a fortieth of a unit of the output, so nearly every result of bfloat16
+    is right all the same.
+    """
     _, record = caught_by(FAULTS["softmax: coarse_exp2"], "bfloat16", profile="smoke")
 
     assert record.status == "inaccurate"
@@ -53,7 +59,10 @@ def test_the_loss_whose_steps_are_replaced_is_right(dtype):
     host = InProcess()
     for name, case in cases_of("cross_entropy", dtype, "quick"):
         if math.prod(case.shape) <= 50_000:
-            assert evaluate(case, kernel, dtype=dtype, oracle=ORACLE, host=host).status == "passed", (name, case.id)
+            assert evaluate(case, kernel, dtype=dtype, oracle=ORACLE, host=host).status == "passed", (
+                name,
+                case.id,
+            )
 
 
 def right_by(name):
@@ -68,15 +77,17 @@ def right_by(name):
         return along(as_if(x, lambda x: x.stride()), dim)
 
     def rescaled(x, dim=-1):
-        return last(lambda x: blocked(x, 16, lambda d, m, m_new: d * torch.exp((m - m_new).nan_to_num(0, 0, -torch.inf))))(
-            x, dim
-        )
+        return last(
+            lambda x: blocked(
+                x, 16, lambda d, m, m_new: d * torch.exp((m - m_new).nan_to_num(0, 0, -torch.inf))
+            )
+        )(x, dim)
 
     def one_shifted(x, dim=-1, temperature=1.0, off_by_one=False):
         if not off_by_one:
             return torch.softmax(shifted(x, dim) / temperature, dim).to(x.dtype)
-        m = wide(x).amax(dim, keepdim=True).clamp(min=0)
-        e = torch.exp((wide(x) - m) / temperature)
+        m = upcast(x).amax(dim, keepdim=True).clamp(min=0)
+        e = torch.exp((upcast(x) - m) / temperature)
         return (e / (e.sum(dim, keepdim=True) + torch.exp(-m / temperature))).to(x.dtype)
 
     return {f.__name__: f for f in (written_in_full, read_by_its_strides, rescaled, one_shifted)}[name]
@@ -118,7 +129,9 @@ def last_tile_not_rescaled(x):
 
 @pytest.mark.parametrize("family", ["sparse", "two_heavy_ends"])
 def test_a_row_of_151936_entries_hides_nothing(family):
-    """Normal logits of this length hide all three faults behind a relative bound of a percent; these families cannot."""
+    """Normal logits of this length hide all three faults behind a relative bound of a percent;
+    these families cannot.
+    """
     x = torch.from_numpy(inputs.build(family, 2, 151936, float32, 0)).float()
     oracle = Oracle()
 
@@ -128,7 +141,9 @@ def test_a_row_of_151936_entries_hides_nothing(family):
 
 
 def test_a_vacuous_declaration_is_unjudged_and_never_passed():
-    """A bfloat16 accumulator over 1000 equal entries may be wrong by half: whatever it returns proves nothing."""
+    """A bfloat16 accumulator over 1000 equal entries may be wrong by half: whatever it returns
+    proves nothing.
+    """
     x = torch.zeros(4, 1000)
     judgement = judge("softmax", x, torch.softmax(x, -1), numerics=Numerics(accumulate="bfloat16"))
 
@@ -139,7 +154,9 @@ def test_a_vacuous_declaration_is_unjudged_and_never_passed():
 
 
 def test_flushing_host_does_not_change_a_verdict():
-    """A kernel that leaves flush-to-zero on is itself law_broken, and the next kernel's reference is not touched."""
+    """A kernel that leaves flush-to-zero on is itself law_broken, and the next kernel's reference
+    is not touched.
+    """
 
     def flusher(x, dim=-1):
         torch.set_flush_denormal(True)
@@ -147,8 +164,12 @@ def test_flushing_host_does_not_change_a_verdict():
 
     case = Case(op="softmax", family="underflow_edge", shape=(8, 33))
     oracle, host = Oracle(), InProcess()
-    bad = evaluate(case, Kernel(id="flusher", op="softmax", call=flusher), dtype="float64", oracle=oracle, host=host)
-    good = evaluate(case, Kernel(id="good", op="softmax", call=torch.softmax), dtype="float64", oracle=Oracle(), host=host)
+    bad = evaluate(
+        case, Kernel(id="flusher", op="softmax", call=flusher), dtype="float64", oracle=oracle, host=host
+    )
+    good = evaluate(
+        case, Kernel(id="good", op="softmax", call=torch.softmax), dtype="float64", oracle=Oracle(), host=host
+    )
 
     assert "law_broken" in bad.broken
     assert "subnormals_flushed from False to True" in bad.message

@@ -1,4 +1,6 @@
-"""The pytest plugin: what a record becomes as a test outcome, in pytest sessions of their own inside this process."""
+"""The pytest plugin: what a record becomes as a test outcome, in pytest sessions of their own
+inside this process.
+"""
 
 import gc
 import os
@@ -12,7 +14,7 @@ import torch
 
 import suite.kernels
 from suite.kernels import Kernel
-from suite.store import read_run
+from suite.records.store import read_run
 
 ROOT = Path(__file__).parent.parent
 CASE = "softmax/sparse/16x33/s0"
@@ -94,7 +96,10 @@ def folder(tmp_path_factory):
     (folder / "kernels.py").write_text(KERNELS)
     (folder / "slow.py").write_text(SLOW)
     (folder / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
-    known = f"{folder}/kernels.py:two_percent float32 cpu inaccurate softmax/sparse/* too large | https://example.org/1\n"
+    known = (
+        f"{folder}/kernels.py:two_percent float32 cpu inaccurate softmax/sparse/* too large |"
+        " https://example.org/1\n"
+    )
     (folder / "known.txt").write_text(known)
     return folder
 
@@ -104,9 +109,28 @@ def two_workers(folder):
     """(process, its run folder) of a session shared by two workers, started before the first test."""
     pytest.importorskip("xdist")
     out = folder / "two"
-    words = [f"--rootdir={folder}", "--dtype=bfloat16", *ON_TWO_WORKERS, f"--out={out}", "-n", "2", str(folder)]
+    words = [
+        f"--rootdir={folder}",
+        "--dtype=bfloat16",
+        *ON_TWO_WORKERS,
+        f"--out={out}",
+        "-n",
+        "2",
+        str(folder),
+    ]
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-p", "suite.plugin", "-p", "xdist", "-p", "no:cacheprovider", *words],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "suite.plugin",
+            "-p",
+            "xdist",
+            "-p",
+            "no:cacheprovider",
+            *words,
+        ],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         stdout=subprocess.PIPE,
@@ -138,11 +162,15 @@ def test_a_right_kernel_passes_every_item(session, folder):
 
     assert code == 0
     assert outcomes.by_kind == [("passed", False)] * 4
-    assert [("status", "passed") in report.user_properties for report in outcomes.calls] == [True] * 3 + [False]
+    assert [("status", "passed") in report.user_properties for report in outcomes.calls] == [True] * 3 + [
+        False
+    ]
 
 
 def test_a_failure_says_where_what_and_how_to_run_it_again_without_a_traceback(session, folder):
-    code, outcomes, printed = session(f"--kernel={folder}/kernels.py:two_percent", "--op=softmax", f"--case={CASE}")
+    code, outcomes, printed = session(
+        f"--kernel={folder}/kernels.py:two_percent", "--op=softmax", f"--case={CASE}"
+    )
 
     assert code == pytest.ExitCode.TESTS_FAILED
     [text] = [report.longreprtext for report in outcomes.calls if report.failed]
@@ -186,7 +214,10 @@ def test_ignoring_declarations_makes_a_known_failure_fail(session, folder):
         (["--kernel=nosuch"], "unknown kernel 'nosuch' of softmax; expected one of "),
         (["--kernel=nosuch.py:f"], "kernel file 'nosuch.py' does not exist"),
         (["--kernel=shifted", "--case=nosuch"], "--case 'nosuch' matches no case"),
-        (["--kernel=shifted", "--known-failures=nosuch.txt"], "known-failures file 'nosuch.txt' cannot be read"),
+        (
+            ["--kernel=shifted", "--known-failures=nosuch.txt"],
+            "known-failures file 'nosuch.txt' cannot be read",
+        ),
         (["--known-failures=nosuch.txt"], "known-failures file 'nosuch.txt' cannot be read"),
         (["--device=nosuch"], "nosuch"),
         (["--op=sotfmax"], "invalid choice: 'sotfmax'"),
@@ -216,7 +247,10 @@ def test_items_are_every_case_dtype_and_kernel_of_the_profile(session, tmp_path)
         for dtype in ("float32", "float64")
     }
     assert {(r.case, r.kernel, r.dtype) for r in read_run(smoke).records} == expected
-    assert {r.case for r in read_run(quick).records} == {"logsumexp/sparse/16x33/s0", "logsumexp/sparse/8x64/s0"}
+    assert {r.case for r in read_run(quick).records} == {
+        "logsumexp/sparse/16x33/s0",
+        "logsumexp/sparse/8x64/s0",
+    }
 
 
 def test_a_pattern_selects_the_cases_that_match_it(session, tmp_path):
@@ -238,7 +272,9 @@ def test_a_case_runs_in_its_own_dtypes_and_in_others_where_its_id_is_named(sessi
         assert {r.dtype for r in read_run(out).records} == expected
 
 
-def test_a_slow_kernel_that_is_named_runs_the_smoke_cases_and_those_whose_ids_are_named(session, folder, tmp_path):
+def test_a_slow_kernel_that_is_named_runs_the_smoke_cases_and_those_whose_ids_are_named(
+    session, folder, tmp_path
+):
     slow = f"--kernel={folder}/slow.py:patient"
     smoke = {CASE, "softmax/normal/4x5/s0", "softmax/normal/4x6/s0"}
     larger = "softmax/sparse/8x64/s0"
@@ -257,9 +293,15 @@ def test_a_slow_kernel_that_is_named_runs_the_smoke_cases_and_those_whose_ids_ar
 
 @pytest.mark.parametrize(
     ("profile", "chosen"),
-    [("smoke", {"plain", "processor"}), ("quick", {"plain", "processor"}), ("standard", {"plain", "processor", "slow"})],
+    [
+        ("smoke", {"plain", "processor"}),
+        ("quick", {"plain", "processor"}),
+        ("standard", {"plain", "processor", "slow"}),
+    ],
 )
-def test_slow_kernels_and_those_of_other_devices_are_not_chosen_by_default(profile, chosen, session, tmp_path, monkeypatch):
+def test_slow_kernels_and_those_of_other_devices_are_not_chosen_by_default(
+    profile, chosen, session, tmp_path, monkeypatch
+):
     def made(name, **given):
         return Kernel(id=name, op="logsumexp", call=torch.logsumexp, **given)
 
@@ -272,12 +314,19 @@ def test_slow_kernels_and_those_of_other_devices_are_not_chosen_by_default(profi
     monkeypatch.setattr(suite.kernels, "own_kernels", lambda op: {kernel.id: kernel for kernel in own})
 
     session("--op=logsumexp", f"--profile={profile}", f"--out={tmp_path / 'default'}")
-    session("--op=logsumexp", "--kernel=accelerator", "--case=logsumexp/sparse/16x33/s0", f"--out={tmp_path / 'named'}")
+    session(
+        "--op=logsumexp",
+        "--kernel=accelerator",
+        "--case=logsumexp/sparse/16x33/s0",
+        f"--out={tmp_path / 'named'}",
+    )
 
     records = read_run(tmp_path / "default").records
     assert {r.kernel for r in records} == chosen
     assert {r.case for r in records if r.kernel == "slow"} <= {"logsumexp/sparse/16x33/s0"}
-    assert [(r.kernel, r.status) for r in read_run(tmp_path / "named").records] == [("accelerator", "unsupported")]
+    assert [(r.kernel, r.status) for r in read_run(tmp_path / "named").records] == [
+        ("accelerator", "unsupported")
+    ]
 
 
 def test_two_workers_record_what_one_process_records(session, two_workers, tmp_path):

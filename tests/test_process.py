@@ -1,4 +1,6 @@
-"""The life of kernels' processes: nothing outlives the suite, whatever ends it, and Ctrl-C leaves a report."""
+"""The life of kernels' processes: nothing outlives the suite, whatever ends it, and Ctrl-C leaves a
+report.
+"""
 
 import os
 import shutil
@@ -15,14 +17,16 @@ import torch
 from suite.execution.host import Call, DiedError
 from suite.execution.isolated import Isolated
 from suite.execution.process import KernelProcess
-from suite.store import read_run
+from suite.records.store import read_run
 
 ROOT = Path(__file__).parents[1]
 WAIT_SECONDS = 120.0
 """What a busy machine may take for a moment's work: there to end a hang, and for nothing else."""
 TOKEN = "SOFTMAX_SUITE_TEST_PROCESS"
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what is promised of processes is promised for Linux")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="what is promised of processes is promised for Linux"
+)
 
 
 def members(token):
@@ -128,7 +132,9 @@ def test_closing_a_host_ends_its_processes_and_leaves_no_zombies(tmp_path):
 def test_a_suite_that_is_killed_leaves_no_process_not_even_one_that_hangs_in_c(tmp_path, monkeypatch):
     mark = tmp_path / "mark"
     monkeypatch.setenv("MARK", str(mark))
-    process = command("killed", "check", "--op=softmax", "--dtype=float32", f"--kernel={kernel_file(tmp_path, HANGS)}")
+    process = command(
+        "killed", "check", "--op=softmax", "--dtype=float32", f"--kernel={kernel_file(tmp_path, HANGS)}"
+    )
     assert wait_for(mark.exists), said(process)
     assert len(members("killed")) >= 3  # the command, the server, the kernel
     process.kill()
@@ -159,7 +165,9 @@ def test_a_suite_that_is_killed_leaves_no_copy_that_its_kernel_forked_and_no_fol
 def test_control_c_ends_a_run_with_130_a_report_and_no_process(tmp_path, monkeypatch):
     mark = tmp_path / "mark"
     monkeypatch.setenv("MARK", str(mark))
-    specification = kernel_file(tmp_path, "if x.dtype == torch.bfloat16: " + HANGS + "\n    return torch.softmax(x, dim)")
+    specification = kernel_file(
+        tmp_path, "if x.dtype == torch.bfloat16: " + HANGS + "\n    return torch.softmax(x, dim)"
+    )
     arguments = ["run", "--op=softmax", "--dtype=float32", "--dtype=bfloat16", f"--kernel={specification}"]
     process = command("control-c", *arguments, "--case=softmax/normal/*", f"--out={tmp_path / 'run'}")
     assert wait_for(mark.exists), said(process)

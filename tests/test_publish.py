@@ -1,4 +1,6 @@
-"""publish.py and report/published.py: a run is passed on whole and anonymous, and the pages about it cannot go stale."""
+"""publish.py and report/published.py: a run is passed on whole and anonymous, and the pages about
+it cannot go stale.
+"""
 
 import errno
 import gzip
@@ -11,13 +13,13 @@ import pytest
 from click.testing import CliRunner
 
 from suite.cli import cli
-from suite.configuration import Configuration
 from suite.publish import machine_slug, pages, publish, write_pages
-from suite.records import Measurement, Record
+from suite.records.configuration import Configuration
+from suite.records.record import Measurement, Record
+from suite.records.store import Store, read_run
 from suite.report.compare import read
 from suite.report.privacy import private
 from suite.report.published import BEGIN, END, read_published, readme_table, with_table
-from suite.store import Store, read_run
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {
@@ -45,7 +47,9 @@ def timed(kernel, milliseconds, *, op="softmax", dtype="float32", length=64, sta
         "low_seconds": None, "high_seconds": None, "peak_bytes": 0, "compile_seconds": None,
         "copy_bytes_per_second": 1e10, "matmul_operations_per_second": 1e11, "note": "",
     }  # fmt: skip
-    return Measurement(kind="throughput", kernel=kernel, op=op, dtype=dtype, device=device, case=case, data=data)
+    return Measurement(
+        kind="throughput", kernel=kernel, op=op, dtype=dtype, device=device, case=case, data=data
+    )
 
 
 def stored(folder, *held, environment=ENVIRONMENT, configuration=None):
@@ -76,7 +80,10 @@ def invoke(*words):
     ("facts", "slug"),
     [
         ({"device": "cpu", "cpu": "AMD EPYC"}, "cpu-amd-epyc"),
-        ({"device": "cpu", "cpu": "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz"}, "cpu-intel-xeon-platinum-8481c"),
+        (
+            {"device": "cpu", "cpu": "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz"},
+            "cpu-intel-xeon-platinum-8481c",
+        ),
         ({"device": "cpu", "cpu": "AMD EPYC 9554 64-Core Processor"}, "cpu-amd-epyc-9554"),
         ({"device": "cuda:1", "cpu": "AMD EPYC", "gpu": "NVIDIA H200"}, "cuda-nvidia-h200"),
         ({"device": "cuda", "gpu": "NVIDIA A100-SXM4-80GB"}, "cuda-nvidia-a100-sxm4-80gb"),
@@ -87,7 +94,9 @@ def test_a_machine_is_named_by_the_kind_and_model_of_its_device(facts, slug):
     assert machine_slug(facts) == slug
 
 
-@pytest.mark.parametrize("facts", [{}, {"device": "cpu"}, {"device": "cpu", "cpu": "..."}, {"device": 3, "cpu": [1]}])
+@pytest.mark.parametrize(
+    "facts", [{}, {"device": "cpu"}, {"device": "cpu", "cpu": "..."}, {"device": 3, "cpu": [1]}]
+)
 def test_an_environment_without_a_model_has_no_machine(facts):
     with pytest.raises(ValueError, match=r"env.json names no device"):
         machine_slug(facts)
@@ -109,7 +118,9 @@ def test_a_published_run_has_what_the_run_has(tmp_path):
 
 def test_publishing_twice_gives_the_same_bytes(tmp_path):
     """Whatever the processes that recorded it were called."""
-    run = stored(tmp_path / "run", *(record(f"k{i}", started=f"2026-01-02T00:00:0{i}+00:00") for i in range(4)))
+    run = stored(
+        tmp_path / "run", *(record(f"k{i}", started=f"2026-01-02T00:00:0{i}+00:00") for i in range(4))
+    )
     [path] = run.glob("records-*.jsonl")
     first, *others = path.read_text().splitlines(keepends=True)
     again = stored(tmp_path / "again")
@@ -117,7 +128,10 @@ def test_publishing_twice_gives_the_same_bytes(tmp_path):
     (again / "records-a-9.jsonl").write_text("".join(others))
 
     contents = [
-        {path.name: path.read_bytes() for path in publish([one], reports=tmp_path / one.name / "out", name="x").iterdir()}
+        {
+            path.name: path.read_bytes()
+            for path in publish([one], reports=tmp_path / one.name / "out", name="x").iterdir()
+        }
         for one in (run, again)
     ]
 
@@ -139,7 +153,15 @@ def test_nobody_is_named_in_any_file_unless_asked(tmp_path):
     secret = "/home/jane/k.py:f on quokka by zebra9@quokka"
     run = stored(
         tmp_path / "run",
-        record(secret, outside=True, message=secret, output=secret, warnings=(secret,), reproduce=secret, known=secret),
+        record(
+            secret,
+            outside=True,
+            message=secret,
+            output=secret,
+            warnings=(secret,),
+            reproduce=secret,
+            known=secret,
+        ),
         replace(timed(secret, 1), data=timed(secret, 1).data | {"note": secret, "inner": {secret: [secret]}}),
         environment={**ENVIRONMENT, "libc": secret, "packages": {secret: secret}},
         configuration=asked(**{"known-failures": {secret: "1"}}),
@@ -147,7 +169,9 @@ def test_nobody_is_named_in_any_file_unless_asked(tmp_path):
 
     def texts(folder):
         files = [p for p in folder.iterdir() if p.is_file()]
-        return [(gzip.decompress(p.read_bytes()) if p.suffix == ".gz" else p.read_bytes()).decode() for p in files]
+        return [
+            (gzip.decompress(p.read_bytes()) if p.suffix == ".gz" else p.read_bytes()).decode() for p in files
+        ]
 
     hidden = texts(publish([run], reports=tmp_path / "hidden"))
     shown = texts(publish([run], reports=tmp_path / "shown", show_paths=True))
@@ -155,13 +179,17 @@ def test_nobody_is_named_in_any_file_unless_asked(tmp_path):
     assert len(hidden) == len(shown) == 5
     assert [word for text in hidden for word in ("jane", "quokka", "zebra9") if word in text] == []
     assert all("/home/jane" in text for text in shown)
-    assert read(tmp_path / "hidden" / "cpu-amd-epyc" / "2026-01-02-quick").records[0].kernel == private(secret)
+    assert read(tmp_path / "hidden" / "cpu-amd-epyc" / "2026-01-02-quick").records[0].kernel == private(
+        secret
+    )
 
 
 def test_no_kernel_is_lost_under_the_name_of_another(tmp_path):
     run = stored(tmp_path / "run", record("/home/jane/k.py:f"), record("/home/joe/k.py:f"))
 
-    with pytest.raises(ValueError, match=r"^/home/jane/k.py:f and /home/joe/k.py:f have one name without private paths"):
+    with pytest.raises(
+        ValueError, match=r"^/home/jane/k.py:f and /home/joe/k.py:f have one name without private paths"
+    ):
         publish([run], reports=tmp_path / "reports")
     assert not (tmp_path / "reports").exists()
     assert len(read(publish([run], reports=tmp_path / "reports", name="x", show_paths=True)).records) == 2
@@ -172,7 +200,9 @@ def test_two_kernels_do_not_become_one_where_each_has_its_own_cases(tmp_path):
     one = stored(tmp_path / "one", record("/home/jane/v1/k.py:f"))
     other = stored(tmp_path / "other", record("/home/joe/v1/k.py:f", case="softmax/normal/4x4096/s0"))
 
-    with pytest.raises(ValueError, match=r"^/home/jane/v1/k.py:f and /home/joe/v1/k.py:f have one name without private paths"):
+    with pytest.raises(
+        ValueError, match=r"^/home/jane/v1/k.py:f and /home/joe/v1/k.py:f have one name without private paths"
+    ):
         publish([one, other], reports=tmp_path / "reports")
 
 
@@ -184,7 +214,12 @@ def test_a_run_that_is_named_twice_is_refused_in_words_of_publish(tmp_path):
 
 
 def test_runs_of_one_environment_are_joined(tmp_path):
-    judged = stored(tmp_path / "judged", record(), configuration=asked(), environment={**ENVIRONMENT, "libm": {"points": 1}})
+    judged = stored(
+        tmp_path / "judged",
+        record(),
+        configuration=asked(),
+        environment={**ENVIRONMENT, "libm": {"points": 1}},
+    )
     bench = stored(tmp_path / "bench", record(case="softmax/normal/4x4096/s0"), timed("online", 2))
 
     folder = publish([bench, judged], reports=tmp_path / "reports")
@@ -198,9 +233,13 @@ def test_runs_of_one_environment_are_joined(tmp_path):
 
 def test_runs_of_unlike_environments_are_not_joined(tmp_path):
     one = stored(tmp_path / "one", record())
-    other = stored(tmp_path / "other", record("fused"), environment={**ENVIRONMENT, "env_id": "e2", "python": "3.12.1"})
+    other = stored(
+        tmp_path / "other", record("fused"), environment={**ENVIRONMENT, "env_id": "e2", "python": "3.12.1"}
+    )
 
-    with pytest.raises(ValueError, match=r"unlike environments.*publish them one by one.*\n.*python: \"3.11.7\".*\"3.12.1\""):
+    with pytest.raises(
+        ValueError, match=r"unlike environments.*publish them one by one.*\n.*python: \"3.11.7\".*\"3.12.1\""
+    ):
         publish([one, other], reports=tmp_path / "reports")
     assert not (tmp_path / "reports").exists()
 
@@ -211,15 +250,21 @@ def test_runs_that_contradict_each_other_are_not_joined(tmp_path):
     worse = stored(tmp_path / "worse", record(status="inaccurate", broken=("inaccurate",)))
 
     assert publish([one, other], reports=tmp_path / "reports", name="alike").is_dir()
-    with pytest.raises(ValueError, match=r"softmax/normal/4x64/s0 float32 online is passed in one of them and inaccurate in"):
+    with pytest.raises(
+        ValueError, match=r"softmax/normal/4x64/s0 float32 online is passed in one of them and inaccurate in"
+    ):
         publish([one, worse], reports=tmp_path / "reports", name="unlike")
 
 
 def test_verdicts_of_one_version_are_not_joined_with_the_speed_of_another(tmp_path):
     """The evaluations are of other inputs, so that no two of them contradict each other."""
-    judged = stored(tmp_path / "judged", record("my.py:f", kernel_version="11aa"), record("fused", kernel_version="33cc"))
+    judged = stored(
+        tmp_path / "judged", record("my.py:f", kernel_version="11aa"), record("fused", kernel_version="33cc")
+    )
     bench = stored(
-        tmp_path / "bench", record("my.py:f", case="softmax/normal/4x4096/s0", kernel_version="22bb"), timed("my.py:f", 2)
+        tmp_path / "bench",
+        record("my.py:f", case="softmax/normal/4x4096/s0", kernel_version="22bb"),
+        timed("my.py:f", 2),
     )
 
     with pytest.raises(ValueError, match=r"softmax my\.py:f: 11aa in .*judged, 22bb in .*bench$"):
@@ -252,7 +297,9 @@ def test_a_run_with_a_changed_line_is_not_published(tmp_path):
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a", ".hidden", "ä", "a b", "x" * 101])
 def test_a_name_that_is_none_of_a_folder_is_refused(tmp_path, name):
-    result = invoke("publish", stored(tmp_path / "run", record()), "--reports", tmp_path / "reports", "--name", name)
+    result = invoke(
+        "publish", stored(tmp_path / "run", record()), "--reports", tmp_path / "reports", "--name", name
+    )
 
     assert result.exit_code == 2
     assert "--name" in result.stderr
@@ -264,7 +311,9 @@ def test_another_published_run_is_replaced_only_where_asked(tmp_path):
     one, other = (stored(tmp_path / name, record(name)) for name in ("one", "other"))
     folder = publish([one], reports=reports, name="x")
 
-    with pytest.raises(ValueError, match=r"x' is there; --replace puts this run in its place, --name gives another"):
+    with pytest.raises(
+        ValueError, match=r"x' is there; --replace puts this run in its place, --name gives another"
+    ):
         publish([other], reports=reports, name="x")
     assert read(folder).records[0].kernel == "one"
 
@@ -315,14 +364,18 @@ def test_commands_take_published_runs(published, tmp_path, monkeypatch):
     monkeypatch.setattr("suite.catalogue.__file__", str(tmp_path / "suite" / "catalogue.py"))
     machines = invoke("list", "machines")
 
-    assert [one.exit_code for one in (compared, reported, merged, machines)] == [0, 0, 0, 0], compared.stderr + merged.stderr
+    assert [one.exit_code for one in (compared, reported, merged, machines)] == [0, 0, 0, 0], (
+        compared.stderr + merged.stderr
+    )
     assert "2 evaluations in both runs" in compared.stdout
     assert "online" in (tmp_path / "page.html").read_text(encoding="utf-8")
     assert len(read_run(tmp_path / "merged").records) == 3
     assert "cuda-nvidia-h200/c: NVIDIA H200" in machines.stdout
 
 
-@pytest.mark.parametrize("command", [("compare", "{b}", "{a}"), ("report", "{a}"), ("merge", "{a}", "--out", "{out}")])
+@pytest.mark.parametrize(
+    "command", [("compare", "{b}", "{a}"), ("report", "{a}"), ("merge", "{a}", "--out", "{out}")]
+)
 def test_a_torn_published_run_is_named_with_the_reason(published, tmp_path, command):
     a, b = (published / "cpu-amd-epyc" / name for name in "ab")
     path = a / "records-1.jsonl.gz"
@@ -331,7 +384,9 @@ def test_a_torn_published_run_is_named_with_the_reason(published, tmp_path, comm
     result = invoke(*(word.format(a=a, b=b, out=tmp_path / "out") for word in command))
 
     assert result.exit_code == 2
-    assert "records-1.jsonl.gz' cannot be read: it is torn: its end is missing" in re.sub(r"\s+", " ", result.stderr)
+    assert "records-1.jsonl.gz' cannot be read: it is torn: its end is missing" in re.sub(
+        r"\s+", " ", result.stderr
+    )
 
 
 @pytest.mark.parametrize("option", ["--csv", "--json", "--out", "--baseline"])
@@ -340,7 +395,9 @@ def test_compare_spoils_no_published_run(published, tmp_path, option):
     (tmp_path / "link").symlink_to(a / "records-1.jsonl.gz")
     before = (a / "records-1.jsonl.gz").read_bytes()
 
-    result = invoke("compare", a, b, option, tmp_path / "link", *(["--update-baseline"] if option == "--baseline" else []))
+    result = invoke(
+        "compare", a, b, option, tmp_path / "link", *(["--update-baseline"] if option == "--baseline" else [])
+    )
 
     assert result.exit_code == 2
     assert "belongs to a run" in re.sub(r"\s+", " ", result.stderr)
@@ -394,7 +451,11 @@ def test_unexpected_failures_stand_first_on_the_page(tmp_path):
 
 def test_texts_of_strangers_are_text(tmp_path):
     """Of a page, and of a table in Markdown."""
-    hostile = {**ENVIRONMENT, "cpu": "<script>alert(1)</script> | **x** [a](javascript:b)", "suite_version": "`1`|2\n# x"}
+    hostile = {
+        **ENVIRONMENT,
+        "cpu": "<script>alert(1)</script> | **x** [a](javascript:b)",
+        "suite_version": "`1`|2\n# x",
+    }
     publish([stored(tmp_path / "a", record(), environment=hostile)], reports=tmp_path / "reports", name="a")
 
     html, markdown = pages(tmp_path / "reports").values()
@@ -437,20 +498,41 @@ JUDGED = (
     record("online", ratio=0.9),
     record("online", dtype="bfloat16", ratio=0.1),
     record(
-        "online", "softmax/normal/4x64/upstream=normal/s0", direction="backward", ratio=7.0, status="known_failure", known="x"
+        "online",
+        "softmax/normal/4x64/upstream=normal/s0",
+        direction="backward",
+        ratio=7.0,
+        status="known_failure",
+        known="x",
     ),
     record("online", dtype="float64", ratio=5.0, status="known_failure", known="x"),
     record("naive", ratio=0.6),
-    record("naive", "softmax/ramp/4x64/s0", status="known_failure", overflow=3, entries=9, broken=("nonfinite",), known="x"),
+    record(
+        "naive",
+        "softmax/ramp/4x64/s0",
+        status="known_failure",
+        overflow=3,
+        entries=9,
+        broken=("nonfinite",),
+        known="x",
+    ),
     record("mine.py:f", ratio=0.1, outside=True),
 )
 
 
 def test_the_readme_has_the_worst_error_and_the_speed_beside_torch(tmp_path):
-    publish([stored(tmp_path / "a", *JUDGED, *BENCHED, timed("mine.py:f", 0.1))], reports=tmp_path / "reports", name="a")
+    publish(
+        [stored(tmp_path / "a", *JUDGED, *BENCHED, timed("mine.py:f", 0.1))],
+        reports=tmp_path / "reports",
+        name="a",
+    )
 
     table = readme_table(read_published(tmp_path / "reports"))
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| softmax")]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in table.splitlines()
+        if line.startswith("| softmax")
+    ]
 
     assert rows == [
         ["softmax", "naive", "1 of 2", "overflow", "2.00", "–", "–"],
@@ -463,7 +545,9 @@ def test_the_readme_has_the_worst_error_and_the_speed_beside_torch(tmp_path):
 
 
 def test_the_table_is_short_and_keeps_torch(tmp_path):
-    """Where there are many kernels, the fastest; torch's own is there whatever its place, since all are measured by it."""
+    """Where there are many kernels, the fastest; torch's own is there whatever its place, since all
+    are measured by it.
+    """
     kernels = [(f"k{i:02}", 1 + i) for i in range(30)] + [("fused", 99)]
     held = [one for name, time in kernels for one in (record(name), timed(name, time))]
     attention = [
@@ -473,7 +557,11 @@ def test_the_table_is_short_and_keeps_torch(tmp_path):
     ]
     publish([stored(tmp_path / "a", *held, *attention)], reports=tmp_path / "reports", name="a")
 
-    rows = [line for line in readme_table(read_published(tmp_path / "reports")).splitlines() if line.startswith("| ")][2:]
+    rows = [
+        line
+        for line in readme_table(read_published(tmp_path / "reports")).splitlines()
+        if line.startswith("| ")
+    ][2:]
 
     assert len(rows) <= 15
     assert any("fused (torch)" in row for row in rows)
@@ -515,9 +603,13 @@ def test_a_readme_without_markers_stays_as_it_is(published):
     assert readme.read_text(encoding="utf-8") == "# mine\n"
 
 
-@pytest.mark.parametrize("text", [f"{BEGIN}\n", f"{END}\n", f"{END}\n{BEGIN}\n", f"{BEGIN}\n{BEGIN}\n{END}\n"])
+@pytest.mark.parametrize(
+    "text", [f"{BEGIN}\n", f"{END}\n", f"{END}\n{BEGIN}\n", f"{BEGIN}\n{BEGIN}\n{END}\n"]
+)
 def test_markers_that_are_no_pair_are_refused(text):
-    with pytest.raises(ValueError, match=r"must have .*published: begin.* and .*published: end.* once, in this order"):
+    with pytest.raises(
+        ValueError, match=r"must have .*published: begin.* and .*published: end.* once, in this order"
+    ):
         with_table(text, "table")
 
 
@@ -556,7 +648,11 @@ def test_a_full_disk_ends_with_4_and_leaves_nothing_half(tmp_path, monkeypatch):
 
 def test_what_this_repository_publishes_is_what_the_command_would_write():
     """Else: `softmax-suite publish`, and commit what it wrote."""
-    stale = [str(path) for path, text in pages(ROOT / "reports").items() if path.read_text(encoding="utf-8") != text]
+    stale = [
+        str(path)
+        for path, text in pages(ROOT / "reports").items()
+        if path.read_text(encoding="utf-8") != text
+    ]
 
     assert stale == []
     assert BEGIN in (ROOT / "README.md").read_text(encoding="utf-8")

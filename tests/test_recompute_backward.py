@@ -1,4 +1,6 @@
-"""The recomputing backward pass: right in float64 for every option, what it keeps and refuses, and faults written into it."""
+"""The recomputing backward pass: right in float64 for every option, what it keeps and refuses, and
+faults written into it.
+"""
 
 import importlib.util
 import math
@@ -9,8 +11,8 @@ import pytest
 import torch
 
 from suite.kernels import own_kernels
-from suite.ops.attention.kernels import recompute
-from suite.ops.parts import attention_backward
+from suite.kernels.attention import recompute
+from suite.kernels.parts import attention_backward
 from tests import attention_gradients
 from tests.attention_calls import CALLS
 
@@ -65,7 +67,10 @@ def test_what_is_kept_is_the_tensors_the_output_in_their_format_and_the_lse_in_f
         o = KERNELS["recompute"](**given, enable_gqa=True)
     described = {(tuple(x.shape), x.dtype) for x in kept}
 
-    assert described == {*((tuple(x.shape), x.dtype) for x in (*given.values(), o)), (tuple(o.shape[:3]), torch.float32)}
+    assert described == {
+        *((tuple(x.shape), x.dtype) for x in (*given.values(), o)),
+        (tuple(o.shape[:3]), torch.float32),
+    }
 
 
 def test_the_forward_pass_has_the_bits_of_online():
@@ -147,7 +152,8 @@ def test_the_slope_of_a_softcap_that_is_reached_keeps_its_relative_accuracy(name
 def the_slope_keeps_its_relative_accuracy(function):
     """1 / cosh^2(x) at x = 6 and 9, where 1 - tanh^2 of float32 is off by 1 part in 400, and by all of it.
 
-    float32 has an error of 3 u in x, so of 6 x u in the slope, below 1e-5; 10 times that is for the other factors.
+    float32 has an error of 3 u in x, so of 6 x u in the slope, below 1e-5; 10 times that is for the
+    other factors.
     """
     q, k = torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[[6.0, 1.0], [9.0, 2.0]]]], requires_grad=True)
     v = torch.tensor([[[[1.0], [-2.0]]]])
@@ -172,10 +178,10 @@ FAULTS = {
     "D of one column less": (recompute, "(d_o * o).sum", "(d_o * o)[..., 1:].sum"),
     "D is added": (recompute, ".mT - delta)", ".mT + delta)"),
     "P is used where ds belongs": (recompute, "torch.where(p == 0, 0.0, p * (", "torch.where(p == 0, 0.0, 1.0 * ("),
-    "P has no lse": (recompute, "p = torch.exp(part.exponents() - finite(lse))", "p = torch.exp(part.exponents())"),
-    "the lse of bfloat16": (recompute, "part.exponents() - finite(lse)", "part.exponents() - finite(lse).bfloat16()"),
-    "the lse of float32": (recompute, "part.exponents() - finite(lse)", "part.exponents() - finite(lse).float()"),
-    "an lse of -inf is not guarded": (recompute, "part.exponents() - finite(lse)", "part.exponents() - lse"),
+    "P has no lse": (recompute, "p = torch.exp(part.final() - finite(lse))", "p = torch.exp(part.final())"),
+    "the lse of bfloat16": (recompute, "part.final() - finite(lse)", "part.final() - finite(lse).bfloat16()"),
+    "the lse of float32": (recompute, "part.final() - finite(lse)", "part.final() - finite(lse).float()"),
+    "an lse of -inf is not guarded": (recompute, "part.final() - finite(lse)", "part.final() - lse"),
     "dv of the first queries": (recompute, "p.mT @ d_o", "p[:, :, 1:].mT @ d_o[:, :, 1:]"),
     "dv of ds": (recompute, "p.mT @ d_o", "d_s.mT @ d_o"),
     "the last keys are left out": (recompute, "range(0, len(scores.key), block)", "range(0, len(scores.key) - block, block)"),
@@ -230,7 +236,11 @@ def faulty(fault, tmp_path, monkeypatch):
     assert text.count(right) >= 1
     for other in (attention_backward, recompute):
         name = other.__name__
-        source = text.replace(right, wrong) if other is module else Path(other.__file__).read_text(encoding="utf-8")
+        source = (
+            text.replace(right, wrong)
+            if other is module
+            else Path(other.__file__).read_text(encoding="utf-8")
+        )
         path = tmp_path / f"{name.rpartition('.')[2]}.py"
         path.write_text(source, encoding="utf-8")
         specification = importlib.util.spec_from_file_location(name, path)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suite.records import PASSING, SCHEMA, STATUSES, Record, by_precedence, summary_class
+from suite.records.record import PASSING, SCHEMA, STATUSES, Record, by_precedence, summary_class
 
 
 def make(**changes):
@@ -20,7 +20,10 @@ def make(**changes):
     return Record(**{**given, **changes})
 
 
-SIZES, OTHERS = ("judged", "ratio", "worst_ulp", "max_ulp", "bias_error_ulp", "torch_ratio"), ("bias_ulp", "seconds")
+SIZES, OTHERS = (
+    ("judged", "ratio", "worst_ulp", "max_ulp", "bias_error_ulp", "torch_ratio"),
+    ("bias_ulp", "seconds"),
+)
 any_float, any_size = st.floats(), st.floats().map(abs)
 text = st.text(max_size=6)
 counts = st.integers(0, 2**63 - 1)
@@ -33,7 +36,9 @@ some_json = st.recursive(
 
 @st.composite
 def records(draw):
-    optional = {name: draw(st.none() | (any_size if name in SIZES else any_float)) for name in (*SIZES[1:], *OTHERS)}
+    optional = {
+        name: draw(st.none() | (any_size if name in SIZES else any_float)) for name in (*SIZES[1:], *OTHERS)
+    }
     return make(
         **optional,
         judged=draw(any_size),
@@ -73,7 +78,9 @@ def test_a_record_survives_json_whatever_its_numbers_and_text(record):
 @settings(deadline=None, max_examples=10)
 @given(records())
 def test_json_is_strict_and_one_line(record):
-    """No NaN or Infinity literal, which other languages refuse, and no line break of any kind inside a line."""
+    """No NaN or Infinity literal, which other languages refuse, and no line break of any kind
+    inside a line.
+    """
 
     def refuse(literal):
         raise AssertionError(literal)
@@ -102,12 +109,25 @@ def test_the_id_comes_first_and_unknown_fields_are_left_out():
 
 def test_missing_fields_take_their_defaults():
     plain = make().to_dict()
-    needed = ("schema", "suite_version", "kernel", "op", "case", "family", "shape", "dtype", "status", "message")
+    needed = (
+        "schema",
+        "suite_version",
+        "kernel",
+        "op",
+        "case",
+        "family",
+        "shape",
+        "dtype",
+        "status",
+        "message",
+    )
 
     assert Record.from_dict({name: plain[name] for name in needed}) == make()
 
 
-@pytest.mark.parametrize("name", ["suite_version", "kernel", "op", "case", "family", "shape", "dtype", "status"])
+@pytest.mark.parametrize(
+    "name", ["suite_version", "kernel", "op", "case", "family", "shape", "dtype", "status"]
+)
 def test_a_missing_field_without_default_is_named(name):
     plain = make().to_dict()
     del plain[name]
@@ -118,7 +138,9 @@ def test_a_missing_field_without_default_is_named(name):
 
 @pytest.mark.parametrize("schema", [0, -1, SCHEMA + 1, None, "1", 1.5, True, 10**30])
 def test_a_schema_that_is_not_read_is_named(schema):
-    with pytest.raises(ValueError, match=rf"schema={schema!r} is not one that this version reads \(1 to {SCHEMA}\)"):
+    with pytest.raises(
+        ValueError, match=rf"schema={schema!r} is not one that this version reads \(1 to {SCHEMA}\)"
+    ):
         Record.from_dict({**make().to_dict(), "schema": schema})
 
 
@@ -160,7 +182,9 @@ def test_a_field_of_a_foreign_record_is_refused_or_usable(name, value):
     assert json.loads(record.to_json())["id"] == record.id
 
 
-@pytest.mark.parametrize("status", [s for s in (*STATUSES, "known_failure") if s not in ("passed", "unsupported")])
+@pytest.mark.parametrize(
+    "status", [s for s in (*STATUSES, "known_failure") if s not in ("passed", "unsupported")]
+)
 def test_a_status_that_is_no_pass_needs_a_message(status):
     with pytest.raises(ValueError, match=f"a record with status {status} needs a message"):
         make(status=status, message="")
@@ -177,7 +201,9 @@ def test_the_id_depends_on_each_of_what_was_run(name):
 
 
 def test_the_id_does_not_depend_on_what_was_found():
-    found = replace(make(), status="passed", ratio=0.5, seconds=1.0, env_id="x", started="now", strict=True, digest="ff")
+    found = replace(
+        make(), status="passed", ratio=0.5, seconds=1.0, env_id="x", started="now", strict=True, digest="ff"
+    )
 
     assert found.id == make().id
 

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suite.cli import cli
-from suite.configuration import Configuration
-from suite.records import STATUSES, Record
+from suite.records.configuration import Configuration
+from suite.records.record import STATUSES, Record
+from suite.records.store import Run, Store
 from suite.report import FullDiskError, write_report
 from suite.report.csv import write_csv
 from suite.report.html import render
 from suite.report.presentable import FAMILIES
 from suite.report.summaries import cell, counts, severity, times, verdict, worst, worst_cases
 from suite.report.terminal import print_summary
-from suite.store import Run, Store
 
 INF, NAN = float("inf"), float("nan")
 ALL = (*STATUSES, "known_failure")
@@ -88,12 +88,25 @@ def test_the_page_runs_nothing_and_asks_nobody():
     parsed = Page(text)
     attributes = [(tag, name) for tag, given in parsed.tags for name in given]
 
-    assert not {tag for tag, _ in parsed.tags} & {"script", "iframe", "object", "embed", "link", "base", "form", "img"}
-    assert [a for a in attributes if a[1].startswith("on") or a[1] in ("src", "href", "srcset", "action", "style")] == []
+    assert not {tag for tag, _ in parsed.tags} & {
+        "script",
+        "iframe",
+        "object",
+        "embed",
+        "link",
+        "base",
+        "form",
+        "img",
+    }
+    assert [
+        a for a in attributes if a[1].startswith("on") or a[1] in ("src", "href", "srcset", "action", "style")
+    ] == []
     assert "<script" not in text.lower()
     assert 'http-equiv="refresh"' not in text.lower()
     assert not re.search(r"url\(|@import", text)
-    policy = [given["content"] for tag, given in parsed.tags if given.get("http-equiv") == "Content-Security-Policy"]
+    policy = [
+        given["content"] for tag, given in parsed.tags if given.get("http-equiv") == "Content-Security-Policy"
+    ]
     assert [p.split(";")[0] for p in policy] == ["default-src 'none'"]
 
 
@@ -116,7 +129,9 @@ def test_text_from_kernels_and_users_is_escaped(field):
     }
     plain = {**given, field: "plain"}
     statuses = ("inaccurate", "known_failure", "unsupported", "passed")
-    hostile, harmless = (Page(page(*(make(status=s, **values) for s in statuses))) for values in (given, plain))
+    hostile, harmless = (
+        Page(page(*(make(status=s, **values) for s in statuses))) for values in (given, plain)
+    )
 
     assert [tag for tag, _ in hostile.tags] == [tag for tag, _ in harmless.tags]
     assert [sorted(a) for _, a in hostile.tags] == [sorted(a) for _, a in harmless.tags]
@@ -126,7 +141,9 @@ def test_text_from_kernels_and_users_is_escaped(field):
 
 @pytest.mark.parametrize("field", ["tiles", "warnings", "bitwise", "broken"])
 def test_text_in_nested_fields_is_escaped(field):
-    value = {"16": HOSTILE} if field == "tiles" else {HOSTILE: True} if field == "bitwise" else (HOSTILE, HOSTILE)
+    value = (
+        {"16": HOSTILE} if field == "tiles" else {HOSTILE: True} if field == "bitwise" else (HOSTILE, HOSTILE)
+    )
     text = page(make(status="inaccurate", index=(0,), got="1", ratio=2.0, **{field: value}))
 
     assert "<img" not in text
@@ -149,7 +166,11 @@ def test_text_of_the_environment_and_of_notices_is_escaped():
 
 
 def test_every_status_is_named_with_its_count():
-    records = [make(status=status, case=f"softmax/normal/4x4/s{n}") for k, status in enumerate(ALL, 1) for n in range(k)]
+    records = [
+        make(status=status, case=f"softmax/normal/4x4/s{n}")
+        for k, status in enumerate(ALL, 1)
+        for n in range(k)
+    ]
     parsed = re.sub(r"\s+", " ", page(*records))
 
     for number, status in enumerate(ALL, 1):
@@ -192,9 +213,15 @@ ratios = st.none() | st.sampled_from([0.0, 1.5, 5.0, 1e9, INF, NAN])
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.tuples(ratios, st.sampled_from(["inaccurate", "passed", "known_failure"])), min_size=1, max_size=4))
+@given(
+    st.lists(
+        st.tuples(ratios, st.sampled_from(["inaccurate", "passed", "known_failure"])), min_size=1, max_size=4
+    )
+)
 def test_the_worst_record_does_not_depend_on_the_order_of_the_records(given_records):
-    records = [make(ratio=ratio, status=status, digest=str(n)) for n, (ratio, status) in enumerate(given_records)]
+    records = [
+        make(ratio=ratio, status=status, digest=str(n)) for n, (ratio, status) in enumerate(given_records)
+    ]
     found = {(str(w.ratio or 0.0), w.status) for w in map(worst, permutations(records))}
 
     assert len(found) == 1
@@ -213,11 +240,23 @@ def test_the_worst_record_does_not_depend_on_the_order_of_the_records(given_reco
         ([make(status="known_failure", overflow=1, entries=1)], "overflow 100%", "known overflow"),
         ([make(status="unjudged")], "unjudged", "unjudged"),
         ([make(status="timed_out")], "timed out", "failed ended"),
-        ([make(status="out_of_memory"), make(status="inaccurate", ratio=9e9)], "out of memory", "failed ended"),
-        ([make(status="crashed"), make(status="nonfinite", overflow=4, entries=4)], "crashed", "failed ended"),
+        (
+            [make(status="out_of_memory"), make(status="inaccurate", ratio=9e9)],
+            "out of memory",
+            "failed ended",
+        ),
+        (
+            [make(status="crashed"), make(status="nonfinite", overflow=4, entries=4)],
+            "crashed",
+            "failed ended",
+        ),
         ([make(status="not_run")], "not run", "set-aside"),
         ([make(status="not_run"), make(status="known_failure", ratio=5.0), make()], "not run", "set-aside"),
-        ([make(status="not_run"), make(status="inaccurate", broken=("inaccurate",), ratio=37.0)], "37", "failed"),
+        (
+            [make(status="not_run"), make(status="inaccurate", broken=("inaccurate",), ratio=37.0)],
+            "37",
+            "failed",
+        ),
         ([make(status="law_broken", broken=("law_broken",), ratio=INF)], "law broken", "failed"),
     ],
 )
@@ -259,8 +298,14 @@ def test_the_verdict_is_one_sentence_that_counts():
 
 
 def test_the_verdict_says_what_ended_and_what_was_not_run():
-    ended = [make(status=status, kernel="mine", case=f"c{n}") for n, status in enumerate(["crashed", "timed_out", "crashed"])]
-    aside = [make(status="not_run", kernel="mine", case=f"a{n}", message="set aside: it ended 3 processes") for n in range(7)]
+    ended = [
+        make(status=status, kernel="mine", case=f"c{n}")
+        for n, status in enumerate(["crashed", "timed_out", "crashed"])
+    ]
+    aside = [
+        make(status="not_run", kernel="mine", case=f"a{n}", message="set aside: it ended 3 processes")
+        for n in range(7)
+    ]
     other = make(status="not_run", kernel="other")
 
     assert verdict([make(), *ended]) == (
@@ -271,8 +316,9 @@ def test_the_verdict_says_what_ended_and_what_was_not_run():
         "1 kernel passed all of 1 evaluation. Not run: 7 evaluations of softmax mine (set aside).",
         aside[0],
     )
-    assert verdict([*aside, other])[0] == (
-        "Nothing was judged. Not run: 8 evaluations of softmax mine and 1 other kernel (set aside)."
+    assert (
+        verdict([*aside, other])[0]
+        == "Nothing was judged. Not run: 8 evaluations of softmax mine and 1 other kernel (set aside)."
     )
 
 
@@ -280,7 +326,11 @@ def test_a_kernel_that_crashed_or_was_set_aside_is_said_to_be_so_and_nothing_els
     """Neither inaccurate nor wrong by any number of times."""
     records = [make(status="crashed", broken=("crashed",), message="signal 11 (SIGSEGV)", ratio=None)]
     records += [
-        make(status="not_run", message="set aside: it ended 3 processes in a row", case=f"softmax/normal/4x4/s{n}")
+        make(
+            status="not_run",
+            message="set aside: it ended 3 processes in a row",
+            case=f"softmax/normal/4x4/s{n}",
+        )
         for n in (1, 2)
     ]
     text = re.sub(r"\s+", " ", Page(page(*records)).text)
@@ -336,7 +386,11 @@ some_json = st.recursive(
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.sampled_from(sorted(make().to_dict())), some_json, st.sampled_from(["inaccurate", "known_failure", "passed"]))
+@given(
+    st.sampled_from(sorted(make().to_dict())),
+    some_json,
+    st.sampled_from(["inaccurate", "known_failure", "passed"]),
+)
 def test_what_from_dict_accepts_can_be_shown(name, value, status):
     """A run folder of another version or of another tool must not break the page."""
     plain = make(status=status, ratio=2.0, index=(0,), got="1", started="2026").to_dict()
@@ -367,7 +421,12 @@ def test_twenty_thousand_records_give_a_page_below_one_megabyte():
 
 def test_each_run_shows_its_own_start():
     runs = [
-        Run(Path(name), {}, (make(started=f"{year}-01-01T00:00:00+00:00", case=f"softmax/normal/4x4/s{year}"),), ())
+        Run(
+            Path(name),
+            {},
+            (make(started=f"{year}-01-01T00:00:00+00:00", case=f"softmax/normal/4x4/s{year}"),),
+            (),
+        )
         for name, year in (("old", 2025), ("new", 2026))
     ]
     text = render(runs)
@@ -385,7 +444,8 @@ def read_csv(path):
 
 def test_the_csv_has_every_record_and_pandas_reads_it_back(tmp_path):
     records = [
-        make(kernel=name, case=f"softmax/normal/4x4/s{n}") for n, name in enumerate(["NA", "null", "a,b", 'q"', "l\n2", "ü"])
+        make(kernel=name, case=f"softmax/normal/4x4/s{n}")
+        for n, name in enumerate(["NA", "null", "a,b", 'q"', "l\n2", "ü"])
     ]
     write_csv(records, tmp_path / "records.csv")
     table = read_csv(tmp_path / "records.csv")
@@ -448,7 +508,9 @@ def test_write_report_puts_both_where_the_page_is_asked_for(tmp_path):
 def planned(folder, count):
     """Gives a run folder a run.json that plans so many records."""
     store = Store(folder)
-    store.write_json("run.json", Configuration(asked={}, kernels={}, code={}, env_id="", planned=count).to_dict())
+    store.write_json(
+        "run.json", Configuration(asked={}, kernels={}, code={}, env_id="", planned=count).to_dict()
+    )
     store.close()
     return folder
 
@@ -515,7 +577,9 @@ def test_a_page_that_cannot_be_written_is_a_value_error(tmp_path):
 
 @pytest.mark.parametrize("field", ["message", "output", "known"])
 def test_text_that_is_no_unicode_does_not_stop_the_report(tmp_path, field):
-    """Python keeps undecodable bytes of file names as lone surrogates; a kernel's error may well quote one."""
+    """Python keeps undecodable bytes of file names as lone surrogates; a kernel's error may well
+    quote one.
+    """
     folder = stored(tmp_path / "a", make(status="raised", **{field: "cannot open \udcff"}))
 
     assert write_report([folder]).is_file()
@@ -536,7 +600,9 @@ def test_the_terminal_summary_names_each_kernel_and_the_reproduce_command(capsys
 
 @pytest.mark.parametrize("value", [None, NAN, INF])
 def test_the_terminal_summary_takes_any_number_and_no_records(capsys, value):
-    print_summary([make(ratio=value), make(ratio=value, status="inaccurate")], verbose=True, interrupted=False)
+    print_summary(
+        [make(ratio=value), make(ratio=value, status="inaccurate")], verbose=True, interrupted=False
+    )
     print_summary([], verbose=False, interrupted=False)
 
     assert "Nothing was judged." in capsys.readouterr().out

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from suite.records import Measurement, Record
+from suite.records.record import Measurement, Record
 from suite.report.advice import Standing, Subject, advise, grouped, ranked, standings, times_as_fast
 
 
@@ -82,7 +82,11 @@ def test_a_kernel_without_verdicts_is_not_used():
 def test_a_kernel_that_was_judged_in_two_versions_is_not_used():
     """Which of them was timed nothing says. An unsupported record has no verdict, but a version."""
     one, other = judged("a", kernel_version="11aa"), judged("a", direction="backward", kernel_version="22bb")
-    beside = [*judged("b", kernel_version="33cc"), *judged("b", op="log_softmax", kernel_version="44dd"), *judged("b")]
+    beside = [
+        *judged("b", kernel_version="33cc"),
+        *judged("b", op="log_softmax", kernel_version="44dd"),
+        *judged("b"),
+    ]
 
     found = used([*one, *other, *beside], timed("a", 1), timed("b", 2))
 
@@ -90,7 +94,11 @@ def test_a_kernel_that_was_judged_in_two_versions_is_not_used():
 
 
 def test_another_op_direction_or_device_says_nothing():
-    others = [*judged("a", op="log_softmax"), *judged("a", direction="backward"), *judged("a", device="cuda:0")]
+    others = [
+        *judged("a", op="log_softmax"),
+        *judged("a", direction="backward"),
+        *judged("a", device="cuda:0"),
+    ]
 
     assert used(others, timed("a", 1))[0] is None
     assert used(others, timed("a", 1, device="cuda:1"))[0] == "a"
@@ -111,14 +119,19 @@ def test_families_are_counted_over_all_evaluations():
 def test_only_what_may_be_used_is_named_as_fast():
     records = [*judged("a"), *judged("b"), *judged("naive", numerics="shift=none"), *judged("slow")]
 
-    found = advise([timed("a", 1), timed("naive", 1.001), timed("b", 1.002), timed("slow", 2)], standings(records))
+    found = advise(
+        [timed("a", 1), timed("naive", 1.001), timed("b", 1.002), timed("slow", 2)], standings(records)
+    )
 
     assert [m.kernel for m in found.as_fast] == ["b"]
 
 
 def test_others_are_measured_by_the_fastest_of_torch():
     records = judged("online", op="attention")
-    ranked = [timed(kernel, n, op="attention") for n, kernel in enumerate(("online", "sdpa_math", "sdpa_flash"), start=1)]
+    ranked = [
+        timed(kernel, n, op="attention")
+        for n, kernel in enumerate(("online", "sdpa_math", "sdpa_flash"), start=1)
+    ]
 
     assert advise(ranked, standings(records)).torch.kernel == "sdpa_math"
     assert advise(ranked[:1], standings(records)).torch is None

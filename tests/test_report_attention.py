@@ -47,7 +47,10 @@ EXPECTED = {
     "attention/probe/2x4x33x16/window=8,8/keys=70/s0": ("window",),
     "attention/probe/2x4x33x16/keys=70/kv_lengths=full/s0": ("kv_lengths",),
     "attention/probe/1x4x17x16/keys=33/alibi_slopes=geometric/s0": ("alibi_slopes",),
-    "attention/probe/1x4x17x16/causal=top_left/keys=33/alibi_slopes=geometric/s0": ("top_left", "alibi_slopes"),
+    "attention/probe/1x4x17x16/causal=top_left/keys=33/alibi_slopes=geometric/s0": (
+        "top_left",
+        "alibi_slopes",
+    ),
     "attention/probe/2x4x33x16/keys=70/sink=mixed/s0": ("sink",),
     "attention/probe_sharp/2x4x33x16/softcap=2.0/keys=70/s0": ("softcap",),
     "attention/probe/2x4x33x16/scale=0.0/keys=70/s0": ("scale",),
@@ -102,7 +105,9 @@ def wrong(columns_of):
 
 def test_every_case_stands_in_the_columns_of_what_it_asks_for():
     assert wrong(asked) == []
-    assert {name for names in EXPECTED.values() for name in names} == set(COLUMNS), "a column without an example"
+    assert {name for names in EXPECTED.values() for name in names} == set(COLUMNS), (
+        "a column without an example"
+    )
 
 
 @pytest.mark.parametrize(("name", "other"), list(itertools.pairwise([*COLUMNS, "plain"])))
@@ -155,7 +160,9 @@ def test_a_query_that_sees_nothing_is_the_one_of_the_definition(settings_text):
 def test_a_window_ends_where_it_says():
     """The only visible key is the second one, just outside of a window of none to the right."""
     assert check_blindness(Case.from_id("attention/normal/1x1x1x16/window=0,0/keys=2/mask=one_visible/s0"))
-    assert not check_blindness(Case.from_id("attention/normal/1x1x1x16/window=0,1/keys=2/mask=one_visible/s0"))
+    assert not check_blindness(
+        Case.from_id("attention/normal/1x1x1x16/window=0,1/keys=2/mask=one_visible/s0")
+    )
 
 
 def check_blindness(case):
@@ -236,19 +243,29 @@ def test_formats_and_kernels_and_devices_are_kept_apart():
     assert found[("mine", "plain", "float32")] is found[("other", "plain", "float32")] is PASSED
 
     devices = answers(one(), one(device="cuda", status="raised"))
-    assert devices == {("mine (cpu)", "plain", "float32"): PASSED, ("mine (cuda)", "plain", "float32"): FAILED}
+    assert devices == {
+        ("mine (cpu)", "plain", "float32"): PASSED,
+        ("mine (cuda)", "plain", "float32"): FAILED,
+    }
 
 
 def test_two_things_at_once_that_are_unsupported_say_nothing_of_either():
     found = answers(one(SINK), one(CAUSAL), one(CAUSAL_SINK, status="unsupported"))
     assert set(found.values()) == {PASSED}
 
-    long, wide = "attention/probe/1x1x4x64/keys=4096/value_size=32/s0", "attention/probe/2x2x17x16/keys=66/value_size=40/s0"
+    long, wide = (
+        "attention/probe/1x1x4x64/keys=4096/value_size=32/s0",
+        "attention/probe/2x2x17x16/keys=66/value_size=40/s0",
+    )
     narrow = "attention/probe/2x2x17x16/keys=66/s0"
     lacks = answers(*(one(id, status="unsupported") for id in (long, wide)), one(narrow))
     assert lacks == {("mine", "more_keys", "float32"): PASSED, ("mine", "value_size", "float32"): UNSUPPORTED}
-    other_format = answers(one(long, status="unsupported"), one(wide, status="unsupported", dtype="float16"), one(narrow))
-    assert set(other_format) == {("mine", "more_keys", "float32")} | {("mine", "value_size", d) for d in ("float32", "float16")}
+    other_format = answers(
+        one(long, status="unsupported"), one(wide, status="unsupported", dtype="float16"), one(narrow)
+    )
+    assert set(other_format) == {("mine", "more_keys", "float32")} | {
+        ("mine", "value_size", d) for d in ("float32", "float16")
+    }
 
     alone = answers(one(SINK), one(SINK, status="unsupported"))
     assert set(alone.values()) == {PARTLY}
@@ -257,9 +274,13 @@ def test_two_things_at_once_that_are_unsupported_say_nothing_of_either():
 def test_a_failure_of_two_things_is_that_of_the_one_which_fails_alone():
     both = [one(CAUSAL), one(CAUSAL_SINK, status="inaccurate")]
     assert answers(*both, one(SINK, status="inaccurate"))[("mine", "top_left", "float32")] is PASSED
-    assert answers(*both, one(SINK))[("mine", "top_left", "float32")] is FAILED, "neither fails alone: it may be either"
+    assert answers(*both, one(SINK))[("mine", "top_left", "float32")] is FAILED, (
+        "neither fails alone: it may be either"
+    )
     assert answers(*both, one(SINK))[("mine", "sink", "float32")] is FAILED
-    assert set(answers(both[1], one(SINK, status="inaccurate"))) == {("mine", "sink", "float32")}, "nothing is known of causal"
+    assert set(answers(both[1], one(SINK, status="inaccurate"))) == {("mine", "sink", "float32")}, (
+        "nothing is known of causal"
+    )
     other_format = answers(*both, one(SINK, status="inaccurate", dtype="float16"))
     assert other_format[("mine", "top_left", "float32")] is FAILED
 
@@ -293,7 +314,9 @@ def test_safe_for_everything_is_who_was_asked_everything():
 
 def test_what_fails_is_placed_in_the_column_that_fails_most():
     """Causal passes nearly everywhere, so that a failure with causal and a sink is the sink's."""
-    found = matrix([*(one(CAUSAL.replace("s0", f"s{seed}")) for seed in range(3)), one(CAUSAL_SINK, status="raised")])
+    found = matrix(
+        [*(one(CAUSAL.replace("s0", f"s{seed}")) for seed in range(3)), one(CAUSAL_SINK, status="raised")]
+    )
 
     assert unsafe(found) == [(FAILED, "mine", ["with a sink (raised)"])]
 
@@ -313,7 +336,11 @@ def test_the_page_has_a_chapter_only_where_attention_was_run():
 
 
 def test_a_cell_of_the_page_says_formats_answer_and_count():
-    records = [one(), one(dtype="bfloat16"), one(dtype="float16", status="inaccurate", ratio=3.0, broken=("inaccurate",))]
+    records = [
+        one(),
+        one(dtype="bfloat16"),
+        one(dtype="float16", status="inaccurate", ratio=3.0, broken=("inaccurate",)),
+    ]
     parsed = Page(page(*records, one(SINK)))
     chips = [given for tag, given in parsed.tags if tag == "span" and "title" in given]
 
@@ -329,7 +356,12 @@ def test_a_cell_of_the_page_says_formats_answer_and_count():
 
 def test_what_kernels_call_themselves_is_escaped():
     hostile, harmless = (
-        Page(page(one(kernel=name, status="unsupported", message=name), one(SINK, kernel=name, status="raised", message=name)))
+        Page(
+            page(
+                one(kernel=name, status="unsupported", message=name),
+                one(SINK, kernel=name, status="raised", message=name),
+            )
+        )
         for name in (HOSTILE, "plain")
     )
 
@@ -351,13 +383,17 @@ def test_the_terminal_shows_one_sign_for_all_formats_or_one_for_each():
         one(SINK, dtype="float16"),
         one(CAUSAL, dtype="float16"),
     ]
-    head, row = [line.split() for line in printed(records).splitlines() if line.startswith(("attention", "mine"))]
+    head, row = [
+        line.split() for line in printed(records).splitlines() if line.startswith(("attention", "mine"))
+    ]
 
     assert head == ["attention", "plain", "c-tl", "sink"]
     assert row == ["mine", "+X", "+", "+"]
     assert "one for each of float32 float16" in printed(records)
     *_, row = [
-        line.split() for line in printed([*records, one(SINK, dtype="bfloat16")]).splitlines() if line.startswith("mine")
+        line.split()
+        for line in printed([*records, one(SINK, dtype="bfloat16")]).splitlines()
+        if line.startswith("mine")
     ]
     assert row == ["mine", "+.X", "+", "+"]
 

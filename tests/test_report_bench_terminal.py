@@ -1,11 +1,13 @@
-"""report/bench_terminal.py and advice_terminal.py: what bench prints; tests/test_bench.py has the table of points."""
+"""report/bench_terminal.py and advice_terminal.py: what bench prints; tests/test_bench.py has the
+table of points.
+"""
 
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from suite.records import Measurement, Record
+from suite.records.record import Measurement, Record
 from suite.report import bench_terminal
 from suite.report.bench_terminal import print_bench
 
@@ -36,7 +38,9 @@ def made(kernel, milliseconds=1.0, *, op="softmax", dtype="float32", shape=(16, 
 
 
 def untimed(kernel, **changes):
-    return made(kernel, status="raised", note="why\nand more", samples_seconds=[], median_seconds=None, **changes)
+    return made(
+        kernel, status="raised", note="why\nand more", samples_seconds=[], median_seconds=None, **changes
+    )
 
 
 def verdicts(measurements, **numerics):
@@ -69,7 +73,11 @@ STANDARD = [
     made(f"kernel_{k:02}", 1.0 + k, op=op, dtype=dtype, shape=shape, options=options)
     for op, shapes, settings in (
         ("softmax", [(2**20 // n, n) for n in (256, 1024, 4096, 16384, 65536)], [""]),
-        ("attention", [(1, 2, n, size) for size in (64, 128) for n in (256, 512, 1024, 2048, 4096)], ["", "/causal=top_left"]),
+        (
+            "attention",
+            [(1, 2, n, size) for size in (64, 128) for n in (256, 512, 1024, 2048, 4096)],
+            ["", "/causal=top_left"],
+        ),
     )
     for dtype in FORMATS
     for options in settings
@@ -92,7 +100,9 @@ def test_a_large_bench_is_answered_on_one_screen(printed, columns):
 def test_few_inputs_have_an_answer_each(printed):
     lines = printed(80, [made("k", shape=(2**20 // n, n)) for n in (256, 1024)])
 
-    assert [line.split()[1:3] for line in lines if line.endswith("ms         0.25") or "0.25" in line][-2:] == [
+    assert [line.split()[1:3] for line in lines if line.endswith("ms         0.25") or "0.25" in line][
+        -2:
+    ] == [
         ["4096x256", "k"],
         ["1024x1024", "k"],
     ]
@@ -119,7 +129,10 @@ def test_it_says_that_only_easy_inputs_were_judged(printed, capsys):
 def test_where_none_is_safe_or_passes_it_says_so(printed):
     lines = printed(80, [made("naive"), untimed("broken", dtype="float16")], naive="shift=none")
 
-    assert [line.split()[2:] for line in lines if "16x4096  none" in line] == [["none", "is", "safe"], ["none", "passes"]]
+    assert [line.split()[2:] for line in lines if "16x4096  none" in line] == [
+        ["none", "is", "safe"],
+        ["none", "passes"],
+    ]
 
 
 def test_what_has_no_times_is_said_in_a_line_for_each_kernel_and_status(printed):

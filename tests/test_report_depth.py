@@ -8,9 +8,9 @@ import pytest
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from suite.formats import float16, float64
-from suite.measure import depth
-from suite.records import Measurement
+from suite.records.record import Measurement
 from suite.report.depth import MOST, SHAPES, depth_context, is_sound
+from suite.studies import depth
 
 STACK = {
     "depths": [1, 2],
@@ -43,7 +43,11 @@ def made(op, *, kernel="k", dtype="float16", **changes):
 
 def page(*measurements):
     environment = Environment(
-        loader=PackageLoader("suite.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("suite.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("depth.html").render(**depth_context(measurements))
 
@@ -67,7 +71,9 @@ def test_each_op_makes_its_section_and_only_that(op):
     sections = depth_context([made(op)])["depth"]
 
     assert [section["op"] for section in sections] == ([] if op == "rank_collapse_exact" else [op])
-    assert page(made("lipschitz"), made(op)).count("<h3>") == 1 + (op not in ("lipschitz", "rank_collapse_exact"))
+    assert page(made("lipschitz"), made(op)).count("<h3>") == 1 + (
+        op not in ("lipschitz", "rank_collapse_exact")
+    )
 
 
 def test_what_is_measured_is_sound_and_survives_json():
@@ -128,7 +134,9 @@ def test_values_stand_in_the_tables():
 
 @pytest.mark.usefixtures("without_charts")
 def test_shares_stand_for_the_two_largest_scales_of_each_format():
-    [section] = depth_context([made("attention_softmax"), made("attention_softmax", dtype="float32", kernel="other")])["depth"]
+    [section] = depth_context(
+        [made("attention_softmax"), made("attention_softmax", dtype="float32", kernel="other")]
+    )["depth"]
     caption, heads, rows = section["tables"][0]
 
     assert caption == "Share of gradients that are 0"
@@ -145,10 +153,14 @@ def test_the_exact_residuals_stand_below_the_collapse():
 
 @pytest.mark.usefixtures("without_charts")
 def test_what_does_not_fit_into_the_columns_is_counted():
-    [section] = depth_context([made("transformer_stack"), made("transformer_stack", kernel="deep", depths=[1, 8])])["depth"]
+    [section] = depth_context(
+        [made("transformer_stack"), made("transformer_stack", kernel="deep", depths=[1, 8])]
+    )["depth"]
 
     assert section["tables"][0][2] == [("k", ["0.5", "0.25"])]
-    assert section["notes"][-1] == f"Not shown: 1 measurements of other columns or of more than {MOST} modules."
+    assert (
+        section["notes"][-1] == f"Not shown: 1 measurements of other columns or of more than {MOST} modules."
+    )
 
 
 @pytest.mark.usefixtures("without_charts")

@@ -1,13 +1,15 @@
-"""report/presentable.py: what a page holds of a run's measurements; tests/test_trust.py has what strangers write."""
+"""report/presentable.py: what a page holds of a run's measurements; tests/test_trust.py has what
+strangers write.
+"""
 
 from pathlib import Path
 
 import pytest
 
-from suite.records import Measurement
+from suite.records.record import Measurement
+from suite.records.store import Run
 from suite.report import presentable as module
 from suite.report.presentable import presentable
-from suite.store import Run
 
 
 def shown(*measurements):
@@ -45,7 +47,9 @@ def test_each_kind_has_its_own_limit_and_what_is_cut_is_said(monkeypatch):
     )
 
 
-@pytest.mark.parametrize(("name", "text"), [("note", "wrong\n  got \\x1b[31m"), ("clock", r"wrong\n  got \x1b[31m")])
+@pytest.mark.parametrize(
+    ("name", "text"), [("note", "wrong\n  got \\x1b[31m"), ("clock", r"wrong\n  got \x1b[31m")]
+)
 def test_a_note_keeps_its_lines_and_nothing_that_acts(name, text):
     [m] = shown(made("throughput", 0, **{name: "wrong\n  got \x1b[31m"})).measurements
 

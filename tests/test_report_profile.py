@@ -13,10 +13,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from suite.cli import cli
 from suite.kernels import Kernel
-from suite.measure.exponential import NAMES, measure
-from suite.records import Measurement
+from suite.records.record import Measurement
 from suite.report.figures import inline_svg
 from suite.report.profile import COLUMNS, HEADINGS, profile_context
+from suite.studies.exponential import NAMES, measure
 
 
 def raising(x, dim=-1):
@@ -31,8 +31,12 @@ def profile(call, dtype):
 
 
 def render(measurements):
-    environment = Environment(loader=PackageLoader("suite.report"), autoescape=True, undefined=StrictUndefined)
-    return environment.get_template("profile.html").render(profiles=profile_context(measurements), profile_columns=COLUMNS)
+    environment = Environment(
+        loader=PackageLoader("suite.report"), autoescape=True, undefined=StrictUndefined
+    )
+    return environment.get_template("profile.html").render(
+        profiles=profile_context(measurements), profile_columns=COLUMNS
+    )
 
 
 def figure():
@@ -64,7 +68,9 @@ def test_figures_of_different_titles_share_no_id_and_every_reference_is_kept():
     ids = [set(re.findall(r' id="([^"]+)"', svg)) for svg in (first, second)]
     assert ids[0]
     assert not ids[0] & ids[1]
-    assert set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', first)) <= {(i, "") for i in ids[0]} | {("", i) for i in ids[0]}
+    assert set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', first)) <= {(i, "") for i in ids[0]} | {
+        ("", i) for i in ids[0]
+    }
 
 
 def test_figures_need_no_pyplot(monkeypatch):

@@ -8,9 +8,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from suite.formats import DTYPES, get_format
 from suite.kernels import Kernel
-from suite.measure import thresholds
-from suite.records import Measurement
+from suite.records.record import Measurement
 from suite.report.thresholds import IDEAS, QUANTITIES, _idea, explained, threshold_context
+from suite.studies import thresholds
 
 LENGTHS = (2, 33, 1024, 4096, 151936)
 
@@ -25,7 +25,9 @@ def made(kernel, *, dtype="float16", op="softmax", shift=0.0, overflow=None, dev
             closed = formulas(op, format, n)
             measured = value(n)
             names = thresholds.explanations(closed, measured, 0.01)
-            found.append({"n": n, "measured": measured, "spacing": 0.01, "formulas": closed, "agrees_with": names})
+            found.append(
+                {"n": n, "measured": measured, "spacing": 0.01, "formulas": closed, "agrees_with": names}
+            )
         return found
 
     data = {
@@ -50,7 +52,11 @@ def made(kernel, *, dtype="float16", op="softmax", shift=0.0, overflow=None, dev
 
 def page(*measurements):
     environment = Environment(
-        loader=PackageLoader("suite.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("suite.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("thresholds.html").render(**threshold_context(measurements))
 
@@ -111,7 +117,9 @@ def test_a_row_that_fails_at_zero_shows_zero():
 
 
 def test_reasons_are_shown_and_escaped():
-    broken = Measurement(kind="thresholds", kernel="k<b>", op="softmax", dtype="float32", data={"reason": "raised <i>"})
+    broken = Measurement(
+        kind="thresholds", kernel="k<b>", op="softmax", dtype="float32", data={"reason": "raised <i>"}
+    )
     partly = made("partly")
     partly.data["saturation"][0] = {"n": 2, "reason": "odd lengths only"}
     partly.data["stagnation"] = {"n": 2, "reason": "odd lengths only"}
@@ -131,7 +139,10 @@ def test_another_device_is_named():
 
 
 def test_twenty_kernels_stay_readable():
-    many = [made(f"kernel_{i}", shift=0.0 if i < 10 else 0.05 * i, overflow=None if i < 5 else 2.0 + i) for i in range(20)]
+    many = [
+        made(f"kernel_{i}", shift=0.0 if i < 10 else 0.05 * i, overflow=None if i < 5 else 2.0 + i)
+        for i in range(20)
+    ]
 
     [table] = threshold_context(many)["thresholds"]
 

@@ -8,21 +8,23 @@ from dataclasses import replace
 import pytest
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from suite import bench
+from suite.bench import points as bench
 from suite.execution.hosts import Hosts
 from suite.kernels import own_kernels
 from suite.oracle import Oracle
-from suite.records import Measurement, Record
+from suite.records.record import Measurement, Record
+from suite.records.store import Run
 from suite.report import throughput
 from suite.report.chapters import sound
 from suite.report.html import render
 from suite.report.throughput import is_sound, pareto_front, throughput_context
-from suite.store import Run
 
 
 @pytest.fixture(autouse=True)
 def no_charts(request, monkeypatch):
-    """Three charts take a third of a second; only the tests that look at them, by the fixture `charts`, draw them."""
+    """Three charts take a third of a second; only the tests that look at them, by the fixture
+    `charts`, draw them.
+    """
     if "charts" not in request.fixturenames:
         monkeypatch.setattr(throughput, "charts", lambda *given, **named: [])
 
@@ -32,7 +34,17 @@ def charts():
     """Charts are drawn."""
 
 
-def made(kernel, *, op="softmax", dtype="float32", shape=(16, 4096), milliseconds=1.0, options="", device="cpu", **changes):
+def made(
+    kernel,
+    *,
+    op="softmax",
+    dtype="float32",
+    shape=(16, 4096),
+    milliseconds=1.0,
+    options="",
+    device="cpu",
+    **changes,
+):
     """A measurement of a kernel that passes; changes: of its data, `env_id` of itself."""
     second, env_id = milliseconds / 1e3, changes.pop("env_id", "e1")
     data = {
@@ -61,7 +73,14 @@ def made(kernel, *, op="softmax", dtype="float32", shape=(16, 4096), millisecond
     }
     case = f"{op}/normal/{'x'.join(map(str, shape))}{options}/s0"
     return Measurement(
-        kind="throughput", kernel=kernel, op=op, dtype=dtype, device=device, case=case, env_id=env_id, data=data | changes
+        kind="throughput",
+        kernel=kernel,
+        op=op,
+        dtype=dtype,
+        device=device,
+        case=case,
+        env_id=env_id,
+        data=data | changes,
     )
 
 
@@ -96,7 +115,11 @@ def advised(*measurements, others=()):
 
 def page(*measurements, others=()):
     environment = Environment(
-        loader=PackageLoader("suite.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("suite.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("throughput.html").render(
         **throughput_context(measurements, [*verdicts(*measurements), *others])
@@ -114,7 +137,11 @@ def test_no_measurement_makes_no_chapter():
 
 
 def test_the_fastest_is_named_with_its_error():
-    measured = made("slow", milliseconds=3.0), made("quick", milliseconds=1.0, ratio=0.125), made("middle", milliseconds=2.0)
+    measured = (
+        made("slow", milliseconds=3.0),
+        made("quick", milliseconds=1.0, ratio=0.125),
+        made("middle", milliseconds=2.0),
+    )
 
     [table], [section] = advised(*measured), sections(*measured)
 
@@ -226,7 +253,9 @@ def test_a_kernel_that_passes_without_times_says_why():
     [section] = sections(made("k"), untimed)
 
     assert section["use"]["kernel"] == "k"
-    assert cells(section)["jax"] == [{"kind": "not timed", "reason": "not timed: arrays cannot be written to"}]
+    assert cells(section)["jax"] == [
+        {"kind": "not timed", "reason": "not timed: arrays cannot be written to"}
+    ]
 
 
 def test_what_has_no_times_is_listed_with_its_note_those_of_one_reason_together():
@@ -245,16 +274,28 @@ def test_what_has_no_times_is_listed_with_its_note_those_of_one_reason_together(
         ("jax", "not timed", "float32", "16x4096", "later"),
     ]
     assert r"got \x1b[31m&lt;b&gt;</td>" in page(*measured)
-    assert "<b>Without times</b>: softmax bad (inaccurate), softmax jax (not timed)</summary>" in page(*measured)
+    assert "<b>Without times</b>: softmax bad (inaccurate), softmax jax (not timed)</summary>" in page(
+        *measured
+    )
     assert "Without times" not in page(made("k"))
 
 
 @pytest.mark.parametrize(
     ("compile_seconds", "milliseconds", "listed"),
-    [(0.2, 1.0, True), (0.2, 500.0, True), (0.05, 1.0, True), (0.05, 10.0, False), (0.0005, 0.01, False), (None, 1.0, False)],
+    [
+        (0.2, 1.0, True),
+        (0.2, 500.0, True),
+        (0.05, 1.0, True),
+        (0.05, 10.0, False),
+        (0.0005, 0.01, False),
+        (None, 1.0, False),
+    ],
 )
 def test_slow_first_calls_are_listed(compile_seconds, milliseconds, listed):
-    measured = [made("k", compile_seconds=compile_seconds, milliseconds=milliseconds), made("other", compile_seconds=0.0)]
+    measured = [
+        made("k", compile_seconds=compile_seconds, milliseconds=milliseconds),
+        made("other", compile_seconds=0.0),
+    ]
 
     shown = throughput_context(measured, verdicts(*measured))["starts"]
 
@@ -262,11 +303,19 @@ def test_slow_first_calls_are_listed(compile_seconds, milliseconds, listed):
 
 
 def test_a_slow_first_call_is_shown_where_it_took_longest():
-    measured = [made("k", shape=(1, n), compile_seconds=seconds) for n, seconds in ((256, 0.5), (512, 2.0), (1024, 0.0))]
+    measured = [
+        made("k", shape=(1, n), compile_seconds=seconds)
+        for n, seconds in ((256, 0.5), (512, 2.0), (1024, 0.0))
+    ]
 
     [shown] = throughput_context(measured, verdicts(*measured))["starts"]
 
-    assert (shown["seconds"], shown["calls"], shown["at"], shown["slow"]) == ("2 s", "2,000", "float32 1x512", "2 of 3")
+    assert (shown["seconds"], shown["calls"], shown["at"], shown["slow"]) == (
+        "2 s",
+        "2,000",
+        "float32 1x512",
+        "2 of 3",
+    )
 
 
 def test_the_time_of_a_row_has_an_exponent_in_length():
@@ -276,7 +325,10 @@ def test_the_time_of_a_row_has_an_exponent_in_length():
 
     [section], [table] = sections(*lengths), advised(*lengths)
 
-    assert (section["rows"][0]["exponent"]["value"], section["rows"][0]["exponent"]["last"]) == ("2.00", "last two 2.00")
+    assert (section["rows"][0]["exponent"]["value"], section["rows"][0]["exponent"]["last"]) == (
+        "2.00",
+        "last two 2.00",
+    )
     assert table["exponents"] == ("2.00", "2.00", 1)
     assert "1 is linear, 2 quadratic" in page(*lengths)
     assert "1 is linear, 2 quadratic" not in page(made("k"))
@@ -326,7 +378,9 @@ def test_a_cell_has_latency_interval_rates_and_memory():
 
 
 def test_what_was_not_measured_is_left_empty():
-    [section] = sections(made("k", peak_bytes=None, copy_bytes_per_second=None, matmul_operations_per_second=None))
+    [section] = sections(
+        made("k", peak_bytes=None, copy_bytes_per_second=None, matmul_operations_per_second=None)
+    )
     [[cell]] = cells(section).values()
 
     assert cell["peak"] == cell["of_copy"] == cell["of_matmul"] == ""
@@ -368,7 +422,10 @@ def test_the_later_of_two_measurements_counts():
 
 
 def test_texts_are_escaped():
-    text = page(made("k<b>", note="<i>remark</i>"), wrong("bad", note="<script>alert(1)</script>", options="/scale=<u>"))
+    text = page(
+        made("k<b>", note="<i>remark</i>"),
+        wrong("bad", note="<script>alert(1)</script>", options="/scale=<u>"),
+    )
 
     assert "k&lt;b&gt;" in text
     assert "&lt;script&gt;alert(1)" in text
@@ -396,7 +453,9 @@ def test_a_section_has_three_charts_without_scripts_and_outside_requests(charts)
 def test_of_many_kernels_the_answer_torch_and_the_front_have_names(charts):
     many = [made(f"k{i:02}", milliseconds=2.0 + i / 10, ratio=0.5) for i in range(24)]
 
-    [section] = sections(made("quick"), made("exact", milliseconds=9.0, ratio=0.01), made("fused", milliseconds=8.0), *many)
+    [section] = sections(
+        made("quick"), made("exact", milliseconds=9.0, ratio=0.01), made("fused", milliseconds=8.0), *many
+    )
 
     for chart in map(str, section["charts"]):
         assert all(f">{name}<" in chart for name in ("quick", "fused", "exact", "21 more"))
@@ -469,7 +528,11 @@ def test_an_error_of_0_stands_at_the_edge(charts):
 @pytest.mark.parametrize("value", [5e-324, 1e300])
 def test_sound_numbers_of_any_size_are_shown(charts, value):
     """What cannot be drawn leaves no chart, and the table stays."""
-    strange = [made("k", ratio=value), made("other", ratio=0.5, bytes=2**62, operations=1), made("$x_", ratio=value)]
+    strange = [
+        made("k", ratio=value),
+        made("other", ratio=0.5, bytes=2**62, operations=1),
+        made("$x_", ratio=value),
+    ]
 
     assert all(map(is_sound, strange))
     assert "k</th>" in page(*strange)
@@ -487,7 +550,9 @@ def test_the_sections_of_a_page_are_bounded_and_what_is_left_out_is_said(monkeyp
     monkeypatch.setattr(throughput, "SECTIONS", 2)
     measured = [made("k", options=f"/scale={n}") for n in range(5)]
 
-    assert [section["title"] for section in sections(*measured)] == [f"softmax, float32, forward, scale={n}" for n in (0, 1)]
+    assert [section["title"] for section in sections(*measured)] == [
+        f"softmax, float32, forward, scale={n}" for n in (0, 1)
+    ]
     assert "3 more sections are left out" in page(*measured)
     assert "left out" not in page(made("k"))
 
@@ -552,7 +617,9 @@ def test_an_unknown_op_or_format_is_refused(bad):
     assert not is_sound(bad)
 
 
-@pytest.mark.parametrize("good", [made("k"), wrong("k"), wrong("k", status="crashed"), made("k", note="later", **UNTIMED)])
+@pytest.mark.parametrize(
+    "good", [made("k"), wrong("k"), wrong("k", status="crashed"), made("k", note="later", **UNTIMED)]
+)
 def test_what_bench_writes_of_right_and_wrong_kernels_is_sound(good):
     assert is_sound(good)
     assert sound([good]) == ([good], [])
@@ -561,20 +628,28 @@ def test_what_bench_writes_of_right_and_wrong_kernels_is_sound(good):
 def test_a_measured_kernel_is_sound_after_json_and_shown(monkeypatch):
     case = bench.cases("softmax", bench.PLANS["smoke"], shapes=[(8, 64)])[0]
     point = bench.Point(own_kernels("softmax")["fused"], case, "float32")
-    monkeypatch.setattr(bench.Bench, "_best", lambda self, dtype: (1e10, 1e11))  # of a machine that is not measured here
+    monkeypatch.setattr(
+        bench.Bench, "_best", lambda self, dtype: (1e10, 1e11)
+    )  # of a machine that is not measured here
 
     with Hosts(isolate="never") as hosts:
-        _, measured = bench.Bench(device="cpu", hosts=hosts, oracle=Oracle(), budget_seconds=0.0).measure(point)
+        _, measured = bench.Bench(device="cpu", hosts=hosts, oracle=Oracle(), budget_seconds=0.0).measure(
+            point
+        )
     read = Measurement.from_dict(json.loads(measured.to_json()))
 
     assert is_sound(read)
     [section] = sections(read)
     assert section["use"]["kernel"] == "fused"
-    assert math.isclose(read.data["ratio"], float(cells(section)["fused"][0]["error"].split()[0]), rel_tol=0.05)  # two digits
+    assert math.isclose(
+        read.data["ratio"], float(cells(section)["fused"][0]["error"].split()[0]), rel_tol=0.05
+    )  # two digits
 
 
 def test_a_bench_alone_begins_with_speed_and_says_nothing_of_what_is_safe(tmp_path):
-    """naive is no safe attention because it is right on normal inputs; a hard one makes the page that of a run."""
+    """naive is no safe attention because it is right on normal inputs; a hard one makes the page
+    that of a run.
+    """
     fast = made("naive", op="attention", shape=(1, 2, 16, 8))
     [easy] = verdicts(fast, numerics="shift=none")
     hard = replace(easy, family="overflow_ladder", case="attention/overflow_ladder/1x2x16x8/s0")

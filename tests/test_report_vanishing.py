@@ -10,15 +10,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from suite.formats import DTYPES, get_format
 from suite.kernels import Kernel
-from suite.measure import vanishing as measuring
-from suite.records import Measurement
+from suite.records.record import Measurement
 from suite.report import vanishing
 from suite.report.vanishing import is_sound, vanishing_context
+from suite.studies import vanishing as measuring
 
 
 @pytest.fixture(autouse=True)
 def no_charts(request, monkeypatch):
-    """A chart takes a third of a second; only the tests that look at one, by the fixture `charts`, draw it."""
+    """A chart takes a third of a second; only the tests that look at one, by the fixture `charts`,
+    draw it.
+    """
     if "charts" not in request.fixturenames:
         monkeypatch.setattr(vanishing, "_chart", lambda op, dtype, group: None)
         monkeypatch.setattr(vanishing, "_entropy", lambda data: None)
@@ -36,7 +38,10 @@ def curve(places, *, share=0.0, **fixed):
 
 def made(kernel, *, op="softmax", dtype="float16", gap=8.32, share=0.0, note="", device="cpu"):
     def entries(value, name):
-        return [{"n": n, "measured": value, "spacing": 0.01, "formulas": {}, "agrees_with": [name]} for n in (2, 4096)]
+        return [
+            {"n": n, "measured": value, "spacing": 0.01, "formulas": {}, "agrees_with": [name]}
+            for n in (2, 4096)
+        ]
 
     counts = dict.fromkeys((*vanishing.COUNTS, *measuring.FLOORS), share)
     data = {
@@ -53,7 +58,11 @@ def made(kernel, *, op="softmax", dtype="float16", gap=8.32, share=0.0, note="",
 
 def page(*measurements):
     environment = Environment(
-        loader=PackageLoader("suite.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("suite.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("vanishing.html").render(**vanishing_context(measurements))
 
@@ -84,14 +93,17 @@ def test_thresholds_stand_beside_theory():
 
 
 def test_the_glance_says_who_is_gone_first_and_last():
-    [(dtype, sentences)] = vanishing_context([made("early", gap=7.63), made("late", gap=17.3), made("also", gap=7.63)])[
-        "vanishing_glance"
-    ]
+    [(dtype, sentences)] = vanishing_context(
+        [made("early", gap=7.63), made("late", gap=17.3), made("also", gap=7.63)]
+    )["vanishing_glance"]
 
     assert dtype == "float16"
     assert "exactly 0 from a gap of 7.63 on in softmax also, softmax early (theory: 7.625" in sentences[0]
     assert "last in softmax late, from 17.3 on." in sentences[0]
-    assert sentences[1] == "Up to logit scale 64, no kernel has half of its entries at 0 (theory: half of them at 6)."
+    assert (
+        sentences[1]
+        == "Up to logit scale 64, no kernel has half of its entries at 0 (theory: half of them at 6)."
+    )
     assert sentences[2] == "No row is dead up to logit scale 64."
 
 
@@ -102,7 +114,9 @@ def test_the_glance_names_the_scale_from_which_half_is_gone():
 
     [(_, sentences)] = vanishing_context([made("good"), lossy])["vanishing_glance"]
 
-    assert sentences[1].startswith("Half of all entries are 0 from logit scale 4 on (theory: half of them at 6), n = 256")
+    assert sentences[1].startswith(
+        "Half of all entries are 0 from logit scale 4 on (theory: half of them at 6), n = 256"
+    )
     assert sentences[2] == "Rows are dead from logit scale 16 on, first in softmax lossy."
 
 
@@ -146,14 +160,17 @@ def test_a_closed_threshold_is_drawn_where_the_axis_reaches_it(charts):
         beyond.data[axis]["theory"] = {"underflow": 1e6, "rounded": 1e6}
 
     with_lines, without = (
-        str(vanishing_context([m])["vanishing"][0]["formats"][0]["chart"]).count("stroke-dasharray") for m in (inside, beyond)
+        str(vanishing_context([m])["vanishing"][0]["formats"][0]["chart"]).count("stroke-dasharray")
+        for m in (inside, beyond)
     )
 
     assert with_lines >= without + 10  # five panels that show theory, two axes and more that reach it
 
 
 def test_reasons_and_notes_are_shown_and_escaped():
-    broken = Measurement(kind="vanishing", kernel="k<b>", op="softmax", dtype="float32", data={"reason": "raised <i>"})
+    broken = Measurement(
+        kind="vanishing", kernel="k<b>", op="softmax", dtype="float32", data={"reason": "raised <i>"}
+    )
     partly = made("partly", note="declared slow")
     partly.data["saturation"][0] = {"n": 2, "reason": "odd lengths only"}
 
@@ -165,7 +182,9 @@ def test_reasons_and_notes_are_shown_and_escaped():
 
 
 def test_an_op_without_any_gradient_has_its_reason_alone():
-    broken = Measurement(kind="vanishing", kernel="k", op="attention", dtype="float32", data={"reason": "no backward"})
+    broken = Measurement(
+        kind="vanishing", kernel="k", op="attention", dtype="float32", data={"reason": "no backward"}
+    )
 
     text = page(broken)
 
@@ -269,9 +288,13 @@ def test_what_is_measured_is_sound_and_shown(monkeypatch, op):
         "attention": torch.nn.functional.scaled_dot_product_attention,
     }[op]
     declared = {
-        "parameters": frozenset({"reduction", "scale", "dim"} & {"reduction": {"reduction"}, "scale": {"scale"}}.keys())
+        "parameters": frozenset(
+            {"reduction", "scale", "dim"} & {"reduction": {"reduction"}, "scale": {"scale"}}.keys()
+        )
     }
-    kernel = Kernel(id="torch", op=op, call=call, **(declared if op in ("cross_entropy", "attention") else {}))
+    kernel = Kernel(
+        id="torch", op=op, call=call, **(declared if op in ("cross_entropy", "attention") else {})
+    )
     measured = measuring.measure(kernel, "bfloat16")
 
     assert "reason" not in measured.data

@@ -1,4 +1,6 @@
-"""No loss, as a user meets it: a full disk, a folder in use, --resume, --shard and merge, a run shared by workers."""
+"""No loss, as a user meets it: a full disk, a folder in use, --resume, --shard and merge, a run
+shared by workers.
+"""
 
 import fcntl
 import json
@@ -13,12 +15,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import suite.execution
-import suite.measure
+import suite.execution.evaluation
+import suite.studies.measure
 from suite.cli import cli
-from suite.configuration import read_configuration
-from suite.records import Measurement
-from suite.store import read_run
+from suite.records.configuration import read_configuration
+from suite.records.record import Measurement
+from suite.records.store import read_run
 
 ROOT = Path(__file__).parent.parent
 SELECTION = ("--op=softmax", "--dtype=float32", "--kernel=shifted")
@@ -49,7 +51,13 @@ def passed(folder):
 
 def start(*arguments, **options):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    given = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **options}
+    given = {
+        "env": environment,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+        **options,
+    }
     return subprocess.Popen([sys.executable, *(str(a) for a in arguments)], **given)
 
 
@@ -75,13 +83,13 @@ def half(whole, tmp_path):
 @pytest.fixture
 def evaluated(monkeypatch):
     """The case ids that are evaluated, not resumed."""
-    found, original = [], suite.execution.evaluate
+    found, original = [], suite.execution.evaluation.evaluate
 
     def counting(case, *rest, **given):
         found.append(case.id)
         return original(case, *rest, **given)
 
-    monkeypatch.setattr(suite.execution, "evaluate", counting)
+    monkeypatch.setattr(suite.execution.evaluation, "evaluate", counting)
     return found
 
 
@@ -94,7 +102,7 @@ def test_a_run_says_what_it_is_before_its_first_record(whole):
     assert configuration.planned == len(lines(whole)) > 6
     assert configuration.asked["op"] == ["softmax"]
     assert list(configuration.kernels) == ["softmax shifted"]
-    assert {"suite/judge.py", "cases/softmax/test_accuracy.py"} <= configuration.code.keys()
+    assert {"suite/verdict/judge.py", "cases/softmax/test_accuracy.py"} <= configuration.code.keys()
     assert configuration.env_id == read_run(whole).environment["env_id"]
 
 
@@ -139,7 +147,10 @@ def test_without_resume_a_folder_with_records_is_refused_and_resume_named(half):
     result = invoke("run", *SELECTION, "--out", half)
 
     assert result.exit_code == 2
-    assert "holds the records of another run; name a new folder, or go on with that run by --resume" in result.stderr
+    assert (
+        "holds the records of another run; name a new folder, or go on with that run by --resume"
+        in result.stderr
+    )
     assert lines(half) == before
 
 
@@ -150,8 +161,12 @@ REFUSALS = {
     "strict": (["--strict"], [], "--strict: false then, true now"),
     "another shard": (["--shard=1/2"], [], "--shard: 1/1 then, 1/2 now"),
     "other threads": (["--threads=2"], [], "environment, threads: 1 then, 2 now"),
-    "other code": ([], ["code", "suite/judge.py"], "code suite/judge.py differs"),
-    "another source of the kernel": ([], ["kernels", "softmax shifted"], 'kernel softmax shifted: "other" then, '),
+    "other code": ([], ["code", "suite/verdict/judge.py"], "code suite/verdict/judge.py differs"),
+    "another source of the kernel": (
+        [],
+        ["kernels", "softmax shifted"],
+        'kernel softmax shifted: "other" then, ',
+    ),
 }
 
 
@@ -204,11 +219,11 @@ def test_what_is_measured_is_not_measured_again(tmp_path, monkeypatch):
     measured = []
 
     def measuring(kernel, dtype, **given):
-        for kind in suite.measure.CHAPTERS:
+        for kind in suite.studies.measure.CHAPTERS:
             measured.append(kind)
             yield Measurement(kind=kind, kernel=kernel.id, op=kernel.op, dtype=dtype, data={})
 
-    monkeypatch.setattr(suite.measure, "measure_kernel", measuring)
+    monkeypatch.setattr(suite.studies.measure, "measure_kernel", measuring)
     # No chapter of the report is made of these: what counts is what is measured.
     monkeypatch.setattr("suite.cli._write_report", lambda folder: None)
     words = ("run", *SELECTION, "--measure", "--out", tmp_path)
@@ -221,15 +236,30 @@ def test_what_is_measured_is_not_measured_again(tmp_path, monkeypatch):
     file.write_text(file.read_text().splitlines()[0] + "\n")
     invoke(*words, "--resume")
 
-    assert first == list(suite.measure.CHAPTERS)
+    assert first == list(suite.studies.measure.CHAPTERS)
     assert none == []
     assert file.read_text().count("\n") == len(first)
 
 
 def test_plain_pytest_resumes_with_the_outcome_of_all_items(half, whole, evaluated, capsys):
     """It may go on with what the command began: the options are the same."""
-    plain = ("-p", "suite.plugin", "-p", "no:cacheprovider", f"--rootdir={ROOT}/cases", f"--confcutdir={ROOT}/cases")
-    words = [*plain, "-c", f"{ROOT}/suite/pytest.ini", *SELECTION, f"--out={half}", "--resume", f"{ROOT}/cases"]
+    plain = (
+        "-p",
+        "suite.plugin",
+        "-p",
+        "no:cacheprovider",
+        f"--rootdir={ROOT}/cases",
+        f"--confcutdir={ROOT}/cases",
+    )
+    words = [
+        *plain,
+        "-c",
+        f"{ROOT}/suite/pytest.ini",
+        *SELECTION,
+        f"--out={half}",
+        "--resume",
+        f"{ROOT}/cases",
+    ]
 
     code = pytest.main(words)
 
@@ -284,14 +314,16 @@ def test_a_shard_that_is_none_is_misuse(shard, tmp_path):
 
 def test_merge_refuses_what_is_no_run_and_what_is_another(whole, half, tmp_path):
     configuration = read_configuration(half)
-    configuration.code["suite/judge.py"] = "other"
+    configuration.code["suite/verdict/judge.py"] = "other"
     (half / "run.json").write_text(json.dumps(configuration.to_dict()))
     (tmp_path / "empty").mkdir()
 
-    other, empty = (invoke("merge", whole, part, "--out", tmp_path / "all") for part in (half, tmp_path / "empty"))
+    other, empty = (
+        invoke("merge", whole, part, "--out", tmp_path / "all") for part in (half, tmp_path / "empty")
+    )
 
     assert (other.exit_code, empty.exit_code) == (2, 2)
-    assert "these are not parts of one run:\n  code suite/judge.py differs" in other.stderr
+    assert "these are not parts of one run:\n  code suite/verdict/judge.py differs" in other.stderr
     assert "has no run.json" in empty.stderr
     assert not list((tmp_path / "all").glob("*.json*"))
 
@@ -301,7 +333,7 @@ def test_merge_refuses_what_is_no_run_and_what_is_another(whole, half, tmp_path)
 
 def test_a_folder_in_use_is_refused_with_folder_and_process_and_a_killed_process_leaves_it_free(half, whole):
     code = (
-        "import sys, time; from pathlib import Path; from suite.store import held\n"
+        "import sys, time; from pathlib import Path; from suite.records.store import held\n"
         "with held(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     holder = start("-c", code, half)
@@ -319,14 +351,25 @@ def test_a_folder_in_use_is_refused_with_folder_and_process_and_a_killed_process
 
     assert [result.exit_code for result in refused] == [2, 2, 2, 2]
     for result in refused:
-        assert f"run folder {str(half)!r} is in use by process {holder.pid}; wait for its end" in result.stderr
+        assert (
+            f"run folder {str(half)!r} is in use by process {holder.pid}; wait for its end" in result.stderr
+        )
     assert after.exit_code == 0
 
 
 def test_plain_pytest_refuses_a_folder_in_use(half, capsys):
     with (half / ".lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        code = pytest.main(["-p", "no:cacheprovider", *SELECTION, f"--out={half}", "--resume", str(ROOT / "cases" / "softmax")])
+        code = pytest.main(
+            [
+                "-p",
+                "no:cacheprovider",
+                *SELECTION,
+                f"--out={half}",
+                "--resume",
+                str(ROOT / "cases" / "softmax"),
+            ]
+        )
 
     assert code == pytest.ExitCode.USAGE_ERROR
     assert "is in use by process" in capsys.readouterr().err
@@ -346,7 +389,17 @@ def test_a_full_disk_ends_the_run_at_once_with_its_reason_and_the_run_can_be_res
     size = sum(len(line) + 1 for line in lines(whole))
     limit = size // 2
     run = start("-c", LIMITED, limit, "-m", "suite", "run", *SELECTION, "--out", tmp_path / "run")
-    plain = ("-m", "pytest", "-n2", "-p", "xdist", "-p", "no:cacheprovider", "--dtype=bfloat16", "--dtype=float16")
+    plain = (
+        "-m",
+        "pytest",
+        "-n2",
+        "-p",
+        "xdist",
+        "-p",
+        "no:cacheprovider",
+        "--dtype=bfloat16",
+        "--dtype=float16",
+    )
     words = (*plain, *SELECTION, f"--out={tmp_path / 'workers'}", ROOT / "cases" / "softmax")
     workers = start("-c", LIMITED, limit, *words, cwd=ROOT)
     printed, shared = run.communicate(timeout=300)[0], workers.communicate(timeout=300)[0]
@@ -367,7 +420,9 @@ def test_workers_record_what_one_process_records_whatever_the_hash_seed_and_orde
     words = ["-m", "pytest", "-q", "-p", "xdist", "-p", "no:cacheprovider", "-n2", "--dist=worksteal"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
     environment.pop("OMP_NUM_THREADS", None)
-    shared = start(*words, *SELECTION, f"--out={tmp_path}", ROOT / "cases" / "softmax", cwd=ROOT, env=environment)
+    shared = start(
+        *words, *SELECTION, f"--out={tmp_path}", ROOT / "cases" / "softmax", cwd=ROOT, env=environment
+    )
     text, _ = shared.communicate(timeout=300)
 
     assert shared.returncode == 0, text
@@ -381,4 +436,7 @@ def test_killing_everything_at_random_moments_loses_nothing():
     printed, _ = soak.communicate(timeout=1500)
 
     assert soak.returncode == 0, printed
-    assert re.match(r"10 kills \(2 cold, .*: 0 lost, 0 changed, 0 evaluated twice, \d+ torn lines, 0 processes left", printed)
+    assert re.match(
+        r"10 kills \(2 cold, .*: 0 lost, 0 changed, 0 evaluated twice, \d+ torn lines, 0 processes left",
+        printed,
+    )

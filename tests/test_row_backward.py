@@ -1,4 +1,6 @@
-"""Backward of the row-wise ops: the definitions against differences of the forward ones, the bounds against honest kernels."""
+"""Backward of the row-wise ops: the definitions against differences of the forward ones, the bounds
+against honest kernels.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,13 @@ from suite.inputs import rounded, upstream
 from suite.inputs.draws import Draw
 from suite.inputs.targets import indices, probabilities
 from suite.inputs.upstream import UPSTREAMS
-from suite.judge import JudgementError, judge, judge_values
 from suite.numerics import BEST_PRACTICE, CONTRACT, Numerics
 from suite.ops import ROW_OPS, UPSTREAM, get_op
 from suite.ops.arithmetic import Arb, Float64, Mpmath
 from suite.ops.rows import ANYTHING, FINITE
 from suite.oracle import Oracle
 from suite.tensors import to_float64, to_torch
+from suite.verdict.judge import JudgementError, judge, judge_values
 from tests.honest_losses import LOSSES
 
 ORACLE = Oracle()
@@ -35,8 +37,9 @@ def backward_of(op, inputs):
     return get_op(op).of(inputs)
 
 
-# Honest kernels. Each takes the logits and the upstream of rows, in the arithmetic's dtype, and gives the gradient in it;
-# `stored` rounds to the tensors' own format, as a tensor that is saved between forward and backward is.
+# Honest kernels. Each takes the logits and the upstream of rows, in the arithmetic's dtype, and
+# gives the gradient in it; `stored` rounds to the tensors' own format, as a tensor that is saved
+# between forward and backward is.
 
 Tensor = torch.Tensor
 Kernel = Callable[[Tensor, Tensor, Callable[[Tensor], Tensor]], Tensor]
@@ -228,7 +231,13 @@ def torchs_softmax(x):
     return torch.softmax(x, -1)
 
 
-for _forward in (softmax_by_maximum, softmax_by_detached_maximum, softmax_by_first_maximum, softmax_in_blocks, torchs_softmax):
+for _forward in (
+    softmax_by_maximum,
+    softmax_by_detached_maximum,
+    softmax_by_first_maximum,
+    softmax_in_blocks,
+    torchs_softmax,
+):
     honest("softmax")(autograd(_forward))
 
 
@@ -322,7 +331,9 @@ def upstream_rows(kind, rows, n, format, draw):
 
 
 def measured(op, name, x, g, format):
-    """The judgement of an honest kernel on float64 rows x [rows, n] and upstream g [rows, n], or [rows, 1] of a sum."""
+    """The judgement of an honest kernel on float64 rows x [rows, n] and upstream g [rows, n], or
+    [rows, 1] of a sum.
+    """
     kernel, numerics = HONEST[op][name]
     inputs = {"x": x, UPSTREAM: g[:, 0] if op == "logsumexp" else g}
     backward = backward_of(op, inputs)
@@ -332,14 +343,18 @@ def measured(op, name, x, g, format):
     upstreams = to_torch(g, format).to(dtype)
     found = kernel(to_torch(x, format).to(dtype), upstreams, lambda tensor: tensor.to(own).to(dtype)).to(own)
     shapes = {name: values.shape for name, values in inputs.items()}
-    return judge_values(backward, reference, to_float64(found), shapes, {"dim": -1}, format, numerics, statistics=False)
+    return judge_values(
+        backward, reference, to_float64(found), shapes, {"dim": -1}, format, numerics, statistics=False
+    )
 
 
 # The definitions
 
 STEP = 2.0**-40
 CENTRAL = 1e-21
-"""h^2/6 times a third derivative, which at temperature 1/2 is at most 8 * 6 times the sum of the |upstream|."""
+"""h^2/6 times a third derivative, which at temperature 1/2 is at most 8 * 6 times the sum of the
+|upstream|.
+"""
 ASSUMED = Numerics(exp_ulp=4, log_ulp=4)
 FAR = -3000.0
 """Stands for -inf in a difference: e^-2900 is nothing at 22 digits."""
@@ -364,7 +379,9 @@ SETTINGS = [
 
 
 def small(op, options, kind, *, hidden=False, seed=0):
-    """(inputs, options) of two rows or three of a few classes, multiples of 2^-10; with some -inf where they are hidden."""
+    """(inputs, options) of two rows or three of a few classes, multiples of 2^-10; with some -inf
+    where they are hidden.
+    """
     draw = Draw(f"small|{op}|{options}|{kind}|{hidden}|{seed}")
     x = np.rint(1024 * 3 * draw.normal(3, 4)) / 1024
     if hidden:
@@ -394,7 +411,9 @@ def weighted_output(op, inputs, options):
 
 
 def differences(op, inputs, options):
-    """Central differences of weighted_output() by each logit, in the logits' shape; with FAR in place of -inf."""
+    """Central differences of weighted_output() by each logit, in the logits' shape; with FAR in
+    place of -inf.
+    """
     name = get_op(op).arguments[0]
     x = np.where(inputs[name] == -INF, FAR, inputs[name])
     found = np.empty(x.shape, dtype=object)
@@ -425,8 +444,8 @@ def gradient(op, inputs, options, arithmetic):
     + [(number, True) for number, (_, options) in enumerate(SETTINGS) if not options.get("label_smoothing")],
 )
 def test_the_definition_is_the_derivative_of_the_forward_one(number, hidden):
-    """To 21 digits of the upstream, of every kind in turn; a logit of -inf, one without weight in a loss, is the limit of
-    ever smaller ones.
+    """To 21 digits of the upstream, of every kind in turn; a logit of -inf, one without weight in a
+    loss, is the limit of ever smaller ones.
     """
     op, options = SETTINGS[number]
     for kind in ("normal", list(UPSTREAMS)[number % len(UPSTREAMS)]):
@@ -454,15 +473,28 @@ def test_the_difference_sees_a_definition_that_is_not_the_derivative(monkeypatch
     assert max(abs(a - b) for a, b in zip(expected.flat, of_softmax.flat, strict=True)) > 1e-3 * scale
 
 
-ROW = st.lists(st.one_of(st.floats(-800, 800), st.just(-INF)), min_size=1, max_size=9).filter(lambda r: max(r) > -INF)
+ROW = st.lists(st.one_of(st.floats(-800, 800), st.just(-INF)), min_size=1, max_size=9).filter(
+    lambda r: max(r) > -INF
+)
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
 @settings(max_examples=15, deadline=None)
-@given(row=ROW, kind=st.sampled_from(list(UPSTREAMS)), seed=st.integers(0, 99), temperature=st.sampled_from([0.5, 1.0, 3.0]))
+@given(
+    row=ROW,
+    kind=st.sampled_from(list(UPSTREAMS)),
+    seed=st.integers(0, 99),
+    temperature=st.sampled_from([0.5, 1.0, 3.0]),
+)
 def test_the_three_arithmetics_agree(name, row, kind, seed, temperature):
-    """float64 lies within its own bound of 300 bits, and the ball, whose radius is nothing, has them inside."""
-    options = {"dim": -1, "temperature": temperature, "off_by_one": seed % 2 == 1} if name == "softmax" else {"dim": -1}
+    """float64 lies within its own bound of 300 bits, and the ball, whose radius is nothing, has
+    them inside.
+    """
+    options = (
+        {"dim": -1, "temperature": temperature, "off_by_one": seed % 2 == 1}
+        if name == "softmax"
+        else {"dim": -1}
+    )
     x = np.array([row])
     g = upstream.build(kind, (1,) if name == "logsumexp" else x.shape, -1, float64, Draw(f"agree|{seed}"))
     agree(name, {"x": x, UPSTREAM: g}, options)
@@ -503,18 +535,24 @@ def agree(name, inputs, options):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
 def test_the_full_jacobian(n):
-    """One-hot upstreams give its rows: diag(p) - p p^T, whose rows and columns sum to 0; I - 1 p^T; p; p - t."""
+    """One-hot upstreams give its rows: diag(p) - p p^T, whose rows and columns sum to 0; I - 1 p^T;
+    p; p - t.
+    """
     row = np.rint(1024 * Draw(f"jacobian|{n}").normal(n)) / 512
     x, identity = np.broadcast_to(row, (n, n)).copy(), np.eye(n)
     target = np.arange(n)
     with Mpmath.precision(200):
         close = mpmath.mpf(2) ** -190
-        p = get_op("softmax").define(Mpmath(), get_op("softmax").problem({"x": x[:1]}, get_op("softmax").options))[0]
+        p = get_op("softmax").define(
+            Mpmath(), get_op("softmax").problem({"x": x[:1]}, get_op("softmax").options)
+        )[0]
         softmax = gradient("softmax", {"x": x, UPSTREAM: identity}, get_op("softmax").options, Mpmath())
         log_softmax = gradient("log_softmax", {"x": x, UPSTREAM: identity}, {"dim": -1}, Mpmath())
         logsumexp = gradient("logsumexp", {"x": x[:1], UPSTREAM: np.ones(1)}, {"dim": -1}, Mpmath())[0]
         losses = {"logits": x, "target": target, UPSTREAM: np.ones(n)}
-        loss = gradient("cross_entropy", losses, {**get_op("cross_entropy").options, "reduction": "none"}, Mpmath())
+        loss = gradient(
+            "cross_entropy", losses, {**get_op("cross_entropy").options, "reduction": "none"}, Mpmath()
+        )
         for i in range(n):
             for j in range(n):
                 assert abs(softmax[i, j] - (p[i] * (i == j) - p[i] * p[j])) < close
@@ -533,7 +571,13 @@ def test_the_full_jacobian(n):
 @pytest.mark.parametrize("op", ["softmax", "log_softmax", "logsumexp"])
 @pytest.mark.parametrize(
     ("row", "judged"),
-    [([0.0, 1.0], True), ([-INF, 1.0], True), ([NAN, 1.0], False), ([INF, 1.0], False), ([-INF, -INF], False)],
+    [
+        ([0.0, 1.0], True),
+        ([-INF, 1.0], True),
+        ([NAN, 1.0], False),
+        ([INF, 1.0], False),
+        ([-INF, -INF], False),
+    ],
 )
 def test_a_row_without_a_value_has_no_gradient_to_judge(op, row, judged):
     """But a logsumexp of -inf is the limit of ever smaller ones, whose gradient counts as 0."""
@@ -614,7 +658,9 @@ def test_honest_backward_passes_keep_the_bound(op, dtype):
 def test_honest_backward_passes_keep_the_bound_on_any_row(op, row, dtype, offset, data):
     format = get_format(dtype)
     upstreams = st.floats(-64, 64, width=16)
-    g = data.draw(st.lists(upstreams, min_size=1, max_size=1) if op == "logsumexp" else _as_long(upstreams, row))
+    g = data.draw(
+        st.lists(upstreams, min_size=1, max_size=1) if op == "logsumexp" else _as_long(upstreams, row)
+    )
     name = data.draw(st.sampled_from(sorted(HONEST[op])))
     x, g = (rounded(np.array([values]), format) for values in (np.array(row) + offset, g))
 
@@ -685,12 +731,16 @@ def judged_loss(loss, numerics, inputs, format, options):
     reference = ORACLE.reference(backward, inputs, options, format)
     _, dx = of_loss(loss, inputs, format, options)
     shapes = {name: np.shape(values) for name, values in inputs.items()}
-    return judge_values(backward, reference, to_float64(dx), shapes, options, format, numerics, statistics=False)
+    return judge_values(
+        backward, reference, to_float64(dx), shapes, options, format, numerics, statistics=False
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_honest_losses_keep_the_bound(dtype):
-    """Autograd of every structure of loss, and a gradient computed in the forward pass: (p - t) times a scale."""
+    """Autograd of every structure of loss, and a gradient computed in the forward pass: (p - t)
+    times a scale.
+    """
     format = get_format(dtype)
     for number, kind in enumerate(ROWS):
         reduction = ("mean", "sum", "none")[number % 3]
@@ -706,10 +756,12 @@ def test_honest_losses_keep_the_bound(dtype):
             assert judgement.passed, (name, kind, of_upstream, judgement.message)
 
 
-@pytest.mark.parametrize(("name", "smoothing"), [("log1p_surprisal", 0.0), ("smoothing_as_a_difference", 1.0)])
+@pytest.mark.parametrize(
+    ("name", "smoothing"), [("log1p_surprisal", 0.0), ("smoothing_as_a_difference", 1.0)]
+)
 def test_a_right_loss_may_have_a_wrong_gradient(name, smoothing):
-    """amax() shares its gradient among equal maxima, of which log1p's form leaves out one; where() cuts the gradient of the
-    branch that it does not take, though both have one value.
+    """amax() shares its gradient among equal maxima, of which log1p's form leaves out one; where()
+    cuts the gradient of the branch that it does not take, though both have one value.
     """
     inputs = {"logits": np.array([[1.0, 1.0, 0.0]]), "target": np.array([0]), UPSTREAM: np.ones(())}
     if smoothing:
@@ -719,7 +771,9 @@ def test_a_right_loss_may_have_a_wrong_gradient(name, smoothing):
     format = get_format("float32")
     tensors = {key: to_torch(values, format) for key, values in inputs.items() if key != UPSTREAM}
 
-    assert judge("cross_entropy", tensors, loss(**tensors, **options), options=options, numerics=numerics).passed
+    assert judge(
+        "cross_entropy", tensors, loss(**tensors, **options), options=options, numerics=numerics
+    ).passed
     assert judged_loss(loss, numerics, inputs, format, options).status == "inaccurate"
 
 
@@ -728,7 +782,11 @@ def test_a_right_loss_may_have_a_wrong_gradient(name, smoothing):
 
 FAULTS = {
     "softmax without its sum": ("softmax", "normal", lambda x, g, s: by_division(x) * g),
-    "softmax with the sum of the upstream": ("softmax", "normal", lambda x, g, s: by_division(x) * (g - total(g))),
+    "softmax with the sum of the upstream": (
+        "softmax",
+        "normal",
+        lambda x, g, s: by_division(x) * (g - total(g)),
+    ),
     "softmax with the mean in place of the sum": (
         "softmax",
         "normal",
@@ -754,12 +812,24 @@ FAULTS = {
     ),
     "logsumexp without the upstream": ("logsumexp", "normal", lambda x, g, s: by_division(x)),
     "logsumexp with log-probabilities": ("logsumexp", "normal", lambda x, g, s: g * torch.log_softmax(x, -1)),
-    **{f"{op} is 0": (op, "normal", lambda x, g, s: torch.zeros_like(x)) for op in ("softmax", "log_softmax", "logsumexp")},
-    **{f"{op} is NaN": (op, "normal", lambda x, g, s: x * torch.nan) for op in ("softmax", "log_softmax", "logsumexp")},
+    **{
+        f"{op} is 0": (op, "normal", lambda x, g, s: torch.zeros_like(x))
+        for op in ("softmax", "log_softmax", "logsumexp")
+    },
+    **{
+        f"{op} is NaN": (op, "normal", lambda x, g, s: x * torch.nan)
+        for op in ("softmax", "log_softmax", "logsumexp")
+    },
 }
 SAVED = {
-    "log_softmax from a saved result": ("log_softmax", lambda x, g, s: g - torch.exp(s(torch.log_softmax(x, -1))) * total(g)),
-    "logsumexp from a saved result": ("logsumexp", lambda x, g, s: g * torch.exp(x - s(torch.logsumexp(x, -1, True)))),
+    "log_softmax from a saved result": (
+        "log_softmax",
+        lambda x, g, s: g - torch.exp(s(torch.log_softmax(x, -1))) * total(g),
+    ),
+    "logsumexp from a saved result": (
+        "logsumexp",
+        lambda x, g, s: g * torch.exp(x - s(torch.logsumexp(x, -1, True))),
+    ),
 }
 """Results in the tensors' own format, which cost |log p| and |lse| roundings of it in the exponent."""
 
@@ -813,10 +883,15 @@ def sum_in_the_tensors_format(x, g, s):
 def test_weights_rounded_to_16_bits_cost_one_rounding_and_what_they_come_from_many(dtype):
     """P of softmax may be saved in the tensors' own format; lse may not, and sums are not made in it."""
     for kind in ("offset", "confident", "ramp"):
-        assert planted("softmax", HONEST["softmax"]["weights_saved_in_the_tensors_format"][0], kind, dtype, "normal").passed
+        assert planted(
+            "softmax", HONEST["softmax"]["weights_saved_in_the_tensors_format"][0], kind, dtype, "normal"
+        ).passed
         assert planted("softmax", from_saved_log_sum_exp, kind, dtype, "normal").status == "inaccurate", kind
     if dtype == "bfloat16":
-        assert planted("softmax", sum_in_the_tensors_format, "normal", dtype, "constant", n=300).status == "inaccurate"
+        assert (
+            planted("softmax", sum_in_the_tensors_format, "normal", dtype, "constant", n=300).status
+            == "inaccurate"
+        )
 
 
 LOSS_FAULTS = {
@@ -863,7 +938,10 @@ def test_a_wrong_gradient_of_a_loss_is_refused(name):
 def test_an_option_that_the_backward_forgets_is_refused(options, wrong):
     draw = Draw("options")
     x, g = torch.from_numpy(draw.normal(4, 9)), torch.from_numpy(draw.normal(4, 9))
-    temperature, hidden = options.get("temperature", 1.0), torch.zeros(4, int(options.get("off_by_one", False)))
+    temperature, hidden = (
+        options.get("temperature", 1.0),
+        torch.zeros(4, int(options.get("off_by_one", False))),
+    )
     p = torch.softmax(torch.cat([x / temperature, hidden.double()], -1), -1)[:, :9]
     right = softmax_difference(p, g) / temperature
 
@@ -872,10 +950,16 @@ def test_an_option_that_the_backward_forgets_is_refused(options, wrong):
 
 
 def test_in_16_bits_torchs_own_backward_takes_its_weights_from_the_rounded_result():
-    """On CPU, log_softmax and logsumexp: what SAVED plants is what is out there; in float32 they are right."""
+    """On CPU, log_softmax and logsumexp: what SAVED plants is what is out there; in float32 they
+    are right.
+    """
     x = torch.linspace(-2, 2, 33)[None] + (torch.arange(33) % 3) / 7
     for op, forward in (("log_softmax", torch.log_softmax), ("logsumexp", torch.logsumexp)):
-        for dtype, status in ((torch.float32, "passed"), (torch.bfloat16, "inaccurate"), (torch.float16, "inaccurate")):
+        for dtype, status in (
+            (torch.float32, "passed"),
+            (torch.bfloat16, "inaccurate"),
+            (torch.float16, "inaccurate"),
+        ):
             leaf = x.to(dtype).requires_grad_()
             y = forward(leaf, -1)
             g = torch.ones_like(y)
@@ -885,12 +969,16 @@ def test_in_16_bits_torchs_own_backward_takes_its_weights_from_the_rounded_resul
 
 def test_the_judgement_is_an_error_that_names_the_gradient():
     x = torch.zeros(1, 2)
-    with pytest.raises(JudgementError, match=r"softmax backward float32 \[1, 2\]: inaccurate(.|\n)*upstream 1\.0 there"):
+    with pytest.raises(
+        JudgementError, match=r"softmax backward float32 \[1, 2\]: inaccurate(.|\n)*upstream 1\.0 there"
+    ):
         judge("softmax", {"x": x, UPSTREAM: torch.ones(1, 2)}, torch.ones(1, 2)).raise_if_failed()
 
 
 def test_two_exponentials_of_one_logit_are_admitted():
-    """Autograd of an online softmax: p comes by exp(x - m), the sum by other exponentials, so that they do not cancel."""
+    """Autograd of an online softmax: p comes by exp(x - m), the sum by other exponentials, so that
+    they do not cancel.
+    """
     format, draw = get_format("float32"), Draw("target|66|spread")
     n = (3, 5, 9, 17, 18, 33, 49)[draw.integers(7)]
     x = rounded(30 * draw.normal(40, n), format)
@@ -906,7 +994,10 @@ def test_two_exponentials_of_one_logit_are_admitted():
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_a_gradient_of_0_is_refused_on_long_rows_of_equal_logits(dtype, kind, n):
     """A rounding of P to 16 bits does not go through a maximum; n of them would admit anything."""
-    assert planted("softmax", lambda x, g, s: torch.zeros_like(x), kind, dtype, "normal", n=n).status == "inaccurate"
+    assert (
+        planted("softmax", lambda x, g, s: torch.zeros_like(x), kind, dtype, "normal", n=n).status
+        == "inaccurate"
+    )
 
     def half(x, g, s):
         return by_division(x) * (g - 0.5 * total(by_division(x) * g))
@@ -949,4 +1040,8 @@ def test_at_minus_infinity_not_even_a_subnormal_is_allowed():
 
 def test_an_upstream_of_integers_is_refused():
     with pytest.raises(ValueError, match="upstream"):
-        judge("softmax", {"x": torch.zeros(2, 3), UPSTREAM: torch.ones(2, 3, dtype=torch.int64)}, torch.zeros(2, 3))
+        judge(
+            "softmax",
+            {"x": torch.zeros(2, 3), UPSTREAM: torch.ones(2, 3, dtype=torch.int64)},
+            torch.zeros(2, 3),
+        )

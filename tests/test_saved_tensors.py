@@ -1,4 +1,6 @@
-"""saved_tensors.py: tensors of files from strangers, against a writer made from the format's specification."""
+"""saved_tensors.py: tensors of files from strangers, against a writer made from the format's
+specification.
+"""
 
 import gc
 import io
@@ -16,7 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suite.saved_tensors import load, pick
+from suite.inputs.saved_tensors import load, pick
 from suite.tensors import bits
 
 NAMES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
@@ -28,12 +30,18 @@ def raw(tensor):
 
 
 def safetensors(tensors, *, metadata=None, padding=0):
-    """https://github.com/huggingface/safetensors#format: u64 little-endian N, N bytes of JSON padded by spaces, the data."""
+    """https://github.com/huggingface/safetensors#format: u64 little-endian N, N bytes of JSON
+    padded by spaces, the data.
+    """
     header = {"__metadata__": metadata} if metadata else {}
     data = b""
     for name, tensor in tensors.items():
         start, data = len(data), data + raw(tensor)
-        header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, len(data)]}
+        header[name] = {
+            "dtype": NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, len(data)],
+        }
     return with_header(json.dumps(header).encode() + b" " * padding, data)
 
 
@@ -117,7 +125,9 @@ def test_a_safetensors_file_cut_at_any_byte_is_refused(scratch):
     assert value_or_value_error(saved(scratch, content))
 
 
-sizes = st.sampled_from([-1, 0, 1, 2, 4, 7, 2**31, 2**32, 2**61, 2**62, 2**63 - 1, 2**63, 2**64, 10**30, 1.5, "2", None, True])
+sizes = st.sampled_from(
+    [-1, 0, 1, 2, 4, 7, 2**31, 2**32, 2**61, 2**62, 2**63 - 1, 2**63, 2**64, 10**30, 1.5, "2", None, True]
+)
 
 
 @settings(deadline=None, max_examples=300)
@@ -126,7 +136,9 @@ sizes = st.sampled_from([-1, 0, 1, 2, 4, 7, 2**31, 2**32, 2**61, 2**62, 2**63 - 
     st.lists(sizes, max_size=3) | st.just([0, 0]) | st.just([0, 16]),
     st.sampled_from(["F32", "F16", "F64", "I32", "", 7, None, []]),
 )
-def test_a_safetensors_header_by_a_stranger_gives_value_error_or_a_value_within_the_file(scratch, shape, offsets, dtype):
+def test_a_safetensors_header_by_a_stranger_gives_value_error_or_a_value_within_the_file(
+    scratch, shape, offsets, dtype
+):
     header = {"x": {"dtype": dtype, "shape": shape, "data_offsets": offsets}}
     path = saved(scratch, with_header(json.dumps(header).encode(), bytes(16)))
 
@@ -144,7 +156,19 @@ def test_a_safetensors_shape_whose_product_overflows_is_refused(scratch, shape):
 
 @pytest.mark.parametrize(
     "header",
-    [b"", b"[]", b"null", b"1", b'"x"', b"\xff", b"{", b'{"x": 1}', b'{"x": []}', b'{"x": {}}', b'{"x": null}'],
+    [
+        b"",
+        b"[]",
+        b"null",
+        b"1",
+        b'"x"',
+        b"\xff",
+        b"{",
+        b'{"x": 1}',
+        b'{"x": []}',
+        b'{"x": {}}',
+        b'{"x": null}',
+    ],
     ids=repr,
 )
 def test_a_safetensors_header_of_another_shape_is_refused(scratch, header):
@@ -164,7 +188,10 @@ def test_a_safetensors_header_longer_than_the_file_is_refused_before_it_is_read(
 @pytest.mark.parametrize("compressed", [False, True], ids=["stored", "deflated"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
 def test_npz_gives_every_bit_that_numpy_wrote(scratch, dtype, compressed):
-    written = {"x": np.array([[1.0, -0.0], [np.nan, np.inf]], dtype=dtype), "y": np.zeros((0, 3), dtype=dtype)}
+    written = {
+        "x": np.array([[1.0, -0.0], [np.nan, np.inf]], dtype=dtype),
+        "y": np.zeros((0, 3), dtype=dtype),
+    }
     read = load(saved(scratch, npz(written, compressed=compressed), ".npz"))
 
     assert list(read) == ["x", "y"]
@@ -203,7 +230,11 @@ def test_npz_gives_raw_patterns_in_the_format_that_is_named(scratch, dtype, patt
 @pytest.mark.parametrize(
     ("array", "dtype", "message"),
     [
-        (np.zeros(2, dtype=np.uint16), None, "x has raw uint16 patterns: say which format they are with --dtype"),
+        (
+            np.zeros(2, dtype=np.uint16),
+            None,
+            "x has raw uint16 patterns: say which format they are with --dtype",
+        ),
         (np.zeros(2, dtype=np.uint16), "float32", "x has 16-bit patterns, which are no float32"),
         (np.zeros(2, dtype=np.uint8), "float16", "x has 8-bit patterns, which are no float16"),
         (np.zeros(2, dtype=np.uint16), "half", "half"),
@@ -238,7 +269,9 @@ def test_any_one_changed_byte_of_an_npz_gives_value_error_or_a_value(scratch, co
 def test_an_npz_cut_at_any_byte_is_refused(scratch):
     content = npz({"x": np.array([1.0, 2.0], dtype=np.float32)})
 
-    assert [cut for cut in range(len(content)) if value_or_value_error(saved(scratch, content[:cut], ".npz"))] == []
+    assert [
+        cut for cut in range(len(content)) if value_or_value_error(saved(scratch, content[:cut], ".npz"))
+    ] == []
 
 
 def test_an_npz_that_is_refused_is_closed(scratch):
@@ -315,7 +348,13 @@ def test_an_npy_header_is_checked_before_anything_is_allocated(scratch, descr, s
 def test_arrays_in_column_order_big_endian_and_without_dims_are_read_or_refused_with_the_reason(scratch):
     with pytest.raises(ValueError, match="byte order"):
         load(saved(scratch, npz({"x": np.asfortranarray(np.ones((2, 3), dtype=">f8"))}), ".npz"))
-    read = load(saved(scratch, npz({"a": np.asfortranarray(np.arange(24.0).reshape(2, 3, 4)), "b": np.float64(7)}), ".npz"))
+    read = load(
+        saved(
+            scratch,
+            npz({"a": np.asfortranarray(np.arange(24.0).reshape(2, 3, 4)), "b": np.float64(7)}),
+            ".npz",
+        )
+    )
     assert np.array_equal(read["a"].numpy(), np.arange(24.0).reshape(2, 3, 4))
     assert read["a"].is_contiguous()
     assert (tuple(read["b"].shape), float(read["b"])) == ((), 7.0)
@@ -331,11 +370,14 @@ def test_a_bomb_is_refused_by_what_it_claims(scratch):
     content = bytearray(stream.getvalue())
     with zipfile.ZipFile(io.BytesIO(bytes(content))) as file:
         start = file.start_dir
-    while (start := content.find(b"PK\1\2", start)) >= 0:  # the size that the directory claims of each member: 2 GiB
+    while (
+        start := content.find(b"PK\1\2", start)
+    ) >= 0:  # the size that the directory claims of each member: 2 GiB
         content[start + 24 : start + 28] = (2**31).to_bytes(4, "little")
         start += 4
     with pytest.raises(
-        ValueError, match=r"its arrays have 4,294,967,296 bytes, in a file of \d+; at most 1,073,741,824 are read"
+        ValueError,
+        match=r"its arrays have 4,294,967,296 bytes, in a file of \d+; at most 1,073,741,824 are read",
     ):
         load(saved(scratch, bytes(content), ".npz"))
 
@@ -385,7 +427,12 @@ def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, ending):
     os.mkfifo(tmp_path / f"pipe{ending}")
     (tmp_path / f"loop{ending}").symlink_to(tmp_path / f"loop{ending}")
     (tmp_path / f"device{ending}").symlink_to("/dev/zero")
-    expected = {"folder": "a folder, not a file", "pipe": "a named pipe", "loop": "cannot be opened", "device": "a device"}
+    expected = {
+        "folder": "a folder, not a file",
+        "pipe": "a named pipe",
+        "loop": "cannot be opened",
+        "device": "a device",
+    }
     for name, message in expected.items():
         with pytest.raises(ValueError, match=rf"tensor file '.*{name}\{ending}' (is )?{message}"):
             load(tmp_path / f"{name}{ending}")
@@ -410,16 +457,28 @@ def test_the_home_directory_may_be_written_as_a_tilde(tmp_path, monkeypatch):
 def test_three_hundred_corrupted_files_give_value_error_or_a_value_in_little_memory(scratch):
     """Runs of bytes overwritten, removed and doubled, in both formats, with and without compression."""
     chance = random.Random(4)
-    arrays = {"x": np.arange(64, dtype=np.float32).reshape(8, 8), "y": np.ones((3, 4), order="F"), "z": np.float64(1)}
-    valid = [(npz(arrays), ".npz"), (npz(arrays, compressed=True), ".npz"), (safetensors(EXAMPLE), ".safetensors")]
+    arrays = {
+        "x": np.arange(64, dtype=np.float32).reshape(8, 8),
+        "y": np.ones((3, 4), order="F"),
+        "z": np.float64(1),
+    }
+    valid = [
+        (npz(arrays), ".npz"),
+        (npz(arrays, compressed=True), ".npz"),
+        (safetensors(EXAMPLE), ".safetensors"),
+    ]
     read = 0
     tracemalloc.start()
     try:
         for number in range(300):
             content, ending = valid[number % 3]
             start, length = chance.randrange(len(content)), chance.randrange(1, 24)
-            middle = [chance.randbytes(length), b"", content[start : start + length] * 2, b"\xff" * length][chance.randrange(4)]
-            read += value_or_value_error(saved(scratch, content[:start] + middle + content[start + length :], ending))
+            middle = [chance.randbytes(length), b"", content[start : start + length] * 2, b"\xff" * length][
+                chance.randrange(4)
+            ]
+            read += value_or_value_error(
+                saved(scratch, content[:start] + middle + content[start + length :], ending)
+            )
         assert tracemalloc.get_traced_memory()[1] < 2**25
     finally:
         tracemalloc.stop()

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from suite import schema
-from suite.records import _RECORD, Measurement, Record
+from suite.records import schema
+from suite.records.record import _RECORD, Measurement, Record
 
 BIG = 10**400
 values = st.recursive(
@@ -13,8 +13,13 @@ values = st.recursive(
     | st.booleans()
     | st.integers(-(2**65), 2**65)
     | st.floats()
-    | st.sampled_from(["", "ä", "\ud800", "inf", "-inf", "nan", "passed", "known_failure", BIG, -0.0, 1.0, 5e-324]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "ä", "\ud800"]), inner, max_size=2),
+    | st.sampled_from(
+        ["", "ä", "\ud800", "inf", "-inf", "nan", "passed", "known_failure", BIG, -0.0, 1.0, 5e-324]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["a", "ä", "\ud800"]), inner, max_size=2)
+    ),
     max_leaves=4,
 )
 names = st.sampled_from([*_RECORD["properties"], "unknown"])
@@ -46,7 +51,9 @@ def outcome(data):
 def test_a_short_cut_takes_what_the_check_takes_and_makes_the_same_of_it(changes, missing):
     data = {name: value for name, value in {**VALID, **changes}.items() if name != missing}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schema, "_TAKERS", {id(_RECORD): (_RECORD, dict.fromkeys(_RECORD["properties"], schema._never))})
+        patch.setattr(
+            schema, "_TAKERS", {id(_RECORD): (_RECORD, dict.fromkeys(_RECORD["properties"], schema._never))}
+        )
         checked = outcome(data)
 
     short_cut = outcome(data)

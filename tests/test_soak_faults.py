@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from suite.records import Record
+from suite.records.record import Record
 from tests.crashing_kernels import KINDS
 from tests.soak.faults import Found, _by_kernel, _compare, plan, soak
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what is promised of processes is promised for Linux")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="what is promised of processes is promised for Linux"
+)
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="one of the faults is a library that cc compiles")

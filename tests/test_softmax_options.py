@@ -1,4 +1,6 @@
-"""softmax with a temperature, and off by one: the definitions by mpmath; bounds that tell honest from prescaled."""
+"""softmax with a temperature, and off by one: the definitions by mpmath; bounds that tell honest
+from prescaled.
+"""
 
 import mpmath
 import numpy as np
@@ -9,11 +11,11 @@ from hypothesis import strategies as st
 
 from suite.formats import FORMATS, float32, float64
 from suite.inputs.draws import Draw
-from suite.judge import judge
 from suite.numerics import BEST_PRACTICE, CONTRACT, Semantics
 from suite.ops import get_op
 from suite.ops.rows import FINITE, NAN
 from suite.oracle import Oracle
+from suite.verdict.judge import judge
 
 OP, ORACLE, INF = get_op("softmax"), Oracle(), np.inf
 ROW = st.lists(st.floats(-600, 600), min_size=1, max_size=8)
@@ -26,7 +28,9 @@ def reference(x, format=float64, **options):
 
 
 def by_hand(row, temperature=1.0, off_by_one=False):
-    """exp(x / T) / (sum exp(x / T) + 1 where off by one) in mpmath, without a shift; call it with enough digits."""
+    """exp(x / T) / (sum exp(x / T) + 1 where off by one) in mpmath, without a shift; call it with
+    enough digits.
+    """
     e = [mpmath.exp(mpmath.mpf(v) / mpmath.mpf(temperature)) for v in row]
     total = sum(e) + (1 if off_by_one else 0)
     return [v / total for v in e]
@@ -40,9 +44,13 @@ def test_the_definition_is_that_of_mpmath(temperature, off_by_one, row):
     found = reference([row], temperature=temperature, off_by_one=off_by_one)
     assert found.hi.shape == (1, len(row))
     with mpmath.workdps(80):
-        values = zip(found.hi[0], found.lo[0], found.radius[0], by_hand(row, temperature, off_by_one), strict=True)
+        values = zip(
+            found.hi[0], found.lo[0], found.radius[0], by_hand(row, temperature, off_by_one), strict=True
+        )
         for hi, lo, radius, exact in values:
-            assert abs(mpmath.mpf(float(hi)) + mpmath.mpf(float(lo)) - exact) <= radius + 1e-78  # 80 digits of our own
+            assert (
+                abs(mpmath.mpf(float(hi)) + mpmath.mpf(float(lo)) - exact) <= radius + 1e-78
+            )  # 80 digits of our own
             assert radius <= 1e-25 * hi + 1e-300
 
 
@@ -57,7 +65,9 @@ def test_off_by_one_is_softmax_of_one_more_logit_0_without_its_entry(row):
 @settings(max_examples=30, deadline=None)
 @given(row=ROW, power=st.integers(-8, 8))
 def test_a_temperature_that_is_a_power_of_two_is_the_same_as_scaled_logits(row, power):
-    assert np.array_equal(reference([row], temperature=2.0**power).hi, reference([[v / 2.0**power for v in row]]).hi)
+    assert np.array_equal(
+        reference([row], temperature=2.0**power).hi, reference([[v / 2.0**power for v in row]]).hi
+    )
 
 
 def test_temperature_1_and_off_by_one_false_are_the_plain_op():
@@ -65,7 +75,10 @@ def test_temperature_1_and_off_by_one_false_are_the_plain_op():
     plain, given_defaults = reference(x), reference(x, temperature=1, off_by_one=False)
     assert given_defaults is plain
     y = torch.softmax(torch.from_numpy(x), -1)
-    assert judge("softmax", x, y.numpy()).message == judge("softmax", x, y.numpy(), options={"temperature": 1.0}).message
+    assert (
+        judge("softmax", x, y.numpy()).message
+        == judge("softmax", x, y.numpy(), options={"temperature": 1.0}).message
+    )
 
 
 def test_other_temperatures_are_other_references():
@@ -104,7 +117,11 @@ def test_special_values_off_by_one(row, plain, off_by_one):
 def honest(x, temperature, form):
     m = x.amax(-1, keepdim=True)
     t = torch.tensor(temperature, dtype=x.dtype)
-    z = {"divided": (x - m) / t, "reciprocal": (x - m) * (1 / t), "base 2": (x - m) * (1.4426950408889634 / t)}[form]
+    z = {
+        "divided": (x - m) / t,
+        "reciprocal": (x - m) * (1 / t),
+        "base 2": (x - m) * (1.4426950408889634 / t),
+    }[form]
     e = torch.exp2(z) if form == "base 2" else torch.exp(z)
     return e / e.sum(-1, keepdim=True)
 
@@ -119,17 +136,24 @@ FORMS = ("divided", "reciprocal", "base 2")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("temperature", [0.001, 0.3, 0.7, 3.0, 1e4])
 @settings(max_examples=20, deadline=None)
-@given(row=st.lists(st.floats(-60, 60, width=32), min_size=2, max_size=8), offset=st.sampled_from((0.0, 4096.0, -1e6)))
+@given(
+    row=st.lists(st.floats(-60, 60, width=32), min_size=2, max_size=8),
+    offset=st.sampled_from((0.0, 4096.0, -1e6)),
+)
 def test_scaling_differences_is_within_the_bound_whatever_the_offset(form, temperature, row, offset):
     x = (torch.tensor([row]) + offset).float()
-    found = judge("softmax", x, honest(x, temperature, form), options={"temperature": temperature}, oracle=ORACLE)
+    found = judge(
+        "softmax", x, honest(x, temperature, form), options={"temperature": temperature}, oracle=ORACLE
+    )
     assert found.passed or found.status == "unjudged", found.message
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_logits_scaled_before_the_shift_fail_under_an_offset_and_pass_without(form, dtype):
-    """x / T is rounded to u |x| / T, which the differences know nothing of (flashinfer-ai/flashinfer#5088)."""
+    """x / T is rounded to u |x| / T, which the differences know nothing of
+    (flashinfer-ai/flashinfer#5088).
+    """
     x = torch.from_numpy(Draw("prescaled").normal(8, 33)).to(getattr(torch, dtype))
     far = (x + 4096.0).to(x.dtype)
     for temperature in (0.3, 0.7, 3.0):
@@ -139,7 +163,9 @@ def test_logits_scaled_before_the_shift_fail_under_an_offset_and_pass_without(fo
         found = judge("softmax", far, prescaled(far, temperature), options=options, oracle=ORACLE)
         assert found.status == "inaccurate"
         assert f"temperature {temperature}" in found.message
-    assert judge("softmax", far, prescaled(far, 2.0), options={"temperature": 2.0}, oracle=ORACLE).passed  # exact
+    assert judge(
+        "softmax", far, prescaled(far, 2.0), options={"temperature": 2.0}, oracle=ORACLE
+    ).passed  # exact
 
 
 @pytest.mark.parametrize("dtype", list(FORMATS)[:4])

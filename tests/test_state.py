@@ -1,4 +1,6 @@
-"""Each global switch: a change of it is seen, named and put back. What a host makes of that is in test_bad_kernels.py."""
+"""Each global switch: a change of it is seen, named and put back. What a host makes of that is in
+test_bad_kernels.py.
+"""
 
 import ctypes
 import os
@@ -26,17 +28,25 @@ CHANGES = {
     "torch_seed": lambda: torch.rand(1),
     "numpy_seed": lambda: np.random.rand(),  # noqa: NPY002 - the generator that a kernel may disturb
     "python_seed": lambda: random.random(),
-    "backends.cuda.matmul.fp32_precision": lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
-    "backends.cudnn.conv.fp32_precision": lambda: setattr(
-        torch.backends.cudnn.conv, "fp32_precision", "ieee" if torch.backends.cudnn.conv.fp32_precision != "ieee" else "tf32"
+    "backends.cuda.matmul.fp32_precision": lambda: setattr(
+        torch.backends.cuda.matmul, "fp32_precision", "tf32"
     ),
-    "backends.mkldnn.matmul.fp32_precision": lambda: setattr(torch.backends.mkldnn.matmul, "fp32_precision", "bf16"),
+    "backends.cudnn.conv.fp32_precision": lambda: setattr(
+        torch.backends.cudnn.conv,
+        "fp32_precision",
+        "ieee" if torch.backends.cudnn.conv.fp32_precision != "ieee" else "tf32",
+    ),
+    "backends.mkldnn.matmul.fp32_precision": lambda: setattr(
+        torch.backends.mkldnn.matmul, "fp32_precision", "bf16"
+    ),
     "backends.cuda.matmul.allow_tf32": lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True),
     "backends.cudnn.allow_tf32": lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
     "float32_matmul_precision": lambda: torch.set_float32_matmul_precision("medium"),
 } | {
     f"backends.cuda.matmul.allow_{dtype}_reduced_precision_reduction": (
-        lambda dtype=dtype: setattr(torch.backends.cuda.matmul, f"allow_{dtype}_reduced_precision_reduction", False)
+        lambda dtype=dtype: setattr(
+            torch.backends.cuda.matmul, f"allow_{dtype}_reduced_precision_reduction", False
+        )
     )
     for dtype in ("fp16", "bf16")
 }
@@ -113,4 +123,7 @@ def test_the_strict_state_is_full_precision_and_this_process_otherwise():
     assert state.read() == strict
     assert (strict["default_dtype"], strict["subnormals_flushed"]) == (torch.float32, False)
     assert {value for name, value in strict.items() if name.endswith("fp32_precision")} <= {"ieee"}
-    assert (strict["threads"], strict["working_directory"]) == (current["threads"], current["working_directory"])
+    assert (strict["threads"], strict["working_directory"]) == (
+        current["threads"],
+        current["working_directory"],
+    )

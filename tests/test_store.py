@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from suite.records import Measurement, Record
-from suite.store import Store, StoreError, find_record, has_records, held, read_run, refuse_records
+from suite.records.record import Measurement, Record
+from suite.records.store import Store, StoreError, find_record, has_records, held, read_run, refuse_records
 
 
 def make(**changes):
@@ -25,7 +25,9 @@ def make(**changes):
     return Record(**{**given, **changes})
 
 
-RECORDS = tuple(make(kernel=name, ratio=ratio) for name, ratio in (("a", 0.5), ("b", float("inf")), ("c", None)))
+RECORDS = tuple(
+    make(kernel=name, ratio=ratio) for name, ratio in (("a", 0.5), ("b", float("inf")), ("c", None))
+)
 LINES = [record.to_json() + "\n" for record in RECORDS]
 MEASUREMENT = Measurement(kind="thresholds", kernel="a", op="softmax", dtype="float32", data={"ratio": 0.5})
 
@@ -92,7 +94,9 @@ def test_a_record_that_cannot_be_read_back_is_refused_and_leaves_the_file_whole(
 def test_a_measurement_and_a_file_that_cannot_be_read_back_are_refused(tmp_path):
     store = Store(tmp_path)
     with pytest.raises(ValueError, match="could not be read back"):
-        store.append_measurement(Measurement(kind="k", kernel="a", op="softmax", dtype="float32", data={"a": "x" * 2**24}))
+        store.append_measurement(
+            Measurement(kind="k", kernel="a", op="softmax", dtype="float32", data={"a": "x" * 2**24})
+        )
     with pytest.raises(ValueError, match="could not be read back"):
         store.write_json("run.json", {"a": "x" * 2**24})
     store.close()
@@ -151,13 +155,17 @@ def test_a_file_torn_at_any_byte_keeps_every_complete_line_and_notes_the_torn_on
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.lists(st.tuples(st.integers(0, len("".join(LINES)) - 1), st.integers(0, 255)), min_size=1, max_size=4))
+@given(
+    st.lists(st.tuples(st.integers(0, len("".join(LINES)) - 1), st.integers(0, 255)), min_size=1, max_size=4)
+)
 def test_changed_bytes_cost_at_most_the_lines_they_are_in(scratch, changes):
     content = bytearray("".join(LINES).encode())
     for place, byte in changes:
         content[place] = byte
     run = read_run(write(scratch, bytes(content)))
-    untouched = [r for r, line in zip(RECORDS, LINES, strict=True) if b"\n" + line.encode() in b"\n" + bytes(content)]
+    untouched = [
+        r for r, line in zip(RECORDS, LINES, strict=True) if b"\n" + line.encode() in b"\n" + bytes(content)
+    ]
 
     assert [r for r in untouched if r not in run.records] == []
     assert len(run.records) + len(run.notices) >= 1
@@ -196,7 +204,9 @@ def test_a_line_that_says_of_what_it_is_another_thing_than_its_id_is_skipped(fie
 
     assert run.records == RECORDS[:1]
     assert (
-        run.notices[0] == f"records-x-1.jsonl:1 skipped: id='{data['id']}' is that of another evaluation; the line was changed"
+        run.notices[0]
+        == f"records-x-1.jsonl:1 skipped: id='{data['id']}' is that of another evaluation; the line was"
+        " changed"
     )
 
 
@@ -215,7 +225,9 @@ def test_blank_lines_are_no_notice(tmp_path):
 
 
 def test_a_store_that_continues_a_torn_file_loses_none_of_its_own_records(tmp_path):
-    """In a container the process id is often the same again, so the next process appends to the file of the killed one."""
+    """In a container the process id is often the same again, so the next process appends to the
+    file of the killed one.
+    """
     for number in range(2):
         store = Store(tmp_path)
         store.append(RECORDS[number])
@@ -371,7 +383,9 @@ def test_a_record_is_found_in_compressed_lines(tmp_path):
 
 
 def changed_byte(content):
-    """In the middle of what was deflated without compression, so that it unpacks and only its checksum tells."""
+    """In the middle of what was deflated without compression, so that it unpacks and only its
+    checksum tells.
+    """
     return gzip.compress(gzip.decompress(content), 0, mtime=0).replace(b'"ratio": 0.5', b'"ratio": 0.4')
 
 
@@ -386,7 +400,15 @@ def changed_byte(content):
         (lambda content: content[:40] + bytes(20) + content[60:], "it was changed after it was written: "),
         (lambda content: gzip.decompress(content), "it was changed after it was written: Not a gzipped file"),
     ],
-    ids=["half", "four bytes short", "empty", "a changed number", "more behind it", "zeros within", "not compressed"],
+    ids=[
+        "half",
+        "four bytes short",
+        "empty",
+        "a changed number",
+        "more behind it",
+        "zeros within",
+        "not compressed",
+    ],
 )
 @pytest.mark.parametrize("name", ["records-y-1.jsonl.gz", "measurements-y-1.jsonl.gz"])
 def test_nothing_of_a_damaged_compressed_file_is_taken(tmp_path, spoil, reason, name):
@@ -399,10 +421,12 @@ def test_nothing_of_a_damaged_compressed_file_is_taken(tmp_path, spoil, reason, 
 
 
 def test_compressed_lines_that_unpack_without_end_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("suite.strict_json.UNPACKED_BYTES", 1000)
+    monkeypatch.setattr("suite.records.strict_json.UNPACKED_BYTES", 1000)
     write(tmp_path, packed([" " * 1500]), "records-y-1.jsonl.gz")
 
-    with pytest.raises(ValueError, match=r"y-1.jsonl.gz' cannot be read: it unpacks to more than 1,000 bytes"):
+    with pytest.raises(
+        ValueError, match=r"y-1.jsonl.gz' cannot be read: it unpacks to more than 1,000 bytes"
+    ):
         read_run(tmp_path)
 
 
@@ -413,7 +437,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from tests.test_store import RECORDS
-from suite.store import Store, StoreError
+from suite.records.store import Store, StoreError
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 store = Store(Path(sys.argv[1]))
 try:
@@ -426,7 +450,9 @@ except StoreError as error:
 
 @pytest.mark.parametrize("spare", [0, 1, 200, len(LINES[0]) - 1])
 def test_a_record_that_does_not_fit_is_cut_off_and_the_reason_and_the_way_on_are_said(spare, tmp_path):
-    """A limit on the length of files is met as a full disk is: the write that reaches it is short, the next one fails."""
+    """A limit on the length of files is met as a full disk is: the write that reaches it is short,
+    the next one fails.
+    """
     limit = 2 * len(LINES[0]) + spare
     finished = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FULL, str(tmp_path), str(limit)],
@@ -438,8 +464,10 @@ def test_a_record_that_does_not_fit_is_cut_off_and_the_reason_and_the_way_on_are
     )
     [file] = tmp_path.glob("records-*.jsonl")
 
-    assert finished.stdout == (
-        f"run folder {str(tmp_path)!r} cannot be written: File too large. What was recorded before is whole; "
+    assert (
+        finished.stdout
+        == f"run folder {str(tmp_path)!r} cannot be written: File too large. What was recorded before is"
+        " whole; "
         "make room, then go on with the same command and --resume\n"
     )
     assert file.read_text() == 2 * LINES[0]
@@ -482,7 +510,10 @@ def test_a_file_of_the_folder_is_written_whole_or_not_at_all(tmp_path):
 
 
 def test_a_folder_is_held_against_other_processes_and_once_in_this_one(tmp_path):
-    code = "import sys; from pathlib import Path; from suite.store import held\nwith held(Path(sys.argv[1])): print('free')"
+    code = (
+        "import sys; from pathlib import Path; from suite.records.store import held\nwith"
+        " held(Path(sys.argv[1])): print('free')"
+    )
 
     def other():
         words = [sys.executable, "-c", code, str(tmp_path)]
@@ -504,5 +535,7 @@ def test_a_folder_with_records_is_refused_and_one_without_is_not(tmp_path):
     assert not has_records(tmp_path)
     write(tmp_path, LINES[0])
 
-    with pytest.raises(ValueError, match=r"holds the records of another run; .* or go on with that run by --resume"):
+    with pytest.raises(
+        ValueError, match=r"holds the records of another run; .* or go on with that run by --resume"
+    ):
         refuse_records(tmp_path)

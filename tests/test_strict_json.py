@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suite import strict_json
-from suite.strict_json import CHUNK_BYTES, DEPTH, lines, parse
+from suite.records import strict_json
+from suite.records.strict_json import CHUNK_BYTES, DEPTH, lines, parse
 
 
 def test_nesting_is_allowed_up_to_the_limit_and_no_further():
@@ -27,7 +27,9 @@ def test_brackets_in_text_and_side_by_side_nest_nothing():
     assert parse(f"[{', '.join(['[{}]'] * 100)}]") == [[{}]] * 100
 
 
-@pytest.mark.parametrize("text", ['"\\ud800"', '"\ud800"', '"\\uDFFF x"', '{"\\ud83d": 1}', '["ä", "\\ud800"]'])
+@pytest.mark.parametrize(
+    "text", ['"\\ud800"', '"\ud800"', '"\\uDFFF x"', '{"\\ud83d": 1}', '["ä", "\\ud800"]']
+)
 def test_lone_surrogates_are_no_text(text):
     with pytest.raises(ValueError, match=r"lone surrogate"):
         parse(text)
@@ -53,7 +55,9 @@ def test_lines_are_those_that_a_newline_ends_whatever_is_read_at_once(file, text
         patch.setattr(strict_json, "CHUNK_BYTES", chunk)
         found = list(lines(path))
 
-    assert found == [(number, line) for number, line in enumerate(text.encode().split(b"\n"), start=1) if line.strip()]
+    assert found == [
+        (number, line) for number, line in enumerate(text.encode().split(b"\n"), start=1) if line.strip()
+    ]
 
 
 @pytest.mark.parametrize("chunk", [7, 10, 11, 12, CHUNK_BYTES])

@@ -21,7 +21,9 @@ GOLDEN = {
 
 
 def inputs(family="normal", target="indices", shape=(16, 33), format=float32, **options):
-    found = Case(op="cross_entropy", family=family, shape=shape, target=target, options=options).inputs(format)
+    found = Case(op="cross_entropy", family=family, shape=shape, target=target, options=options).inputs(
+        format
+    )
     return found["logits"], found["target"]
 
 
@@ -59,7 +61,9 @@ def test_indices_hold_an_ignored_row_the_first_class_the_last_and_the_most_likel
     assert (target == -100).tolist() == [row % 8 == 6 for row in range(16)]
     assert {0, 32} <= set(target.tolist())
     assert (target[2::8] == likely[2::8]).all()
-    others = [t for t, best in zip(target.tolist(), likely.tolist(), strict=True) if t not in (0, 32, best, -100)]
+    others = [
+        t for t, best in zip(target.tolist(), likely.tolist(), strict=True) if t not in (0, 32, best, -100)
+    ]
     assert len(set(others)) >= 4
     assert ((target == -100) | ((target >= 0) & (target < 33))).all()
 
@@ -83,7 +87,9 @@ def test_a_target_hits_a_hidden_class_in_one_row_of_eight_at_most():
     assert hit.sum() > 50
 
 
-@pytest.mark.parametrize("row", [[np.nan, np.nan], [np.nan, 1.0], [-np.inf, -np.inf], [np.inf, -np.inf], [0.0, 0.0]])
+@pytest.mark.parametrize(
+    "row", [[np.nan, np.nan], [np.nan, 1.0], [-np.inf, -np.inf], [np.inf, -np.inf], [0.0, 0.0]]
+)
 def test_rows_without_a_likely_class_have_targets_all_the_same(row):
     x = np.array([row] * 8)
     assert set(indices(x, -100, Draw("odd")).tolist()) <= {-100, 0, 1}

@@ -12,7 +12,20 @@ from suite.formats import FORMATS, get_format
 from suite.tensors import bits, device_name, dtype_name, format_of, is_tensor, to_float64, to_torch
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
-VALUES = [0.0, -0.0, 1.0, -1.5, 2.0**-14, float("inf"), -float("inf"), float("nan"), 240.0, -0.0078125, 3.0, 7.0]
+VALUES = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.5,
+    2.0**-14,
+    float("inf"),
+    -float("inf"),
+    float("nan"),
+    240.0,
+    -0.0078125,
+    3.0,
+    7.0,
+]
 
 
 def same(a, b):
@@ -182,7 +195,9 @@ def test_names_are_those_of_the_formats():
     assert device_name(np.ones(1)) == "cpu"
 
 
-@pytest.mark.parametrize(("value", "expected"), [(1.0, False), ([1.0], False), (None, False), (np.float64(1), True)])
+@pytest.mark.parametrize(
+    ("value", "expected"), [(1.0, False), ([1.0], False), (None, False), (np.float64(1), True)]
+)
 def test_what_is_a_tensor_and_what_is_none(value, expected):
     assert is_tensor(value) is expected
     assert is_tensor(torch.ones(1))

@@ -1,4 +1,6 @@
-"""measure/thresholds.py: synthetic kernels whose thresholds are known, and faults that the thresholds must tell apart."""
+"""measure/thresholds.py: synthetic kernels whose thresholds are known, and faults that the
+thresholds must tell apart.
+"""
 
 import json
 import math
@@ -11,9 +13,9 @@ import torch
 
 from suite.formats import DTYPES, get_format
 from suite.kernels import Kernel
-from suite.measure import thresholds
-from suite.measure.thresholds import Grid, explanations, measure, tables
-from suite.records import Measurement
+from suite.records.record import Measurement
+from suite.studies import thresholds
+from suite.studies.thresholds import Grid, explanations, measure, tables
 
 SHORT = (2, 33, 1024)
 DOCUMENT = Path(__file__).parent.parent / "docs" / "thresholds.md"
@@ -38,7 +40,9 @@ def by_length(entries, key="measured"):
 
 
 def two_valued(op, arithmetic):
-    """A kernel of rows (first, others, ..., others) from a function of the gap and n: p of the first and of the others."""
+    """A kernel of rows (first, others, ..., others) from a function of the gap and n: p of the
+    first and of the others.
+    """
 
     def kernel(x, dim=-1):
         n = x.shape[-1]
@@ -96,7 +100,9 @@ def test_exactly_rounded_softmax_has_the_closed_thresholds(dtype):
         assert in_bracket(entry, format.saturation_rounded(entry["n"]))
         assert f"rounded {dtype}" in entry["agrees_with"]
     for entry in found["underflow"]:
-        assert in_bracket(entry, format.exp_underflow + math.log1p(-(entry["n"] - 1) * format.smallest_subnormal / 2))
+        assert in_bracket(
+            entry, format.exp_underflow + math.log1p(-(entry["n"] - 1) * format.smallest_subnormal / 2)
+        )
         assert entry["agrees_with"][0] == f"zero {dtype}"
     assert found["stagnation"]["measured"] is None
     assert found["stagnation"]["beyond_rounding"] is None
@@ -104,7 +110,9 @@ def test_exactly_rounded_softmax_has_the_closed_thresholds(dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize(("op", "arithmetic"), [("log_softmax", exact_log_softmax), ("logsumexp", exact_logsumexp)])
+@pytest.mark.parametrize(
+    ("op", "arithmetic"), [("log_softmax", exact_log_softmax), ("logsumexp", exact_logsumexp)]
+)
 def test_exactly_rounded_logarithms_have_the_closed_thresholds(op, arithmetic, dtype):
     format = get_format(dtype)
 
@@ -169,7 +177,10 @@ def test_the_arithmetic_of_an_unshifted_float16_kernel_shows_in_its_overflow():
 
     assert by_length(in_half["overflow"], "agrees_with")[1024] == ["sum float16"]
     assert by_length(in_half["overflow"])[1] == 11.09375
-    assert by_length(in_single["overflow"], "agrees_with")[1024] == ["sum float32", "sum bfloat16"]  # 0.25 % apart
+    assert by_length(in_single["overflow"], "agrees_with")[1024] == [
+        "sum float32",
+        "sum bfloat16",
+    ]  # 0.25 % apart
 
 
 def test_wide_and_in_format_bfloat16_saturate_apart():
@@ -185,7 +196,9 @@ def test_the_rounding_of_stored_exponentials_is_part_of_the_formula():
 
     assert entry["measured"] == 14.5
     assert entry["agrees_with"] == ["sum float16"]
-    assert get_format("float16").saturation_in_format + math.log(1023) - entry["measured"] > 3 * entry["spacing"]
+    assert (
+        get_format("float16").saturation_in_format + math.log(1023) - entry["measured"] > 3 * entry["spacing"]
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -201,7 +214,9 @@ def test_a_kernel_that_clamps_its_gaps_never_reaches_zero_and_nothing_explains_t
     assert set(map(tuple, by_length(found["underflow"], "agrees_with").values())) == {()}
 
 
-@pytest.mark.parametrize(("dtype", "accumulator"), [("float32", "bfloat16"), ("bfloat16", "bfloat16"), ("float32", "float16")])
+@pytest.mark.parametrize(
+    ("dtype", "accumulator"), [("float32", "bfloat16"), ("bfloat16", "bfloat16"), ("float32", "float16")]
+)
 def test_a_narrow_accumulator_stops_growing_at_two_to_its_precision(monkeypatch, dtype, accumulator):
     monkeypatch.setattr(thresholds, "LENGTHS", (2, 33))
 
@@ -217,7 +232,10 @@ def test_one_entry_after_another_is_absorbed_by_a_sum_in_order(monkeypatch):
 
     found = data(accumulating_in(torch.float32), "float32")
 
-    assert by_length(found["saturation"], "agrees_with") == {2: ["absorbed float32"], 33: ["absorbed float32"]}
+    assert by_length(found["saturation"], "agrees_with") == {
+        2: ["absorbed float32"],
+        33: ["absorbed float32"],
+    }
 
 
 def test_a_rounded_log_sum_exp_is_lost_in_large_logits():
@@ -226,7 +244,9 @@ def test_a_rounded_log_sum_exp_is_lost_in_large_logits():
 
     found = data(through_lse, "float32")
 
-    assert by_length(found["overflow"], "agrees_with") == {1: ["shifted"]} | {n: ["lse float32"] for n in SHORT}
+    assert by_length(found["overflow"], "agrees_with") == {1: ["shifted"]} | {
+        n: ["lse float32"] for n in SHORT
+    }
     assert by_length(found["overflow"])[33] == 2.0**23
 
 
@@ -285,7 +305,9 @@ def test_a_length_that_cannot_be_measured_leaves_the_others():
     found = data(short_only, "float32")
 
     assert [entry["n"] for entry in found["saturation"] if "reason" in entry] == [33]
-    assert by_length([e for e in found["saturation"] if "reason" not in e], "agrees_with")[2] == ["absorbed float32"]
+    assert by_length([e for e in found["saturation"] if "reason" not in e], "agrees_with")[2] == [
+        "absorbed float32"
+    ]
 
 
 def test_slow_kernels_get_fewer_lengths_and_say_so(monkeypatch):
@@ -301,7 +323,9 @@ def test_slow_kernels_get_fewer_lengths_and_say_so(monkeypatch):
 
 
 def test_another_op_is_misuse():
-    with pytest.raises(ValueError, match="kernel planted is a kernel of attention; thresholds are measured of softmax, log"):
+    with pytest.raises(
+        ValueError, match="kernel planted is a kernel of attention; thresholds are measured of softmax, log"
+    ):
         measure(Kernel(id="planted", op="attention", call=in_format), "float32")
 
 
@@ -327,7 +351,11 @@ def test_the_grid_holds_consecutive_numbers_of_the_format(dtype):
     below = grid.numbers(places[1:] - 1)
     assert np.array_equal([grid.spacing(float(v)) for v in numbers[1:]], numbers[1:] - below)
     last = float(grid.numbers(np.array([grid.size - 1]))[0])
-    assert last == format.largest if format.precision <= thresholds.GRID_BITS else 0 <= 1 - last / format.largest < 2e-6
+    assert (
+        last == format.largest
+        if format.precision <= thresholds.GRID_BITS
+        else 0 <= 1 - last / format.largest < 2e-6
+    )
 
 
 @pytest.mark.parametrize("candidates", [1, 2, 16, 64])

@@ -1,4 +1,6 @@
-"""Timing a kernel where it runs: fresh inputs, what is kept for the judge, kernels that only look fast, and what goes wrong."""
+"""Timing a kernel where it runs: fresh inputs, what is kept for the judge, kernels that only look
+fast, and what goes wrong.
+"""
 
 import threading
 import time
@@ -36,7 +38,9 @@ def wrong_outputs(outcome, asked):
     """How many of the kept outputs are not torch's."""
     assert outcome.status is None, outcome.message
     return sum(
-        not torch.allclose(one.outputs[0], torch.softmax(rolled(asked.sets[one.set]["x"], one.shift, torch.roll), -1))
+        not torch.allclose(
+            one.outputs[0], torch.softmax(rolled(asked.sets[one.set]["x"], one.shift, torch.roll), -1)
+        )
         for one in outcome.timed.kept
     )
 
@@ -86,7 +90,9 @@ def test_fresh_inputs_lie_where_the_others_lay():
 
 
 def test_the_harness_around_a_kernel_takes_less_than_two_percent_of_100_microseconds():
-    """The smallest of five tries of a hundred calls of a kernel that does nothing, which take some 0.2 microseconds each."""
+    """The smallest of five tries of a hundred calls of a kernel that does nothing, which take some
+    0.2 microseconds each.
+    """
     running = Running(of(lambda x: x, name="idle"), task())
 
     assert min(cpu._seconds(running, 100, time.perf_counter_ns) for _ in range(5)) < 0.02 * 100e-6
@@ -131,7 +137,9 @@ def test_a_kernel_that_answers_from_memory_is_found_also_where_rolled_inputs_are
         return stored[key]
 
     asked = task(*shape)
-    further = tuple({"x": torch.randn(*shape, generator=torch.Generator().manual_seed(seed))} for seed in range(1, 25))
+    further = tuple(
+        {"x": torch.randn(*shape, generator=torch.Generator().manual_seed(seed))} for seed in range(1, 25)
+    )
 
     outcome = timed(remembers, replace(asked, further=further))
 
@@ -209,7 +217,9 @@ class Lazy(torch.Tensor):
 
     @classmethod
     def __torch_function__(cls, function, types, arguments=(), named=None):
-        plain = [torch.softmax(a.as_subclass(torch.Tensor), -1) if isinstance(a, Lazy) else a for a in arguments]
+        plain = [
+            torch.softmax(a.as_subclass(torch.Tensor), -1) if isinstance(a, Lazy) else a for a in arguments
+        ]
         return function(*plain, **(named or {}))
 
 

@@ -1,4 +1,6 @@
-"""The timers, by clocks that tests move: what they take for a sample, when they stop, what their intervals promise."""
+"""The timers, by clocks that tests move: what they take for a sample, when they stop, what their
+intervals promise.
+"""
 
 import gc
 import math
@@ -49,14 +51,24 @@ class Hands:
 
 def timing(*samples, **changed):
     return Timing(
-        **{"samples_seconds": samples, "clock": "cuda_event", "cache": "flushed", "calls_per_sample": 1, "first_seconds": 1.0}
+        **{
+            "samples_seconds": samples,
+            "clock": "cuda_event",
+            "cache": "flushed",
+            "calls_per_sample": 1,
+            "first_seconds": 1.0,
+        }
         | changed
     )
 
 
-@pytest.mark.parametrize(("n", "k"), [(1, 0), (5, 0), (6, 1), (10, 2), (15, 4), (20, 6), (50, 18), (100, 40), (200, 86)])
+@pytest.mark.parametrize(
+    ("n", "k"), [(1, 0), (5, 0), (6, 1), (10, 2), (15, 4), (20, 6), (50, 18), (100, 40), (200, 86)]
+)
 def test_order_statistics_are_those_of_the_tables(n, k):
-    """Conover, Practical Nonparametric Statistics, section 3.2: the largest k with 2 P(B(n, 1/2) < k) <= 0.05."""
+    """Conover, Practical Nonparametric Statistics, section 3.2: the largest k with 2 P(B(n, 1/2) <
+    k) <= 0.05.
+    """
     assert order_statistic(n) == k
 
 
@@ -80,11 +92,15 @@ def test_the_interval_covers_the_median_of_a_skewed_distribution(n):
 
 
 def test_stopping_at_a_narrow_interval_leaves_it_its_promise():
-    """Of 300 runs that stop by themselves at least 91.2 % hold the true median: three standard errors, 0.038, below 95 %."""
+    """Of 300 runs that stop by themselves at least 91.2 % hold the true median: three standard
+    errors, 0.038, below 95 %.
+    """
     covered = 0
     for trial in range(300):
         samples = np.exp(0.02 * Draw(f"stopping|{trial}").normal(MOST)).tolist()
-        taken = sample_until_narrow(samples.__getitem__, now=lambda: 0.0, target=0.01, budget_seconds=1.0, together=2)
+        taken = sample_until_narrow(
+            samples.__getitem__, now=lambda: 0.0, target=0.01, budget_seconds=1.0, together=2
+        )
         found = median_interval(taken)
         covered += found.low <= 1.0 <= found.high
 
@@ -116,7 +132,11 @@ def test_sampling_stops_when_the_noise_has_averaged_out():
     noise = Draw("noise").normal(MOST).tolist()
 
     loose, tight = (
-        len(sample_until_narrow(lambda i: 1 + 0.02 * noise[i], now=lambda: 0.0, target=target, budget_seconds=9.0))
+        len(
+            sample_until_narrow(
+                lambda i: 1 + 0.02 * noise[i], now=lambda: 0.0, target=target, budget_seconds=9.0
+            )
+        )
         for target in (0.04, 0.015)
     )
 
@@ -142,7 +162,9 @@ def test_sampling_stops_at_the_budget_but_never_before_there_is_an_interval(budg
 def test_samples_end_with_the_last_set_of_inputs():
     taken = []
 
-    sample_until_narrow(lambda i: taken.append(i) or float(i), now=lambda: 0.0, target=0.0, budget_seconds=9.0, together=3)
+    sample_until_narrow(
+        lambda i: taken.append(i) or float(i), now=lambda: 0.0, target=0.0, budget_seconds=9.0, together=3
+    )
 
     assert taken == list(range(MOST // 3 * 3))
 
@@ -153,7 +175,9 @@ def test_a_call_is_timed_by_samples_of_a_millisecond():
     found = cpu.measure(hands.calls(10 * MICROSECOND), clock=ticking(hands))
 
     assert found.calls_per_sample == 100
-    assert found.samples_seconds == pytest.approx([10e-6] * FEWEST, rel=1e-3)  # a step of 1 ns in each of two readings
+    assert found.samples_seconds == pytest.approx(
+        [10e-6] * FEWEST, rel=1e-3
+    )  # a step of 1 ns in each of two readings
     assert (found.clock, found.cache) == ("perf_counter", "warm")
 
 
@@ -173,7 +197,9 @@ def test_a_coarse_clock_gets_longer_samples():
 
 
 def test_what_the_harness_takes_is_subtracted():
-    """Each reading of the clock takes a microsecond, which is 1 % of a sample of one call of 100 microseconds."""
+    """Each reading of the clock takes a microsecond, which is 1 % of a sample of one call of 100
+    microseconds.
+    """
     hands = Hands(step=MICROSECOND)
 
     found = cpu.measure(hands.calls(100 * MICROSECOND), cache="flushed", flush=lambda: None, clock=hands)
@@ -183,7 +209,9 @@ def test_what_the_harness_takes_is_subtracted():
 
 
 def test_the_harness_takes_less_than_two_percent_of_100_microseconds():
-    """The smallest of five tries of ten empty calls, which is 50 ns or so: even a machine at a tenth of its speed passes."""
+    """The smallest of five tries of ten empty calls, which is 50 ns or so: even a machine at a
+    tenth of its speed passes.
+    """
     assert cpu.overhead_seconds(10, time.perf_counter_ns) < 0.02 * 100e-6
 
 
@@ -194,7 +222,9 @@ def test_a_flushed_cache_costs_nothing_and_happens_before_every_sample():
         flushed.append(hands.now)
         hands.now += 10**9
 
-    found = cpu.measure(hands.calls(50 * MICROSECOND), cache="flushed", flush=flush, clock=ticking(hands), budget_seconds=1e9)
+    found = cpu.measure(
+        hands.calls(50 * MICROSECOND), cache="flushed", flush=flush, clock=ticking(hands), budget_seconds=1e9
+    )
 
     assert found.calls_per_sample == 1
     assert len(flushed) == len(found.samples_seconds)
@@ -208,7 +238,9 @@ def test_inputs_take_turns_before_every_sample_and_outside_of_it():
         sets.append(index)
         hands.now += 10**9
 
-    found = cpu.measure(hands.calls(MICROSECOND), prepare=prepare, sets=2, clock=ticking(hands), budget_seconds=1e9)
+    found = cpu.measure(
+        hands.calls(MICROSECOND), prepare=prepare, sets=2, clock=ticking(hands), budget_seconds=1e9
+    )
 
     assert sets == [0] + [0, 1] * (len(found.samples_seconds) // 2)
     assert found.median.value == pytest.approx(1e-6, rel=1e-2)
@@ -289,7 +321,9 @@ def test_memory_of_a_call_is_counted_beside_its_output():
 
     assert memory.peak_bytes(x.exp_) == 0
     assert memory.peak_bytes(lambda: torch.exp(x)) == 0
-    assert memory.peak_bytes(scratch) == 3_000_000 - 4000  # it is given back before the output of 4,000 bytes is made
+    assert (
+        memory.peak_bytes(scratch) == 3_000_000 - 4000
+    )  # it is given back before the output of 4,000 bytes is made
     assert memory.peak_bytes(both_at_once) == 5_000_000 - 8000
 
 
@@ -342,7 +376,9 @@ def test_two_lengths_have_no_exponent():
 
 
 class Device:
-    """A CUDA device in the head: streams that work on while the host goes on, events, graphs. Times in seconds."""
+    """A CUDA device in the head: streams that work on while the host goes on, events, graphs. Times
+    in seconds.
+    """
 
     LAUNCH, WAIT = 5e-6, 8e-6
 
@@ -351,7 +387,9 @@ class Device:
         self.captures = True
 
     def launch(self, seconds, stream=None, does=lambda: None):
-        """Work of so many seconds on a stream: the host is on its way again after a launch. A capture is of its own stream."""
+        """Work of so many seconds on a stream: the host is on its way again after a launch. A
+        capture is of its own stream.
+        """
         if self.capturing is not None and stream is None:
             if not self.captures:
                 raise RuntimeError("operation not permitted when stream is capturing")
@@ -473,14 +511,18 @@ def test_what_cannot_be_captured_is_timed_by_events(device):
     device.captures = False
     calls = []
 
-    found = cuda.measure(lambda: (calls.append(device.capturing is None), device.launch(20e-6)), device="cuda")
+    found = cuda.measure(
+        lambda: (calls.append(device.capturing is None), device.launch(20e-6)), device="cuda"
+    )
 
     assert found.clock == "cuda_event"
     assert calls[-1], "the last call is one that ran, not one of a capture"
 
 
 def test_the_output_after_a_graph_is_of_a_replay(device):
-    """Half of it is written on another stream, which the graph does not have: the last eager output would hide that."""
+    """Half of it is written on another stream, which the graph does not have: the last eager output
+    would hide that.
+    """
     output = torch.zeros(2)
 
     def call():
@@ -526,7 +568,12 @@ def test_a_graph_that_saves_nothing_is_no_launch_bound_case():
 
 @pytest.mark.parametrize(
     ("late", "idle", "seen", "expected"),
-    [(12e-6, 10e-6, 1e-3, False), (2e-3, 10e-6, 1e-5, True), (90e-6, 10e-6, 1e-3, False), (300e-6, 10e-6, 1e-3, True)],
+    [
+        (12e-6, 10e-6, 1e-3, False),
+        (2e-3, 10e-6, 1e-5, True),
+        (90e-6, 10e-6, 1e-3, False),
+        (300e-6, 10e-6, 1e-3, True),
+    ],
 )
 def test_unseen_work_is_what_outlasts_the_events(late, idle, seen, expected):
     assert cuda.unseen(late, idle, seen) is expected

@@ -1,4 +1,6 @@
-"""The tolerance to paste: no honest kernel is beyond it, in the worst case or on data, and planted faults are."""
+"""The tolerance to paste: no honest kernel is beyond it, in the worst case or on data, and planted
+faults are.
+"""
 
 import functools
 import json
@@ -18,12 +20,28 @@ from suite.numerics import BEST_PRACTICE, Numerics
 from suite.ops import get_op
 from suite.ops.rows import FINITE, RowFacts
 from suite.oracle import Oracle
+from suite.studies.tolerance import (
+    AGAINST,
+    ASSERT_CLOSE_DEFAULTS,
+    OPS,
+    NoToleranceError,
+    WorstFacts,
+    tolerance,
+)
 from suite.tensors import to_float64, to_torch
-from suite.tolerance import AGAINST, ASSERT_CLOSE_DEFAULTS, OPS, NoToleranceError, WorstFacts, tolerance
 from tests.honest_kernels import HONEST
 from tests.planted_faults import FAULTS
 
-FAMILIES = ("normal", "normal_large", "underflow_edge", "saturation_edge", "ties", "very_negative", "sparse", "normal_small")
+FAMILIES = (
+    "normal",
+    "normal_large",
+    "underflow_edge",
+    "saturation_edge",
+    "ties",
+    "very_negative",
+    "sparse",
+    "normal_small",
+)
 ORACLE = Oracle(remembered=200)
 
 
@@ -58,7 +76,11 @@ def test_no_honest_kernel_is_beyond_the_tolerance(op, dtype, family):
     other = {}
     for name, (kernel, numerics) in HONEST[op].items():
         output = to_float64(kernel(tensor)).reshape(exact.shape)
-        expected = {"exact": exact, "rounded reference": rounded, "other kernel": other.setdefault(numerics, output)}
+        expected = {
+            "exact": exact,
+            "rounded reference": rounded,
+            "other kernel": other.setdefault(numerics, output),
+        }
         for against in AGAINST:
             found = [found_on(op, family, dtype, numerics, against)]
             if numerics.shift == "row_max":
@@ -70,7 +92,12 @@ def test_no_honest_kernel_is_beyond_the_tolerance(op, dtype, family):
 
 @functools.cache
 def found_on(op, family, dtype, numerics, against):
-    return tolerance(op, input=to_torch(exact_rows(op, family, dtype)[0], FORMATS[dtype]), numerics=numerics, against=against)
+    return tolerance(
+        op,
+        input=to_torch(exact_rows(op, family, dtype)[0], FORMATS[dtype]),
+        numerics=numerics,
+        against=against,
+    )
 
 
 @functools.cache
@@ -88,8 +115,12 @@ def worst_case(op, n, dtype, gap, numerics, against):
     masked=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_the_worst_case_is_never_below_what_the_bound_allows_on_a_row(op, dtype, n, spread, offset, masked, seed):
-    """The ends of judge()'s interval, rounded, are within the tolerance for the row's own gap, and within the row's own one."""
+def test_the_worst_case_is_never_below_what_the_bound_allows_on_a_row(
+    op, dtype, n, spread, offset, masked, seed
+):
+    """The ends of judge()'s interval, rounded, are within the tolerance for the row's own gap, and
+    within the row's own one.
+    """
     format, definition = FORMATS[dtype], get_op(op)
     x = format.round(np.random.default_rng(seed).uniform(-spread, 0.0, (3, n)) + offset)
     if masked:
@@ -100,12 +131,21 @@ def test_the_worst_case_is_never_below_what_the_bound_allows_on_a_row(op, dtype,
     lowest = np.maximum(exact - b, definition.lower_limit)
     ends = [format.round(lowest), format.round(exact + b)]
 
-    for found in (tolerance(op, n, dtype, gap=finite_gap(x)), tolerance(op, n, dtype), tolerance(op, input=x, dtype=dtype)):
+    for found in (
+        tolerance(op, n, dtype, gap=finite_gap(x)),
+        tolerance(op, n, dtype),
+        tolerance(op, input=x, dtype=dtype),
+    ):
         assert [beyond(end, exact, found, finite) for end in ends] == [0, 0]
 
 
 @settings(deadline=None, max_examples=60)
-@given(n=st.integers(1, 60), spread=st.floats(0.0, 50.0), offset=st.floats(-50.0, 50.0), seed=st.integers(0, 2**32 - 1))
+@given(
+    n=st.integers(1, 60),
+    spread=st.floats(0.0, 50.0),
+    offset=st.floats(-50.0, 50.0),
+    seed=st.integers(0, 2**32 - 1),
+)
 def test_no_row_has_worse_facts_than_the_worst(n, spread, offset, seed):
     x = np.random.default_rng(seed).uniform(-spread, 0.0, (4, n)) + offset
     facts, u, slack = RowFacts.of(x), FORMATS["float32"].unit_roundoff, 1 + 1e-12
@@ -119,8 +159,13 @@ def test_no_row_has_worse_facts_than_the_worst(n, spread, offset, seed):
 
 
 def test_a_bound_on_the_logits_bounds_the_gaps():
-    assert tolerance("softmax", 8, "float32", largest=10.0).rtol == tolerance("softmax", 8, "float32", gap=20.0).rtol
-    assert tolerance("softmax", 8, "float32", gap=10.0).rtol < tolerance("softmax", 8, "float32", gap=20.0).rtol
+    assert (
+        tolerance("softmax", 8, "float32", largest=10.0).rtol
+        == tolerance("softmax", 8, "float32", gap=20.0).rtol
+    )
+    assert (
+        tolerance("softmax", 8, "float32", gap=10.0).rtol < tolerance("softmax", 8, "float32", gap=20.0).rtol
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -129,12 +174,17 @@ def test_the_worst_case_covers_data_of_any_smaller_gap(op, dtype):
     """At results of the magnitudes 0, 1 / n, 1 and 100, of which a probability is at most 1."""
     x, *_ = exact_rows(op, "normal", dtype)
     on_data = tolerance(op, input=to_torch(x, FORMATS[dtype]))
-    for larger in (tolerance(op, 33, dtype, gap=finite_gap(x)), tolerance(op, 33, dtype, gap=50.0), tolerance(op, 33, dtype)):
+    for larger in (
+        tolerance(op, 33, dtype, gap=finite_gap(x)),
+        tolerance(op, 33, dtype, gap=50.0),
+        tolerance(op, 33, dtype),
+    ):
         for size in (0.0, 1 / 33, 1.0, *([] if op == "softmax" else [100.0])):
             assert on_data.atol + on_data.rtol * size <= larger.atol + larger.rtol * size
 
 
-# Each on a family and length where its error is larger than the pair allows. judge() catches all of them as well.
+# Each on a family and length where its error is larger than the pair allows. judge() catches all of
+# them as well.
 BEYOND = [
     ("softmax: last_entry_dropped", "sparse"),
     ("softmax: lse_subtracted", "offset"),
@@ -163,7 +213,9 @@ def test_planted_faults_are_beyond_the_tolerance(name, family):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_zeros_are_no_softmax_of_8192_logits(dtype):
-    """assert_close's defaults for 16 bits let nearly all of such a row pass; a relative tolerance does not."""
+    """assert_close's defaults for 16 bits let nearly all of such a row pass; a relative tolerance
+    does not.
+    """
     found = tolerance("softmax", 8192, dtype)
 
     assert found.atol + found.rtol / 8192 < 0.01 / 8192
@@ -187,13 +239,17 @@ def test_the_line_to_paste_runs_and_tells_right_from_wrong(op, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_defaults_of_assert_close_are_those_of_torch(dtype):
-    """Just inside atol + rtol |expected| the default assertion passes, just outside it fails (compared at 0 and at 1024)."""
+    """Just inside atol + rtol |expected| the default assertion passes, just outside it fails
+    (compared at 0 and at 1024).
+    """
     rtol, atol = ASSERT_CLOSE_DEFAULTS[dtype]
     step = 2 * FORMATS[dtype].unit_roundoff
     for expected, allowed in ((0.0, atol), (1024.0, atol + 1024.0 * rtol)):
         slack = allowed * 2 * step + (1024 * step if expected else 2 * FORMATS[dtype].smallest_subnormal)
         for error, passes in ((allowed - slack, True), (allowed + slack, False)):
-            pair = [torch.tensor(value, dtype=getattr(torch, dtype)) for value in (expected + error, expected)]
+            pair = [
+                torch.tensor(value, dtype=getattr(torch, dtype)) for value in (expected + error, expected)
+            ]
             if passes:
                 torch.testing.assert_close(*pair)
             else:
@@ -212,12 +268,16 @@ def test_what_a_16_bit_kernel_of_torch_rounds_inside_is_beyond_the_tolerance_and
 
 
 def test_only_the_length_of_the_rows_counts():
-    assert tolerance("softmax", (32, 100, 7), "float32", dim=1) == tolerance("softmax", (5, 100, 1), "float32", dim=1)
+    assert tolerance("softmax", (32, 100, 7), "float32", dim=1) == tolerance(
+        "softmax", (5, 100, 1), "float32", dim=1
+    )
     assert tolerance("softmax", 100, "float32") == tolerance("softmax", (32, 100), "float32")
 
 
 def test_what_is_rounded_is_rounded_up_to_three_digits():
-    """One softmax entry is exp(0)/1: the bound's 5 u and half an ulp, u (6 + 5 u)/(1 - 5 u), by hand for float32."""
+    """One softmax entry is exp(0)/1: the bound's 5 u and half an ulp, u (6 + 5 u)/(1 - 5 u), by
+    hand for float32.
+    """
     u = 2.0**-24
     exact = 5 * u / (1 - 5 * u) + u * (1 + 5 * u / (1 - 5 * u))
 
@@ -229,7 +289,8 @@ def test_what_is_rounded_is_rounded_up_to_three_digits():
 
 def test_a_pair_that_says_nothing_is_refused():
     with pytest.raises(
-        NoToleranceError, match=r"no tolerance says anything about softmax in float32 at n = 10000000 .*judge\(\)"
+        NoToleranceError,
+        match=r"no tolerance says anything about softmax in float32 at n = 10000000 .*judge\(\)",
     ):
         tolerance("softmax", 10**7, "float32")
     for sentinel in (-3.4028234663852886e38, -2.5e38):  # the result overflows; only its base-2 form does
@@ -272,7 +333,16 @@ def test_the_command_prints_what_the_function_finds(tmp_path):
     found = tolerance("softmax", (32, 8192), "bfloat16", gap=30.0)
 
     result = command(
-        "--op", "softmax", "--shape", "32x8192", "--dtype", "bfloat16", "--gap", "30", "--json", tmp_path / "t.json"
+        "--op",
+        "softmax",
+        "--shape",
+        "32x8192",
+        "--dtype",
+        "bfloat16",
+        "--gap",
+        "30",
+        "--json",
+        tmp_path / "t.json",
     )
 
     assert result.exit_code == 0

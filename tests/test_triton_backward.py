@@ -1,4 +1,6 @@
-"""Triton's backward pass: right through the interpreter, faults written into it, compiled for a GPU that need not be here."""
+"""Triton's backward pass: right through the interpreter, faults written into it, compiled for a GPU
+that need not be here.
+"""
 
 import importlib.util
 import math
@@ -11,11 +13,13 @@ from suite.kernels import own_kernels
 from tests import attention_gradients
 from tests.attention_calls import BOTTOM, TOP, Call, ramp
 
-triton = pytest.importorskip("triton", reason="Triton is an extra, for Linux: pip install 'softmax-suite[triton]'")
+triton = pytest.importorskip(
+    "triton", reason="Triton is an extra, for Linux: pip install 'softmax-suite[triton]'"
+)
 
 from triton.backends.compiler import GPUTarget  # noqa: E402, TID253  (skipped above where there is no Triton)
 
-from suite.ops.parts import triton_attention_backward  # noqa: E402
+from suite.kernels.parts import triton_attention_backward  # noqa: E402
 
 SMALL = {"batch": 1, "heads": 2, "groups": 1, "length": 9}
 CALLS = {
@@ -34,8 +38,9 @@ INTERPRETED = own_kernels("attention")["triton_flash_interpreter"].call
 
 
 def off(function, call, dtype=torch.float32):
-    """The largest error of each gradient, as a share of what is allowed: of every term, three more roundings to the tensors'
-    format, of o, of P or ds, and of the gradient. None of these calls has a ds below what float16 holds.
+    """The largest error of each gradient, as a share of what is allowed: of every term, three more
+    roundings to the tensors' format, of o, of P or ds, and of the gradient. None of these calls has
+    a ds below what float16 holds.
     """
     unit = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}[dtype]
     tensors = call.tensors(dtype, probing=False)
@@ -143,8 +148,12 @@ def test_a_fault_written_into_the_backward_pass_is_seen(fault, tmp_path):
 
 
 @pytest.mark.parametrize("element", ["fp32", "bf16"])
-@pytest.mark.parametrize("kernel", [triton_attention_backward.keys_kernel, triton_attention_backward.queries_kernel])
-def test_the_kernels_compile_for_cuda_and_multiply_float32_without_tf32(kernel, element, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    "kernel", [triton_attention_backward.keys_kernel, triton_attention_backward.queries_kernel]
+)
+def test_the_kernels_compile_for_cuda_and_multiply_float32_without_tf32(
+    kernel, element, monkeypatch, tmp_path
+):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     constants = {"CAUSAL": True, "SOFTCAP": True, "QUERIES": 32, "KEYS": 32, "SIZE": 16, "VALUE": 16}
     kinds = dict.fromkeys(("scale", "softcap"), "fp32") | dict.fromkeys(constants, "constexpr")

@@ -1,4 +1,6 @@
-"""Configurations by device: which entry counts, that every parameter reaches its kernel, and what an invalid file says."""
+"""Configurations by device: which entry counts, that every parameter reaches its kernel, and what
+an invalid file says.
+"""
 
 import json
 import math
@@ -13,13 +15,13 @@ triton = pytest.importorskip("triton", reason="the configurations are those of T
 
 from triton.backends.compiler import GPUTarget  # noqa: E402, TID253  (skipped above where there is no Triton)
 
-from suite.ops.parts import triton_attention, triton_attention_backward, triton_configuration  # noqa: E402
-from suite.ops.parts.triton_attention_backward import attention  # noqa: E402
-from suite.ops.parts.triton_configuration import FILE, PARAMETERS, configuration, read, trying  # noqa: E402
-from suite.ops.parts.triton_fused import fused  # noqa: E402
-from suite.ops.parts.triton_log_softmax import log_softmax  # noqa: E402
-from suite.ops.parts.triton_online import online  # noqa: E402
-from suite.ops.parts.triton_split import split  # noqa: E402
+from suite.kernels.parts import triton_attention, triton_attention_backward, triton_configuration  # noqa: E402
+from suite.kernels.parts.triton_attention_backward import attention  # noqa: E402
+from suite.kernels.parts.triton_configuration import FILE, PARAMETERS, configuration, read, trying  # noqa: E402
+from suite.kernels.parts.triton_fused import fused  # noqa: E402
+from suite.kernels.parts.triton_log_softmax import log_softmax  # noqa: E402
+from suite.kernels.parts.triton_online import online  # noqa: E402
+from suite.kernels.parts.triton_split import split  # noqa: E402
 
 CPU = torch.device("cpu")
 DEFAULT = read(FILE)["default"]
@@ -50,7 +52,13 @@ def rows(entries, warps):
 def test_the_name_counts_before_the_capability_and_that_before_the_default(stored):
     cuda = torch.device("cuda:0")
     split = {"split": {**DEFAULT["split"], "warps": 16}}
-    stored(**{"NVIDIA H200": rows(1024, 1), "capability 9.0": {**rows(2048, 2), **split}, "NVIDIA H100": rows(512, 32)})
+    stored(
+        **{
+            "NVIDIA H200": rows(1024, 1),
+            "capability 9.0": {**rows(2048, 2), **split},
+            "NVIDIA H100": rows(512, 32),
+        }
+    )
 
     assert configuration("rows", cuda) == {"entries": 1024, "warps": 1}
     assert configuration("split", cuda)["warps"] == 16
@@ -69,10 +77,18 @@ INVALID = {
     "torn": ("}}", "}", "holds no configurations"),
     "a list": (None, "[]", "expected an object of objects, by device"),
     "an entry that is none": (None, '{"NVIDIA H200": 3}', "expected an object of objects, by device"),
-    "no default": (None, "{}", "has no default of fused, online, split, rows, attention, attention_backward, attention_16_bit"),
+    "no default": (
+        None,
+        "{}",
+        "has no default of fused, online, split, rows, attention, attention_backward, attention_16_bit",
+    ),
     "unknown kernels": ('"rows"', '"row"', "entry 'default': 'row' is not one of fused, online,"),
     "unknown parameter": ('"stages"', '"stage"', "expected an object with queries, keys, warps, stages"),
-    "no power of two": ('"queries": 32', '"queries": 48', "queries of attention is 48; expected a power of two from 16 to 256"),
+    "no power of two": (
+        '"queries": 32',
+        '"queries": 48',
+        "queries of attention is 48; expected a power of two from 16 to 256",
+    ),
     "too small": ('"keys": 32', '"keys": 8', "keys of attention is 8; expected a power of two from 16"),
     "a truth value": ('"stages": 1', '"stages": true', "stages of attention is True; expected a number"),
     "a text": ('"warps": 8', '"warps": "8"', "warps of rows is '8'; expected a power of two from 1 to 32"),
@@ -97,7 +113,10 @@ def test_a_candidate_counts_inside_alone_and_must_be_valid():
     with trying("rows", {"entries": 256, "warps": 2}):
         assert configuration("rows", CPU) == {"entries": 256, "warps": 2}
     assert configuration("rows", CPU) == DEFAULT["rows"]
-    with pytest.raises(ValueError, match="the candidate: warps of rows is 3"), trying("rows", {"entries": 256, "warps": 3}):
+    with (
+        pytest.raises(ValueError, match="the candidate: warps of rows is 3"),
+        trying("rows", {"entries": 256, "warps": 3}),
+    ):
         pass
 
 
@@ -118,13 +137,17 @@ def attend(format=torch.float32):
     return attention(q, q, q, causal=None, scale=None, softcap=None, enable_gqa=False)[0]
 
 
-@pytest.mark.parametrize(("kernels", "parameter"), [(name, one) for name in PARAMETERS for one in PARAMETERS[name]])
+@pytest.mark.parametrize(
+    ("kernels", "parameter"), [(name, one) for name in PARAMETERS for one in PARAMETERS[name]]
+)
 def test_every_parameter_reaches_its_kernel(kernels, parameter, monkeypatch):
     launches = []
     for name in ("fused", "online", "split", "log_softmax", "attention", "attention_backward"):
-        module = __import__(f"suite.ops.parts.triton_{name}", fromlist=["launch"])
+        module = __import__(f"suite.kernels.parts.triton_{name}", fromlist=["launch"])
         monkeypatch.setattr(
-            module, "launch", lambda kernel, grid, *_, **constants: launches.append((kernel.fn.__name__, grid, constants))
+            module,
+            "launch",
+            lambda kernel, grid, *_, **constants: launches.append((kernel.fn.__name__, grid, constants)),
         )
 
     def launched(candidate):
@@ -144,17 +167,24 @@ def test_every_parameter_reaches_its_kernel(kernels, parameter, monkeypatch):
 
 def test_launches_of_the_default_are_as_before(monkeypatch):
     found = SimpleNamespace(**{})
-    monkeypatch.setattr("suite.ops.parts.triton_fused.launch", lambda _, grid, *__, **constants: vars(found).update(constants))
+    monkeypatch.setattr(
+        "suite.kernels.parts.triton_fused.launch",
+        lambda _, grid, *__, **constants: vars(found).update(constants),
+    )
     fused("softmax", torch.ones(100, 16384), -1)
 
     assert (found.ROWS, found.BLOCK, found.num_warps) == (1, 16384, 16)
 
 
 def test_no_grid_is_larger_than_a_device_takes(monkeypatch):
-    """Of the second and the third axis CUDA takes 65535 programs (CUDA C++ programming guide, compute capabilities)."""
+    """Of the second and the third axis CUDA takes 65535 programs (CUDA C++ programming guide,
+    compute capabilities).
+    """
     grids = {}
     for module in (triton_attention, triton_attention_backward):
-        monkeypatch.setattr(module, "launch", lambda kernel, grid, *_, **__: grids.setdefault(kernel.fn.__name__, grid))
+        monkeypatch.setattr(
+            module, "launch", lambda kernel, grid, *_, **__: grids.setdefault(kernel.fn.__name__, grid)
+        )
     q = torch.ones(1, 1, 1, 16).expand(35000, 2, 40, 16).requires_grad_()
 
     attention(q, q, q, causal=None, scale=None, softcap=None, enable_gqa=False)[0].sum().backward()
@@ -167,7 +197,10 @@ def test_no_grid_is_larger_than_a_device_takes(monkeypatch):
 
 def test_a_block_of_online_is_no_longer_than_its_rows(monkeypatch):
     launches = []
-    monkeypatch.setattr("suite.ops.parts.triton_online.launch", lambda _, grid, *__, **constants: launches.append(constants))
+    monkeypatch.setattr(
+        "suite.kernels.parts.triton_online.launch",
+        lambda _, grid, *__, **constants: launches.append(constants),
+    )
     with trying("online", {"block": 4096, "entries": 4096, "warps": 4}):
         for length in (100, 5000):
             online("softmax", torch.ones(100, length), -1)
@@ -176,8 +209,9 @@ def test_a_block_of_online_is_no_longer_than_its_rows(monkeypatch):
 
 
 SHARED_BYTES = 227 * 2**10
-"""What a block may take of a multiprocessor's shared memory, capability 9.0 (CUDA C++ programming guide, table of compute
-capabilities)."""
+"""What a block may take of a multiprocessor's shared memory, capability 9.0 (CUDA C++ programming
+guide, table of compute capabilities).
+"""
 
 
 @pytest.mark.parametrize("kernels", ["attention_16_bit", "attention_backward_16_bit"])
@@ -206,7 +240,9 @@ def compiled_for_cuda(kernel, chosen):
         "VALUE": 128,
     }
     constants |= {name: 1 for name in kernel.arg_names if name.endswith("_column")}
-    kinds = dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "o_ptr", "do_ptr"), "*bf16") | dict.fromkeys(("scale", "softcap"), "fp32")
+    kinds = dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "o_ptr", "do_ptr"), "*bf16") | dict.fromkeys(
+        ("scale", "softcap"), "fp32"
+    )
     kinds |= dict.fromkeys(("lse_ptr", "delta_ptr", "dq_ptr", "dk_ptr", "dv_ptr"), "*fp32") | dict.fromkeys(
         constants, "constexpr"
     )
@@ -241,8 +277,10 @@ def test_programs_of_rows_spill_nothing_and_fill_half_of_a_multiprocessor(kernel
         launches.append((kernel, num_warps, constants))
 
     for name in ("fused", "online", "split", "log_softmax"):
-        monkeypatch.setattr(f"suite.ops.parts.triton_{name}.launch", launch)
-    call = {"fused": fused, "online": online, "split": split, "rows": lambda op, x, dim: log_softmax(x, dim)}[kernels]
+        monkeypatch.setattr(f"suite.kernels.parts.triton_{name}.launch", launch)
+    call = {"fused": fused, "online": online, "split": split, "rows": lambda op, x, dim: log_softmax(x, dim)}[
+        kernels
+    ]
     with trying(kernels, read(FILE)["capability 9.0"][kernels]):
         for length in (1024, 16384) if kernels in ("fused", "rows") else (128256,):
             call("softmax", torch.ones(1, length), -1)
@@ -263,7 +301,14 @@ def test_programs_of_rows_spill_nothing_and_fill_half_of_a_multiprocessor(kernel
 def resources(found, tmp_path):
     """(registers of a thread, bytes that it spills) by NVIDIA's assembler, which comes with Triton."""
     (tmp_path / "kernel.ptx").write_text(found.asm["ptx"])
-    command = [triton.knobs.nvidia.ptxas.path, "-v", "--gpu-name=sm_90a", tmp_path / "kernel.ptx", "-o", tmp_path / "kernel"]
+    command = [
+        triton.knobs.nvidia.ptxas.path,
+        "-v",
+        "--gpu-name=sm_90a",
+        tmp_path / "kernel.ptx",
+        "-o",
+        tmp_path / "kernel",
+    ]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     spilled = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", said)
     return int(re.search(r"Used (\d+) registers", said)[1]), int(spilled[1]) + int(spilled[2])

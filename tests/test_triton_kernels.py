@@ -1,4 +1,6 @@
-"""The Triton kernels: judged through the interpreter where the cases do not look, compiled for a GPU that need not be here."""
+"""The Triton kernels: judged through the interpreter where the cases do not look, compiled for a
+GPU that need not be here.
+"""
 
 import importlib.util
 from pathlib import Path
@@ -7,19 +9,21 @@ import pytest
 import torch
 
 from suite.case import Case
-from suite.execution import evaluate
+from suite.execution.evaluation import evaluate
 from suite.execution.host import InProcess
 from suite.formats import DTYPES, get_format
-from suite.judge import judge
 from suite.kernels import own_kernels
+from suite.verdict.judge import judge
 
-triton = pytest.importorskip("triton", reason="Triton is an extra, for Linux: pip install 'softmax-suite[triton]'")
+triton = pytest.importorskip(
+    "triton", reason="Triton is an extra, for Linux: pip install 'softmax-suite[triton]'"
+)
 
 import triton.language as tl  # noqa: E402, TID253  (skipped above where there is no Triton)
 from triton.backends.compiler import GPUTarget  # noqa: E402, TID253
 
-from suite.ops.parts import triton_fused, triton_online, triton_rows, triton_split  # noqa: E402
-from suite.ops.parts.triton_configuration import trying  # noqa: E402
+from suite.kernels.parts import triton_fused, triton_online, triton_rows, triton_split  # noqa: E402
+from suite.kernels.parts.triton_configuration import trying  # noqa: E402
 
 OPS = ("softmax", "log_softmax", "logsumexp")
 IDEAS = ("fused", "online", "split")
@@ -74,7 +78,9 @@ def test_any_dim_and_any_strides(op, idea):
 
 @pytest.mark.parametrize(("op", "idea"), EVERY)
 @pytest.mark.parametrize(("shape", "dim"), [((0, 5), 1), ((3, 0), 1), ((0, 3), 0), ((2, 0, 3), 1)])
-def test_an_empty_input_has_an_empty_result_and_an_empty_row_the_logsumexp_minus_infinity(op, idea, shape, dim):
+def test_an_empty_input_has_an_empty_result_and_an_empty_row_the_logsumexp_minus_infinity(
+    op, idea, shape, dim
+):
     y = INTERPRETED[op, idea].call(torch.empty(shape), dim=dim)
 
     assert y.shape == torch.Size(shape if op != "logsumexp" else shape[:dim] + shape[dim + 1 :])
@@ -118,7 +124,9 @@ def test_the_interpreter_is_quiet_and_leaves_the_process_as_it_was(idea):
 
 
 def test_the_interpreters_own_bfloat16_is_truncated_which_is_why_rows_pass_in_float32():
-    """Where this fails, Triton's interpreter has learnt to round: over_rows can let bfloat16 pass as it is."""
+    """Where this fails, Triton's interpreter has learnt to round: over_rows can let bfloat16 pass
+    as it is.
+    """
     x = draw(4, 300, dtype=torch.bfloat16)
     y = torch.empty_like(x)
     triton_fused._compute("softmax", x, y)
@@ -142,7 +150,9 @@ def test_with_triton_interpret_set_the_cpu_works_and_a_device_is_declined(monkey
     x = draw(3, 200)
 
     judge("softmax", x, module.online("softmax", x, -1)).raise_if_failed()
-    with pytest.raises(NotImplementedError, match="TRITON_INTERPRET is set: nothing can be compiled for meta"):
+    with pytest.raises(
+        NotImplementedError, match="TRITON_INTERPRET is set: nothing can be compiled for meta"
+    ):
         triton_rows.launch(module.online_kernel, (1,), x.to("meta"))
 
 
@@ -190,7 +200,11 @@ def ptx(kernel, element, op, monkeypatch, tmp_path):
         name: "constexpr" if name in constants else f"*{pointers[name]}" if name in pointers else "i32"
         for name in kernel.arg_names
     }
-    used = {(kernel.arg_names.index(name),): value for name, value in constants.items() if name in kernel.arg_names}
+    used = {
+        (kernel.arg_names.index(name),): value
+        for name, value in constants.items()
+        if name in kernel.arg_names
+    }
     source = triton.compiler.ASTSource(fn=kernel, signature=signature, constexprs=used)
     compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
     assert compiled.asm["cubin"]

@@ -1,5 +1,5 @@
-"""Triton's log_softmax, cross_entropy and softmax, both ways: judged through the interpreter, faults written into them,
-compiled for a GPU that need not be here.
+"""Triton's log_softmax, cross_entropy and softmax, both ways: judged through the interpreter,
+faults written into them, compiled for a GPU that need not be here.
 """
 
 import importlib.util
@@ -9,15 +9,17 @@ import pytest
 import torch
 
 from suite.formats import DTYPES
-from suite.judge import judge
 from suite.kernels import own_kernels
+from suite.verdict.judge import judge
 
-triton = pytest.importorskip("triton", reason="Triton is an extra, for Linux: pip install 'softmax-suite[triton]'")
+triton = pytest.importorskip(
+    "triton", reason="Triton is an extra, for Linux: pip install 'softmax-suite[triton]'"
+)
 
 import triton.language as tl  # noqa: E402, TID253  (skipped above where there is no Triton)
 from triton.backends.compiler import GPUTarget  # noqa: E402, TID253
 
-from suite.ops.parts import triton_cross_entropy, triton_log_softmax, triton_rows, triton_softmax_backward  # noqa: E402
+from suite.kernels.parts import triton_cross_entropy, triton_log_softmax, triton_rows, triton_softmax_backward  # noqa: E402
 
 SOFTMAX, LOG_SOFTMAX = triton_softmax_backward.softmax, triton_log_softmax.log_softmax
 ROW_OPS = {"softmax": SOFTMAX, "log_softmax": LOG_SOFTMAX}
@@ -74,7 +76,10 @@ def test_the_registered_kernels_are_these():
     x, target = draw(2, 5).requires_grad_(), torch.tensor([1, 4])
     for op, function in ROW_OPS.items():
         y = own_kernels(op)["triton_fused_interpreter"].call(x, dim=-1)
-        assert type(y.grad_fn).__name__ == {"softmax": "SoftmaxBackward", "log_softmax": "LogSoftmaxBackward"}[op]
+        assert (
+            type(y.grad_fn).__name__
+            == {"softmax": "SoftmaxBackward", "log_softmax": "LogSoftmaxBackward"}[op]
+        )
         assert torch.equal(y, function(x, -1))
     loss = own_kernels("cross_entropy")["triton_fused_interpreter"].call(x, target, reduction="none")
     assert torch.equal(loss, triton_cross_entropy.cross_entropy(x, target, reduction="none"))
@@ -92,7 +97,11 @@ def test_every_entry_around_the_ends_of_a_block_counts_once(op, n):
     x[0, 0], x[1, n - 1], x[2, n // 2], x[3, min(63, n - 1)], x[4, min(64, n - 1)] = 1, 2, 3, 4, 5
     passes(both_ways(op, ROW_OPS[op], x))
     passes(both_ways(op, ROW_OPS[op], x, upstream=torch.nn.functional.one_hot(x.argmax(-1), n).float()))
-    passes(loss_both_ways(triton_cross_entropy.cross_entropy, x, x.argmax(-1), reduction="none", label_smoothing=0.1))
+    passes(
+        loss_both_ways(
+            triton_cross_entropy.cross_entropy, x, x.argmax(-1), reduction="none", label_smoothing=0.1
+        )
+    )
 
 
 @pytest.mark.usefixtures("blocks_of_64")
@@ -131,11 +140,17 @@ def test_special_values_reach_their_own_row_and_no_other(op):
 
 
 @pytest.mark.usefixtures("blocks_of_64")
-@pytest.mark.parametrize(("smoothing", "reduction"), [(0.0, "mean"), (0.1, "mean"), (0.1, "none"), (1.0, "sum")])
+@pytest.mark.parametrize(
+    ("smoothing", "reduction"), [(0.0, "mean"), (0.1, "mean"), (0.1, "none"), (1.0, "sum")]
+)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_loss_and_its_gradient_for_every_reduction(dtype, smoothing, reduction):
     z, target = draw(3, 70, 2, dtype=getattr(torch, dtype)), torch.tensor([[0, 69], [-100, 64], [63, -100]])
-    passes(loss_both_ways(triton_cross_entropy.cross_entropy, z, target, label_smoothing=smoothing, reduction=reduction))
+    passes(
+        loss_both_ways(
+            triton_cross_entropy.cross_entropy, z, target, label_smoothing=smoothing, reduction=reduction
+        )
+    )
 
 
 @pytest.mark.usefixtures("blocks_of_64")
@@ -232,8 +247,14 @@ FAULTS = {
         "the upstream is left out": ("dz = w * (", "dz = ("),
     },
 }
-MODULES = {"log_softmax": triton_log_softmax, "softmax": triton_softmax_backward, "cross_entropy": triton_cross_entropy}
-EVERY_FAULT = [pytest.param(op, fault, id=f"{op}-{fault}") for op, faults in FAULTS.items() for fault in faults]
+MODULES = {
+    "log_softmax": triton_log_softmax,
+    "softmax": triton_softmax_backward,
+    "cross_entropy": triton_cross_entropy,
+}
+EVERY_FAULT = [
+    pytest.param(op, fault, id=f"{op}-{fault}") for op, faults in FAULTS.items() for fault in faults
+]
 
 
 @pytest.mark.usefixtures("blocks_of_64")
@@ -256,7 +277,9 @@ def test_a_fault_written_into_the_kernel_is_seen(op, fault, tmp_path):
     if op == "cross_entropy":
         target = torch.tensor([100, 3, 140, -100])
         found = loss_both_ways(faulty.cross_entropy, hidden, target)
-        found += loss_both_ways(faulty.cross_entropy, x, target, label_smoothing=0.1)  # -inf would make it infinite
+        found += loss_both_ways(
+            faulty.cross_entropy, x, target, label_smoothing=0.1
+        )  # -inf would make it infinite
     else:
         g = draw(150, 4, seed=6, scale=1.0).t() + 0.5  # strides that x has not
         found = both_ways(op, getattr(faulty, op), hidden, upstream=g)
@@ -280,11 +303,22 @@ KERNELS = {
 def test_every_kernel_compiles_for_cuda_and_has_the_exp_of_its_format(kernel, element, monkeypatch, tmp_path):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     function, wide = KERNELS[kernel], "fp64" if element == "fp64" else "fp32"
-    constants = {"FORMAT": tl.float64 if element == "fp64" else tl.float32, "ROWS": 2, "BLOCK": 64, "SMOOTHING": 0.1}
+    constants = {
+        "FORMAT": tl.float64 if element == "fp64" else tl.float32,
+        "ROWS": 2,
+        "BLOCK": 64,
+        "SMOOTHING": 0.1,
+    }
     kinds = dict.fromkeys(("x_ptr", "y_ptr", "g_ptr", "p_ptr", "z_ptr", "dx_ptr", "dz_ptr"), f"*{element}")
     kinds |= dict.fromkeys(("m_ptr", "d_ptr", "w_ptr", "loss_ptr"), f"*{wide}") | {"target_ptr": "*i64"}
-    signature = {name: "constexpr" if name in constants else kinds.get(name, "i32") for name in function.arg_names}
-    used = {(function.arg_names.index(name),): value for name, value in constants.items() if name in function.arg_names}
+    signature = {
+        name: "constexpr" if name in constants else kinds.get(name, "i32") for name in function.arg_names
+    }
+    used = {
+        (function.arg_names.index(name),): value
+        for name, value in constants.items()
+        if name in function.arg_names
+    }
     source = triton.compiler.ASTSource(fn=function, signature=signature, constexprs=used)
     compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
 

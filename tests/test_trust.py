@@ -1,4 +1,6 @@
-"""Records come from strangers: what is refused, what a page, a table and a terminal make of it, and whose names it keeps."""
+"""Records come from strangers: what is refused, what a page, a table and a terminal make of it, and
+whose names it keeps.
+"""
 
 import ast
 import copy
@@ -19,12 +21,14 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suite import schema
 from suite.case import Case
-from suite.execution import evaluate
+from suite.execution.evaluation import evaluate
 from suite.kernels import Kernel
-from suite.records import PASSING, STATUSES, Measurement, Record, published
-from suite.regular_files import open_regular
+from suite.records import schema
+from suite.records.record import PASSING, STATUSES, Measurement, Record, published
+from suite.records.regular_files import open_regular
+from suite.records.store import Run
+from suite.records.strict_json import DEPTH, LINE_BYTES, lines, parse
 from suite.report import privacy, write_report
 from suite.report.csv import write_csv
 from suite.report.html import render
@@ -32,8 +36,6 @@ from suite.report.presentable import KERNELS, NOTICES
 from suite.report.privacy import private
 from suite.report.terminal import print_summary
 from suite.report.visible import visible
-from suite.store import Run
-from suite.strict_json import DEPTH, LINE_BYTES, lines, parse
 from tests.test_report import Page, make, read_csv, stored
 from tests.test_report_thresholds import made as made_thresholds
 
@@ -70,7 +72,9 @@ def raising(x, dim=-1):
 KERNELS_OF_EVERY_KIND = {
     "passed": Kernel(id="right", op="softmax", call=torch.softmax),
     "inaccurate": Kernel(id="wrong", op="softmax", call=lambda x, dim=-1: torch.softmax(x, dim) * 2),
-    "nonfinite": Kernel(id="naive", op="softmax", call=lambda x, dim=-1: torch.softmax(x, dim) * float("nan")),
+    "nonfinite": Kernel(
+        id="naive", op="softmax", call=lambda x, dim=-1: torch.softmax(x, dim) * float("nan")
+    ),
     "raised": Kernel(id="raises", op="softmax", call=raising),
     "wrong_shape": Kernel(id="short", op="softmax", call=wrong_shape),
     "unsupported": Kernel(id="narrow", op="softmax", call=torch.softmax, dtypes=("float16",)),
@@ -107,7 +111,8 @@ some_json = st.recursive(
 )  # fmt: skip
 NAMES = [f.name for f in fields(Record)]
 mutations = st.lists(
-    st.tuples(st.sampled_from([*NAMES, "id", "of a later version"]), some_json | st.just("delete")), max_size=4
+    st.tuples(st.sampled_from([*NAMES, "id", "of a later version"]), some_json | st.just("delete")),
+    max_size=4,
 )
 
 
@@ -140,7 +145,10 @@ def test_from_dict_and_the_schema_refuse_and_accept_the_same_records(changes, st
 @settings(deadline=None, max_examples=60)
 @given(
     st.lists(
-        st.tuples(st.sampled_from([*(f.name for f in fields(Measurement)), "new"]), some_json | st.just("delete")), max_size=3
+        st.tuples(
+            st.sampled_from([*(f.name for f in fields(Measurement)), "new"]), some_json | st.just("delete")
+        ),
+        max_size=3,
     )
 )
 def test_from_dict_and_the_schema_refuse_and_accept_the_same_measurements(changes):
@@ -267,8 +275,17 @@ def hostile_run(text):
         "options": {text: text},
         "bitwise": {text: True},
     }
-    failed = {"ratio": 3.0, "failed": 1, "entries": 4, "index": (0, 1), "worst_ulp": 4.0, "first_failing_column": 1}
-    records = [make(**{**failed, **texts, **nested, "status": status}) for status in (*STATUSES, "known_failure")]
+    failed = {
+        "ratio": 3.0,
+        "failed": 1,
+        "entries": 4,
+        "index": (0, 1),
+        "worst_ulp": 4.0,
+        "first_failing_column": 1,
+    }
+    records = [
+        make(**{**failed, **texts, **nested, "status": status}) for status in (*STATUSES, "known_failure")
+    ]
     records += [replace(record, index=None, dtype="float16", op="softmax") for record in records]
     environment = {"cpu": text, "packages": {text: text}, "libm": {text: text}, "device": [text], text: text}
     thresholds = replace(made_thresholds(text), data={**made_thresholds(text).data, "note": text})
@@ -280,11 +297,17 @@ def hostile_run(text):
         data={"findings": {"base": {"value": text, "text": text}}, "curve": curve},
     )  # fmt: skip
     reasons = [
-        Measurement(kind=kind, kernel=text, op="softmax", dtype="float16", data={"reason": text}, device="cpu")
+        Measurement(
+            kind=kind, kernel=text, op="softmax", dtype="float16", data={"reason": text}, device="cpu"
+        )
         for kind in ("exponential", "thresholds")
     ]
     return Run(
-        Path(text.replace("/", "_").replace("\0", "")), environment, tuple(records), (text,), (thresholds, profile, *reasons)
+        Path(text.replace("/", "_").replace("\0", "")),
+        environment,
+        tuple(records),
+        (text,),
+        (thresholds, profile, *reasons),
     )
 
 
@@ -303,14 +326,23 @@ def test_nothing_that_a_stranger_writes_becomes_a_tag_or_an_attribute(kind):
         (tag, name) for tag, given in harmless().tags for name in given
     }
     assert parsed.broken == []
-    assert not {name for _, given in parsed.tags for name in given if name.startswith("on") or name in ("src", "action")}
+    assert not {
+        name
+        for _, given in parsed.tags
+        for name in given
+        if name.startswith("on") or name in ("src", "action")
+    }
     assert {given["href"][0] for _, given in parsed.tags if "href" in given} <= {"#"}
     assert "49" not in parsed.text.replace("149", "") or kind != "template"
     assert [c for c in set(text) if not c.isprintable() and c not in "\n\t"] == []
 
 
 def test_the_policy_allows_nothing_but_the_pages_own_style():
-    [policy] = [given["content"] for tag, given in harmless().tags if given.get("http-equiv") == "Content-Security-Policy"]
+    [policy] = [
+        given["content"]
+        for tag, given in harmless().tags
+        if given.get("http-equiv") == "Content-Security-Policy"
+    ]
 
     assert policy == "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     assert {tag for tag, _ in harmless().tags}.isdisjoint(
@@ -334,7 +366,10 @@ def test_thousands_of_kernels_families_and_notices_leave_a_page_of_bounded_size(
     text = render([Run(Path("r"), {}, tuple(records), tuple(map(str, range(10_000))))])
 
     assert len(text) < 3_000_000
-    assert f"The tables show the {KERNELS} worst of 3,000 kernels; the records beside this page have them all." in text
+    assert (
+        f"The tables show the {KERNELS} worst of 3,000 kernels; the records beside this page have them all."
+        in text
+    )
     assert f"{10_000 - NOTICES:,} more notices" in text
     assert "All 3,000 records" in text
 
@@ -346,7 +381,11 @@ def test_measurements_of_any_content_are_shown_or_left_out_with_a_word(kind, dat
     content = copy.deepcopy(whole.data)
     places = [content]
     for place in places:
-        places += [inner for inner in (place.values() if isinstance(place, dict) else place) if isinstance(inner, dict | list)]
+        places += [
+            inner
+            for inner in (place.values() if isinstance(place, dict) else place)
+            if isinstance(inner, dict | list)
+        ]
     place = data.draw(st.sampled_from(places))
     keys = list(place) if isinstance(place, dict) else list(range(len(place)))
     if keys:
@@ -357,7 +396,11 @@ def test_measurements_of_any_content_are_shown_or_left_out_with_a_word(kind, dat
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.dictionaries(st.sampled_from(["cpu", "packages", "libm", "gpu", "threads", "suite_version"]), some_json, max_size=3))
+@given(
+    st.dictionaries(
+        st.sampled_from(["cpu", "packages", "libm", "gpu", "threads", "suite_version"]), some_json, max_size=3
+    )
+)
 def test_any_environment_can_be_shown(environment):
     assert Page(render([Run(Path("r"), environment, (make(),), ())])).broken == []
 
@@ -406,7 +449,13 @@ def test_no_text_makes_another_row_or_another_column(tmp_path_factory, kernel, m
 @pytest.mark.parametrize("verbose", [False, True])
 def test_no_control_character_reaches_the_terminal(capsys, verbose):
     text = "\x1b[2J\x1b]0;owned\x07\x9b1A\r\u202e\0"
-    records = [make(status="crashed", **dict.fromkeys([n for n in FREE if n not in ("status", "op")], text), warnings=(text,))]
+    records = [
+        make(
+            status="crashed",
+            **dict.fromkeys([n for n in FREE if n not in ("status", "op")], text),
+            warnings=(text,),
+        )
+    ]
     print_summary(records, verbose=verbose, interrupted=False)
     shown = capsys.readouterr().out
 
@@ -438,7 +487,10 @@ def quokka(monkeypatch):
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("softmax-suite check --kernel /home/jane/k.py:f --op softmax", "softmax-suite check --kernel ~/k.py:f --op softmax"),
+        (
+            "softmax-suite check --kernel /home/jane/k.py:f --op softmax",
+            "softmax-suite check --kernel ~/k.py:f --op softmax",
+        ),
         ("--input '/home/jane/my data/x.npz'", "--input '~/my data/x.npz'"),
         ("at /Users/jane.doe/k.py:3", "at ~/k.py:3"),
         (r"C:\Users\Jane Doe\k.py", r"~\k.py"),
@@ -465,7 +517,10 @@ def quokka(monkeypatch):
         ("zebra9.example.com, ZEBRA9", "HOST, HOST"),
         ("src/home/layout.py:f", "src/home/layout.py:f"),
         ("https://example.org/home/page (known.txt:1)", "https://example.org/home/page (known.txt:1)"),
-        (f"square root of a row, /rooted/x, data/{SUPERUSER}/x", f"square root of a row, /rooted/x, data/{SUPERUSER}/x"),
+        (
+            f"square root of a row, /rooted/x, data/{SUPERUSER}/x",
+            f"square root of a row, /rooted/x, data/{SUPERUSER}/x",
+        ),
         ("a quokka, zebra99 and zebra9-b", "a quokka, zebra99 and zebra9-b"),
         ("softmax/normal/4x4/s0", "softmax/normal/4x4/s0"),
     ],
@@ -488,7 +543,9 @@ SECRET = "/home/jane/k.py and quokka@zebra9 in /srv/people/quokka/x"
 
 @pytest.mark.usefixtures("quokka")
 def test_a_report_names_nobody_unless_asked(tmp_path):
-    """In no field, no nested one, no figure, no notice, no fact of the machine; and what is asked for is all there."""
+    """In no field, no nested one, no figure, no notice, no fact of the machine; and what is asked
+    for is all there.
+    """
     whole = hostile_run(SECRET)
     assert "jane" in render([whole], show_paths=True)
     for word in ("jane", "quokka", "zebra9"):
@@ -518,7 +575,10 @@ def test_the_command_shows_paths_only_when_asked(tmp_path):
 
 def test_published_reports_name_nobody():
     files = [path for path in (ROOT / "reports").rglob("*") if path.is_file()]
-    texts = {p: (gzip.decompress(p.read_bytes()) if p.suffix == ".gz" else p.read_bytes()).decode("utf-8") for p in files}
+    texts = {
+        p: (gzip.decompress(p.read_bytes()) if p.suffix == ".gz" else p.read_bytes()).decode("utf-8")
+        for p in files
+    }
 
     assert files
     assert [str(path) for path, text in texts.items() if private(text) != text] == []
@@ -528,8 +588,21 @@ def test_published_reports_name_nobody():
 
 
 def test_no_module_loads_code_out_of_data():
-    """No pickle in any of its dresses, no evaluation of text; numpy's loader only with its pickle switched off."""
-    forbidden = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "yaml", "jsonpickle"}
+    """No pickle in any of its dresses, no evaluation of text; numpy's loader only with its pickle
+    switched off.
+    """
+    forbidden = {
+        "pickle",
+        "_pickle",
+        "cPickle",
+        "cloudpickle",
+        "dill",
+        "joblib",
+        "marshal",
+        "shelve",
+        "yaml",
+        "jsonpickle",
+    }
     found = []
     for path in sorted((ROOT / "suite").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -541,9 +614,14 @@ def test_no_module_loads_code_out_of_data():
             elif isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 safe = any(k.arg == "allow_pickle" and ast.unparse(k.value) == "False" for k in node.keywords)
-                if called in ("eval", "exec", "builtins.eval", "builtins.exec", "torch.load", "torch.jit.load") or (
-                    called in ("np.load", "numpy.load") and not safe
-                ):
+                if called in (
+                    "eval",
+                    "exec",
+                    "builtins.eval",
+                    "builtins.exec",
+                    "torch.load",
+                    "torch.jit.load",
+                ) or (called in ("np.load", "numpy.load") and not safe):
                     names = ["eval"]
             found += [f"{path}:{node.lineno}" for name in names if name in {*forbidden, "eval"}]
     assert found == []

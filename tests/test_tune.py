@@ -1,4 +1,6 @@
-"""Tuning: the fastest right candidate is kept, luck and wrong outputs are not, and only this device's entry changes."""
+"""Tuning: the fastest right candidate is kept, luck and wrong outputs are not, and only this
+device's entry changes.
+"""
 
 import contextlib
 import json
@@ -10,8 +12,8 @@ import torch
 pytest.importorskip("triton", reason="it tunes Triton's kernels")
 
 from suite import tune as program
-from suite.ops.parts import triton_configuration
-from suite.ops.parts.triton_configuration import FILE, configuration, read
+from suite.kernels.parts import triton_configuration
+from suite.kernels.parts.triton_configuration import FILE, configuration, read
 from suite.tune import CANDIDATES, ON_CPU, ON_CUDA, DeviceLostError, candidates, main, nearest_first, tune
 
 STORED = configuration("rows", torch.device("cpu"))
@@ -103,7 +105,9 @@ def test_no_candidate_is_tried_when_the_time_is_over(clock):
 def test_only_what_would_be_taken_is_judged(clock, monkeypatch):
     clock(lambda one: {256: 0.5, 1024: 0.9}.get(one["entries"], 1.0))
     judged = []
-    monkeypatch.setattr(program, "_wrong", lambda *_: judged.append(configuration("rows", torch.device("cpu"))) or "")
+    monkeypatch.setattr(
+        program, "_wrong", lambda *_: judged.append(configuration("rows", torch.device("cpu"))) or ""
+    )
 
     assert tuned(FAST, SLOW)[0] == FAST
     assert judged == [STORED, FAST]
@@ -114,7 +118,9 @@ def test_after_a_fault_of_the_device_nothing_is_taken(clock, monkeypatch):
 
     def times(one):
         if one == SLOW:
-            monkeypatch.setattr(program, "lost", lambda device: "CUDA error: an illegal memory access was encountered")
+            monkeypatch.setattr(
+                program, "lost", lambda device: "CUDA error: an illegal memory access was encountered"
+            )
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         return 0.5 if one == FAST else 1.0
 
@@ -136,7 +142,20 @@ def test_the_command_writes_nothing_after_a_fault_and_names_what_is_left(tmp_pat
     monkeypatch.setattr(program, "tune", faulty)
     path = tmp_path / "new.json"
 
-    code = main(["--device", "cpu", "--kernels", "rows", "--kernels", "split", "--kernels", "fused", "--out", str(path)])
+    code = main(
+        [
+            "--device",
+            "cpu",
+            "--kernels",
+            "rows",
+            "--kernels",
+            "split",
+            "--kernels",
+            "fused",
+            "--out",
+            str(path),
+        ]
+    )
 
     assert code == 1
     assert read(path) == {**read(FILE), "cpu": {"rows": FAST}}
@@ -144,7 +163,9 @@ def test_the_command_writes_nothing_after_a_fault_and_names_what_is_left(tmp_pat
 
 
 def test_what_is_near_to_the_stored_configuration_is_tried_first():
-    found = nearest_first([{"a": 2, "b": 64}, {"a": 8, "b": 64}, {"a": 4, "b": 64}, {"a": 4, "b": 32}], {"a": 4, "b": 64})
+    found = nearest_first(
+        [{"a": 2, "b": 64}, {"a": 8, "b": 64}, {"a": 4, "b": 64}, {"a": 4, "b": 32}], {"a": 4, "b": 64}
+    )
 
     assert found == [{"a": 2, "b": 64}, {"a": 8, "b": 64}, {"a": 4, "b": 32}]
 
@@ -177,7 +198,9 @@ def test_work_is_on_the_device_that_was_named(tmp_path, monkeypatch):
     """Events and streams are those of the current device."""
     current = []
     monkeypatch.setattr(program, "unusable", lambda _: "")
-    monkeypatch.setattr(program, "on_device", lambda device: current.append(device) or contextlib.nullcontext())
+    monkeypatch.setattr(
+        program, "on_device", lambda device: current.append(device) or contextlib.nullcontext()
+    )
     monkeypatch.setattr(program, "configuration", lambda *_: STORED)
     monkeypatch.setattr(program, "tune", lambda *_, **__: current == ["cuda:1"] and FAST)
     monkeypatch.setattr(program, "names_of", lambda device: (str(device),))
@@ -222,16 +245,24 @@ def test_every_candidate_is_a_configuration(kernels):
 def test_the_command_rewrites_the_entry_of_this_device_alone(tmp_path, monkeypatch, clock):
     path = tmp_path / "configurations.json"
     before = read(FILE)
-    path.write_text(json.dumps({**before, "NVIDIA H200": {"rows": FAST}, "cpu": {"split": before["default"]["split"]}}))
+    path.write_text(
+        json.dumps({**before, "NVIDIA H200": {"rows": FAST}, "cpu": {"split": before["default"]["split"]}})
+    )
     monkeypatch.setattr(
-        program, "seconds", lambda call, device: 0.5 if configuration("rows", torch.device(device)) == FAST else 1.0
+        program,
+        "seconds",
+        lambda call, device: 0.5 if configuration("rows", torch.device(device)) == FAST else 1.0,
     )
     monkeypatch.setitem(CANDIDATES, "rows", {"entries": (256,), "warps": (4,)})
 
     main(["--device", "cpu", "--kernels", "rows", "--out", str(path)])
 
     after = read(path)
-    assert after == {**before, "NVIDIA H200": {"rows": FAST}, "cpu": {"split": before["default"]["split"], "rows": FAST}}
+    assert after == {
+        **before,
+        "NVIDIA H200": {"rows": FAST},
+        "cpu": {"split": before["default"]["split"], "rows": FAST},
+    }
 
 
 def test_a_new_file_begins_as_the_packages(tmp_path, monkeypatch):

@@ -39,7 +39,9 @@ def test_the_bits_are_the_same_in_every_version(kind):
 
 def test_there_is_a_digest_of_every_kind():
     assert set(DIGESTS) == set(UPSTREAMS)
-    assert len({one for pair in DIGESTS.values() for one in pair}) == 2 * len(UPSTREAMS) - 2  # ones and one_hot are exact
+    assert (
+        len({one for pair in DIGESTS.values() for one in pair}) == 2 * len(UPSTREAMS) - 2
+    )  # ones and one_hot are exact
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
@@ -95,7 +97,9 @@ def test_huge_and_tiny_are_the_same_draw_far_up_and_far_down(dtype):
     normal, huge, tiny = (built(kind, (20, 20), dtype=dtype) for kind in ("normal", "huge", "tiny"))
 
     assert np.array_equal(huge, normal * 2.0 ** (format.emax * 3 // 4))
-    assert np.abs(huge).max() < format.largest / 4  # twice it, which a law asks for, and a sum of it are numbers too
+    assert (
+        np.abs(huge).max() < format.largest / 4
+    )  # twice it, which a law asks for, and a sum of it are numbers too
     assert np.abs(tiny).max() < 8 * 2.0 ** (format.emin * 3 // 4)
     assert np.count_nonzero(tiny) > 0.99 * tiny.size
 
@@ -106,7 +110,9 @@ def test_another_draw_gives_other_numbers():
 
 
 def test_an_unknown_kind_is_answered_with_the_valid_ones():
-    message = "unknown kind of upstream 'gaussian'; expected one of ones, one_hot, normal, huge, tiny, constant"
+    message = (
+        "unknown kind of upstream 'gaussian'; expected one of ones, one_hot, normal, huge, tiny, constant"
+    )
     with pytest.raises(ValueError, match=message):
         built("gaussian")
 
@@ -118,12 +124,36 @@ def test_an_unknown_kind_is_answered_with_the_valid_ones():
     ("case", "shape"),
     [
         (Case(op="softmax", family="normal", shape=(4, 9), upstream="normal"), (4, 9)),
-        (Case(op="softmax", family="normal", shape=(2, 3, 9), options={"dim": 1}, upstream="constant"), (2, 3, 9)),
+        (
+            Case(op="softmax", family="normal", shape=(2, 3, 9), options={"dim": 1}, upstream="constant"),
+            (2, 3, 9),
+        ),
         (Case(op="logsumexp", family="normal", shape=(4, 9), upstream="normal"), (4,)),
-        (Case(op="logsumexp", family="normal", shape=(2, 3, 9), options={"dim": 1}, upstream="one_hot"), (2, 9)),
+        (
+            Case(op="logsumexp", family="normal", shape=(2, 3, 9), options={"dim": 1}, upstream="one_hot"),
+            (2, 9),
+        ),
         (Case(op="cross_entropy", family="normal", shape=(4, 9), upstream="normal"), ()),
-        (Case(op="cross_entropy", family="normal", shape=(4, 9), options={"reduction": "none"}, upstream="huge"), (4,)),
-        (Case(op="cross_entropy", family="normal", shape=(2, 5, 3), options={"reduction": "none"}, upstream="ones"), (2, 3)),
+        (
+            Case(
+                op="cross_entropy",
+                family="normal",
+                shape=(4, 9),
+                options={"reduction": "none"},
+                upstream="huge",
+            ),
+            (4,),
+        ),
+        (
+            Case(
+                op="cross_entropy",
+                family="normal",
+                shape=(2, 5, 3),
+                options={"reduction": "none"},
+                upstream="ones",
+            ),
+            (2, 3),
+        ),
         (Case(op="attention", family="normal", shape=(1, 2, 3, 4), upstream="normal"), (1, 2, 3, 4)),
     ],
 )
@@ -138,16 +168,18 @@ def test_the_upstream_of_a_case_has_the_outputs_shape_and_leaves_the_other_input
 
 
 def test_one_number_a_row_goes_along_the_dim_of_the_case():
-    upstream = Case(op="softmax", family="normal", shape=(4, 9), options={"dim": 0}, upstream="constant").inputs(FLOAT32)[
-        "upstream"
-    ]
+    upstream = Case(
+        op="softmax", family="normal", shape=(4, 9), options={"dim": 0}, upstream="constant"
+    ).inputs(FLOAT32)["upstream"]
 
     assert (upstream == upstream[:1]).all()
     assert len(np.unique(upstream)) == 9
 
 
 def test_attention_with_its_log_sum_exp_has_two_upstreams_of_different_numbers():
-    case = Case(op="attention", family="normal", shape=(1, 2, 3, 4), options={"return_lse": True}, upstream="normal")
+    case = Case(
+        op="attention", family="normal", shape=(1, 2, 3, 4), options={"return_lse": True}, upstream="normal"
+    )
     inputs = case.inputs(FLOAT32)
 
     assert (inputs["upstream"].shape, inputs["upstream_lse"].shape) == ((1, 2, 3, 4), (1, 2, 3))

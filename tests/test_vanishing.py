@@ -12,8 +12,9 @@ import torch
 from suite.formats import DTYPES, get_format
 from suite.inputs.draws import Draw
 from suite.kernels import Kernel, own_kernels
-from suite.measure import vanishing
-from suite.measure.vanishing import (
+from suite.records.record import Measurement
+from suite.studies import vanishing
+from suite.studies.vanishing import (
     COLUMNS,
     Question,
     attention_zeros,
@@ -27,7 +28,6 @@ from suite.measure.vanishing import (
     theory_of_scale,
     threshold_table,
 )
-from suite.records import Measurement
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "vanishing.md"
 
@@ -77,7 +77,9 @@ def reference(op, logits, upstream, target):
 @pytest.mark.parametrize("op", vanishing.OPS)
 @pytest.mark.parametrize("scale", [1.0, 30.0])
 def test_the_exact_gradient_is_the_derivative_of_the_definition(op, scale):
-    """To 1e-13: 8 terms of float64, and differences of g of about 1, none of which cancels by more than a factor of 50."""
+    """To 1e-13: 8 terms of float64, and differences of g of about 1, none of which cancels by more
+    than a factor of 50.
+    """
     x = Draw("vanishing/x").normal(4, 8) * scale
     whole = op in ("softmax", "attention")
     g = Draw("vanishing/g").normal(4, 8 if whole else 1)
@@ -86,7 +88,9 @@ def test_the_exact_gradient_is_the_derivative_of_the_definition(op, scale):
     found = asked.exact(op)
 
     for row in range(4):
-        assert found[row] == pytest.approx(reference(op, x[row], g[row], int(asked.target[row])), rel=1e-13, abs=0)
+        assert found[row] == pytest.approx(
+            reference(op, x[row], g[row], int(asked.target[row])), rel=1e-13, abs=0
+        )
 
 
 def test_the_largest_entry_keeps_its_gradient_at_any_gap():
@@ -120,7 +124,9 @@ def test_each_kind_of_zero_is_counted_as_what_it_is():
     assert found["flushed"] == 1 / 8
     assert found["underflow"] == 5 / 8
     assert (found["dead"], found["dead_floor"]) == (0.5, 0.5)
-    assert found["top_lost"] == 0.5  # the first entry is the largest; in the second row its gradient is no normal number
+    assert (
+        found["top_lost"] == 0.5
+    )  # the first entry is the largest; in the second row its gradient is no normal number
     assert found["defect"] == 1.0
     assert found["not_finite"] == 0
 
@@ -128,12 +134,16 @@ def test_each_kind_of_zero_is_counted_as_what_it_is():
 def test_what_is_not_finite_is_neither_zero_nor_a_defect():
     exact = np.array([[0.5, -0.5], [0.5, -0.5]])
 
-    found = counts(np.array([[math.nan, 0.0], [0.5, -0.5]]), exact, question(np.zeros((2, 2))), get_format("float32"))
+    found = counts(
+        np.array([[math.nan, 0.0], [0.5, -0.5]]), exact, question(np.zeros((2, 2))), get_format("float32")
+    )
 
     assert found["not_finite"] == 0.25
     assert found["defect"] == 0.0
     assert found["dead"] == 0.0
-    assert counts(exact * math.inf, exact, question(np.zeros((2, 2))), get_format("float32"))["defect"] is None
+    assert (
+        counts(exact * math.inf, exact, question(np.zeros((2, 2))), get_format("float32"))["defect"] is None
+    )
 
 
 # Thresholds: measured in exact models of arithmetic, and where torch differs.
@@ -180,19 +190,25 @@ def rounding(format):
         def backward(context, g):
             [p] = context.saved_tensors
             centred = g.double() - (p * g.double()).sum(1, keepdim=True)
-            return torch.from_numpy(get_format(str(g.dtype).removeprefix("torch.")).round((p * centred).numpy())).to(g.dtype)
+            return torch.from_numpy(
+                get_format(str(g.dtype).removeprefix("torch.")).round((p * centred).numpy())
+            ).to(g.dtype)
 
     return lambda x, dim=-1: Rounded.apply(x)
 
 
 def test_torch_softmax_saturates_in_float32_arithmetic_and_at_the_rounded_p_of_16_bits():
-    """theory: float32 and float64 sum 1 + e^-g in their own format; 16 bits are wide inside and save p in the format."""
+    """theory: float32 and float64 sum 1 + e^-g in their own format; 16 bits are wide inside and
+    save p in the format.
+    """
     own = own_kernels("softmax")["fused"]
     found = {dtype: measured_threshold(own, dtype, 2) for dtype in DTYPES}
 
     for dtype in ("float64", "float32"):
         assert f"absorbed {dtype}" in found[dtype]["agrees_with"]
-        assert abs(found[dtype]["measured"] - get_format(dtype).saturation_in_format) <= found[dtype]["spacing"]
+        assert (
+            abs(found[dtype]["measured"] - get_format(dtype).saturation_in_format) <= found[dtype]["spacing"]
+        )
     for dtype in ("bfloat16", "float16"):
         assert found[dtype]["agrees_with"] == [f"rounded {dtype}"]
     assert found["bfloat16"]["measured"] == 6.25
@@ -226,7 +242,9 @@ def detached_maximum(x, dim=-1):
 
 @pytest.mark.parametrize(("n", "op"), [(2, "softmax"), (33, "softmax"), (33, "cross_entropy")])
 def test_the_closed_loss_solves_its_equation(n, op):
-    """e / (1 + (n - 1) e)^k = eta / 2 with k = 2 for p (1 - p) and k = 1 for p, to 12 digits of g of about 17."""
+    """e / (1 + (n - 1) e)^k = eta / 2 with k = 2 for p (1 - p) and k = 1 for p, to 12 digits of g
+    of about 17.
+    """
     format = get_format("float16")
     with mpmath.workdps(40):
         g = mpmath.mpf(losses(op, format, n)["zero float16"])
@@ -235,12 +253,14 @@ def test_the_closed_loss_solves_its_equation(n, op):
     assert float(share / 2**-25) == pytest.approx(1.0, abs=2e-14 * 17 * 10)
 
 
-# The curves against theory's table: the share of zeros in attention of n = 256, d = 64, q scaled by 1, 4, 16, 64.
+# The curves against theory's table: the share of zeros in attention of n = 256, d = 64, q scaled by
+# 1, 4, 16, 64.
 
 
 def test_zeros_of_attention_gradients_are_those_of_the_table():
-    """float16 0, .114, .948, .992; float32 0, 0, .001, .863: other draws, so to 0.02. Of dead rows, 0, 0, .039, .344, only the
-    order: 256 rows share their keys, so that their number scatters by more than that of independent rows.
+    """float16 0, .114, .948, .992; float32 0, 0, .001, .863: other draws, so to 0.02. Of dead rows,
+    0, 0, .039, .344, only the order: 256 rows share their keys, so that their number scatters by
+    more than that of independent rows.
     """
     half, dead = attention_zeros("float16")
     single, _ = attention_zeros("float32")
@@ -414,7 +434,9 @@ def test_every_op_is_measured_and_fits_its_file(op, dtype):
 
 def test_attention_is_asked_the_question_of_softmax():
     """The same logits and upstream gradients, in float64: to the last digits that the file keeps."""
-    softmax, attention = (measure(own_kernels(op)["shifted"], "float64").data for op in ("softmax", "attention"))
+    softmax, attention = (
+        measure(own_kernels(op)["shifted"], "float64").data for op in ("softmax", "attention")
+    )
 
     assert attention["scale"]["exact_gain"] == softmax["scale"]["exact_gain"]
     assert attention["scale"]["gain"] == softmax["scale"]["gain"]
@@ -424,7 +446,11 @@ def test_attention_is_asked_the_question_of_softmax():
     ("function", "declared", "words"),
     [
         (lambda x, dim=-1: 1 / 0, {}, "raised on 1 rows of 1024: ZeroDivisionError"),
-        (lambda x, dim=-1: torch.softmax(x, dim).detach(), {}, "unsupported on 1 rows of 1024: NotImplementedError"),
+        (
+            lambda x, dim=-1: torch.softmax(x, dim).detach(),
+            {},
+            "unsupported on 1 rows of 1024: NotImplementedError",
+        ),
         (torch.softmax, {"dtypes": ("float64",)}, "declares dtypes float64"),
         (torch.softmax, {"backward": False}, "declares that it has no backward"),
         (torch.softmax, {"adapter": "numpy"}, "a kernel of numpy has no backward"),
@@ -463,12 +489,16 @@ def test_slow_kernels_are_measured_at_fewer_points_and_say_so(monkeypatch):
 
 
 def test_another_op_is_misuse():
-    with pytest.raises(ValueError, match="kernel planted is a kernel of merge_states; vanishing is measured of softmax, log_"):
+    with pytest.raises(
+        ValueError, match="kernel planted is a kernel of merge_states; vanishing is measured of softmax, log_"
+    ):
         measure(Kernel(id="planted", op="merge_states", call=right), "float32")
 
 
 def test_the_document_shows_what_the_command_prints():
-    """Closed formulas and models of arithmetic; what torch gives depends on how this processor's vectors sum."""
+    """Closed formulas and models of arithmetic; what torch gives depends on how this processor's
+    vectors sum.
+    """
     document = DOCUMENT.read_text(encoding="utf-8")
     lines = [line for line in threshold_table().splitlines() if "torch" not in line]
 

@@ -1,4 +1,6 @@
-"""Tensors through shared memory: values, strides, dtypes and alignment as they were, whichever side makes the file larger."""
+"""Tensors through shared memory: values, strides, dtypes and alignment as they were, whichever side
+makes the file larger.
+"""
 
 import errno
 import os
@@ -74,7 +76,9 @@ def test_several_writes_lie_behind_each_other_and_the_flag_before_them(sides):
     there.flag = True
 
     assert here.flag
-    assert all(torch.equal(a, b) for a, b in zip(there.read(first + second), (BASE, BASE.T, 2 * BASE), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(there.read(first + second), (BASE, BASE.T, 2 * BASE), strict=True)
+    )
     assert START <= first[0]["start"] < first[1]["start"] < second[0]["start"] < last
     here.flag = False
     assert not there.flag

@@ -10,18 +10,20 @@ import pytest
 import torch
 
 from suite.case import Case
-from suite.execution import evaluate
 from suite.execution.adapters import adapted_call
-from suite.judge import judge
+from suite.execution.evaluation import evaluate
 from suite.kernels import own_kernels
 from suite.oracle import Oracle
+from suite.verdict.judge import judge
 
 pytest.importorskip("jax", reason="one of the libraries under test: pip install 'softmax-suite[zoo]'")
 pytest.importorskip("onnxruntime", reason="one of the libraries under test: pip install 'softmax-suite[zoo]'")
-onnx = pytest.importorskip("onnx", reason="ONNX Runtime runs models that it writes: pip install 'softmax-suite[zoo]'")
+onnx = pytest.importorskip(
+    "onnx", reason="ONNX Runtime runs models that it writes: pip install 'softmax-suite[zoo]'"
+)
 
-from suite.ops.parts import onnx_operator  # noqa: E402
-from suite.ops.parts.onnx_operator import run_operator  # noqa: E402
+from suite.kernels.parts import onnx_operator  # noqa: E402
+from suite.kernels.parts.onnx_operator import run_operator  # noqa: E402
 
 ORACLE = Oracle()
 OPS = ("softmax", "log_softmax", "logsumexp")
@@ -48,13 +50,16 @@ def test_any_dim_is_right_in_the_formats_that_they_compute_in(op, library, dtype
 
 
 def test_importing_the_kernels_imports_none_of_their_libraries():
-    modules = [f"suite.ops.{op}.kernels.{name}" for op in OPS for name in (*LIBRARIES, "triton_fused")]
+    modules = [f"suite.kernels.{op}.{name}" for op in OPS for name in (*LIBRARIES, "triton_fused")]
     code = (
-        f"import sys, {', '.join(modules)}; print(*[n for n in ('triton', 'jax', 'onnx', 'onnxruntime') if n in sys.modules])"
+        f"import sys, {', '.join(modules)}; print(*[n for n in ('triton', 'jax', 'onnx', 'onnxruntime') if n"
+        " in sys.modules])"
     )
     root = Path(__file__).parent.parent
 
-    finished = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60, check=True)
+    finished = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60, check=True
+    )
 
     assert finished.stdout.split() == []
 
@@ -100,16 +105,25 @@ def test_known_failure_the_float16_logsumexp_is_exp_sum_log_in_float64_without_a
     """The result overflows between the neighbours of ln(2^1024) in float16, and is -inf below ln(2^-1075)."""
     overflow, vanish = 1024 * math.log(2), -1075 * math.log(2)
     step = 0.5  # the spacing of float16 between 512 and 1024
-    levels = [overflow // step * step, overflow // step * step + step, vanish // step * step + step, vanish // step * step]
+    levels = [
+        overflow // step * step,
+        overflow // step * step + step,
+        vanish // step * step + step,
+        vanish // step * step,
+    ]
 
-    got = [float(run_operator("ReduceLogSumExp", np.full((1, 1), level, np.float16), 1)[0]) for level in levels]
+    got = [
+        float(run_operator("ReduceLogSumExp", np.full((1, 1), level, np.float16), 1)[0]) for level in levels
+    ]
 
     assert np.isfinite(got).tolist() == [True, False, True, False]
 
 
 @pytest.mark.parametrize(("dtype", "level"), [(np.float32, -104.0), (np.float64, -746.0)])
 def test_known_failure_a_row_that_begins_with_minus_infinity_has_a_maximum_of_at_least_zero(dtype, level):
-    """The running maximum starts at 0 in the place of an infinite first entry, so that all exponentials are 0."""
+    """The running maximum starts at 0 in the place of an infinite first entry, so that all
+    exponentials are 0.
+    """
     got = run_operator("ReduceLogSumExp", np.array([[-INF, level], [level, -INF]], dtype), 1)
 
     assert got.tolist() == [-INF, level]
@@ -138,7 +152,9 @@ def test_known_failure_jax_rounds_every_step_of_a_16_bit_logsumexp(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_jax_flushes_subnormal_results(dtype):
-    """XLA runs with flush-to-zero on the CPU; the judge allows what a device that flushes gives (jax-ml/jax#26658)."""
+    """XLA runs with flush-to-zero on the CPU; the judge allows what a device that flushes gives
+    (jax-ml/jax#26658).
+    """
     gap = -math.log(torch.finfo(dtype).tiny) + 1
     x = torch.tensor([[0.0, -gap]], dtype=dtype)
 

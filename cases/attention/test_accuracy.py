@@ -1,4 +1,6 @@
-"""Accuracy on what attention meets: scores that are alike, far apart, near overflow, in any order, of real heads."""
+"""Accuracy on what attention meets: scores that are alike, far apart, near overflow, in any order,
+of real heads.
+"""
 
 from suite.case import case
 
@@ -16,31 +18,58 @@ BOUND = "docs/verdict.md, section 14"
     source=BOUND,
 )
 def test_normal(evaluate):
-    """Normal queries, keys and values: every result lies within the bound, and a second call gives it again."""
+    """Normal queries, keys and values: every result lies within the bound, and a second call gives
+    it again.
+    """
     evaluate()
 
 
-@case("attention", family="nearly_uniform", shapes=SHAPES, tensors=KEYS, dtypes=NARROW, source="sums kept in bfloat16 stagnate")
+@case(
+    "attention",
+    family="nearly_uniform",
+    shapes=SHAPES,
+    tensors=KEYS,
+    dtypes=NARROW,
+    source="sums kept in bfloat16 stagnate",
+)
 def test_nearly_uniform(evaluate):
     """When every key counts alike, none is lost in the sum."""
     evaluate()
 
 
-@case("attention", family="outlier_channels", shapes=SHAPES, tensors=KEYS, dtypes=NARROW, source="arXiv 2306.12929")
+@case(
+    "attention",
+    family="outlier_channels",
+    shapes=SHAPES,
+    tensors=KEYS,
+    dtypes=NARROW,
+    source="arXiv 2306.12929",
+)
 def test_outlier_channels(evaluate):
     """A few large channels do not cost the other ones their accuracy."""
     evaluate()
 
 
 @case(
-    "attention", family="outlier_entries", shapes=SHAPES, dtypes=NARROW, source="FlashAttention-3 (arXiv 2407.08608), table 3"
+    "attention",
+    family="outlier_entries",
+    shapes=SHAPES,
+    dtypes=NARROW,
+    source="FlashAttention-3 (arXiv 2407.08608), table 3",
 )
 def test_outlier_entries(evaluate):
     """Nor do a few large entries."""
     evaluate()
 
 
-@case("attention", family="sinks", shapes=SHAPES, tensors=KEYS, dtypes=NARROW, source="arXiv 2309.17453: attention sinks")
+@case(
+    "attention",
+    family="sinks",
+    shapes=SHAPES,
+    tensors=KEYS,
+    dtypes=NARROW,
+    source="arXiv 2309.17453: attention sinks",
+)
 def test_sinks(evaluate):
     """What a dominant first key leaves over is right too."""
     evaluate()
@@ -80,23 +109,45 @@ def test_near_overflow(evaluate):
     source="a maximum that starts from 0 or -1e4",
 )
 def test_very_negative(evaluate):
-    """Scores far below 0 are as good as any: only differences count, and the log-sum-exp says how low they were."""
+    """Scores far below 0 are as good as any: only differences count, and the log-sum-exp says how
+    low they were.
+    """
     evaluate()
 
 
-@case("attention", family="growing_maxima", shapes=SHAPES, tensors=({"keys": 257},), dtypes=NARROW, source="arXiv 2307.08691")
+@case(
+    "attention",
+    family="growing_maxima",
+    shapes=SHAPES,
+    tensors=({"keys": 257},),
+    dtypes=NARROW,
+    source="arXiv 2307.08691",
+)
 def test_growing_maxima(evaluate):
     """A maximum that grows in every tile rescales all that came before it."""
     evaluate()
 
 
-@case("attention", family="falling_maxima", shapes=SHAPES, tensors=({"keys": 257},), dtypes=NARROW, source="arXiv 2307.08691")
+@case(
+    "attention",
+    family="falling_maxima",
+    shapes=SHAPES,
+    tensors=({"keys": 257},),
+    dtypes=NARROW,
+    source="arXiv 2307.08691",
+)
 def test_falling_maxima(evaluate):
     """A maximum that falls rescales nothing."""
     evaluate()
 
 
-@case("attention", family="value_one_sign", shapes=SHAPES, dtypes=NARROW, source="accumulators that are too narrow drift")
+@case(
+    "attention",
+    family="value_one_sign",
+    shapes=SHAPES,
+    dtypes=NARROW,
+    source="accumulators that are too narrow drift",
+)
 def test_value_one_sign(evaluate):
     """Values of one sign add up without drift."""
     evaluate()
@@ -133,7 +184,9 @@ def test_mixed_difficulty(evaluate):
     evaluate()
 
 
-@case("attention", family="minilm", dtypes=NARROW, source="suite/inputs/capture: a trained model on real text")
+@case(
+    "attention", family="minilm", dtypes=NARROW, source="suite/inputs/capture: a trained model on real text"
+)
 def test_minilm(evaluate):
     """Real heads on real text."""
     evaluate()

@@ -35,7 +35,9 @@ def test_upstream(evaluate):
     source="pytorch/pytorch#136232: a gradient of lse that is dropped",
 )
 def test_shared_heads(evaluate):
-    """A key head's gradient is the sum over its query heads, a sink's over batch and queries, with that of lse."""
+    """A key head's gradient is the sum over its query heads, a sink's over batch and queries, with
+    that of lse.
+    """
     evaluate()
 
 
@@ -47,10 +49,15 @@ def test_shared_heads(evaluate):
     tensors={"keys": 20, "mask": "additive_infinite"},
     upstream=("normal",),
     dtypes=NARROW,
-    source="Dao-AILab/flash-attention#443 and pytorch/pytorch#131060: NaN where a query sees nothing; openxla/tokamax#1121",
+    source=(
+        "Dao-AILab/flash-attention#443 and pytorch/pytorch#131060: NaN where a query sees nothing;"
+        " openxla/tokamax#1121"
+    ),
 )
 def test_additive_mask(evaluate):
-    """A mask has a gradient where it is finite; a query that sees nothing has 0, never NaN; a softcap bends the gradient."""
+    """A mask has a gradient where it is finite; a query that sees nothing has 0, never NaN; a
+    softcap bends the gradient.
+    """
     evaluate()
 
 
@@ -64,7 +71,9 @@ def test_additive_mask(evaluate):
     source="tile boundaries: docs/verdict.md, section 14",
 )
 def test_tiles_of_keys(evaluate):
-    """Every key has its gradient, at tile boundaries too; of one output entry, it is a row of the Jacobian."""
+    """Every key has its gradient, at tile boundaries too; of one output entry, it is a row of the
+    Jacobian.
+    """
     evaluate()
 
 
@@ -107,7 +116,9 @@ def test_sharp(evaluate):
     source="loss scaling",
 )
 def test_scaled(evaluate):
-    """A loss scale scales the gradients, and products with tiny ones fall below the normal numbers within the bound."""
+    """A loss scale scales the gradients, and products with tiny ones fall below the normal numbers
+    within the bound.
+    """
     evaluate()
 
 
@@ -186,7 +197,9 @@ def test_alibi(evaluate):
     source="Dao-AILab/flash-attention#752: gradients behind the last key are not written",
 )
 def test_kv_lengths(evaluate):
-    """Keys behind a batch entry's length have a gradient of exactly 0, and an entry without keys all of them."""
+    """Keys behind a batch entry's length have a gradient of exactly 0, and an entry without keys
+    all of them.
+    """
     evaluate()
 
 
@@ -201,7 +214,9 @@ def test_kv_lengths(evaluate):
     source="pytorch/pytorch#139740: a tensor of the backward that is read as contiguous",
 )
 def test_transposed(evaluate):
-    """An upstream gradient in another layout, as a transpose behind the attention gives it, is the same one."""
+    """An upstream gradient in another layout, as a transpose behind the attention gives it, is the
+    same one.
+    """
     evaluate()
 
 
@@ -231,7 +246,9 @@ def test_large_scores(evaluate):
     source=LAW,
 )
 def test_softcap_and_scale(evaluate):
-    """A softcap alone bends the gradient by 1 - tanh^2; a scale of any sign stands before dQ and dK with its sign."""
+    """A softcap alone bends the gradient by 1 - tanh^2; a scale of any sign stands before dQ and dK
+    with its sign.
+    """
     evaluate()
 
 

@@ -1,4 +1,6 @@
-"""Laws of attention: what must not matter does not, and every option is what it says by another way to say it."""
+"""Laws of attention: what must not matter does not, and every option is what it says by another way
+to say it.
+"""
 
 from suite.case import case
 
@@ -14,11 +16,22 @@ LAWS = "docs/verdict.md, section 16: laws of attention"
     shapes=SMALL,
     tensors=SHARED,
     dtypes=TWO,
-    laws=("reversed_keys", "reversed_queries", "prefix", "repeated_heads", "hidden_keys", "parts", "other_inputs", "repeat"),
+    laws=(
+        "reversed_keys",
+        "reversed_queries",
+        "prefix",
+        "repeated_heads",
+        "hidden_keys",
+        "parts",
+        "other_inputs",
+        "repeat",
+    ),
     source=LAWS,
 )
 def test_no_order(evaluate):
-    """The order of keys and queries, what is hidden, and calls of before change nothing; halves of the keys are the whole."""
+    """The order of keys and queries, what is hidden, and calls of before change nothing; halves of
+    the keys are the whole.
+    """
     evaluate()
 
 
@@ -28,11 +41,21 @@ def test_no_order(evaluate):
     shapes=SMALL,
     tensors={**SHARED, "keys": 69},
     dtypes=TWO,
-    laws=("neutral", "shifted_scores", "wide_softcap", "equal_values", "with_log_sum_exp", "written", "canaries"),
+    laws=(
+        "neutral",
+        "shifted_scores",
+        "wide_softcap",
+        "equal_values",
+        "with_log_sum_exp",
+        "written",
+        "canaries",
+    ),
     source=LAWS,
 )
 def test_neutral(evaluate):
-    """Every option at its limit changes nothing; nothing is left unwritten, nor anything written elsewhere."""
+    """Every option at its limit changes nothing; nothing is left unwritten, nor anything written
+    elsewhere.
+    """
     evaluate()
 
 

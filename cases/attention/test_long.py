@@ -1,4 +1,6 @@
-"""Long sequences: a sample of the queries is judged, with rows audited in ball arithmetic, and no entry may be impossible."""
+"""Long sequences: a sample of the queries is judged, with rows audited in ball arithmetic, and no
+entry may be impossible.
+"""
 
 from suite.case import case
 
@@ -27,5 +29,7 @@ def test_1024(evaluate):
     source=LONG,
 )
 def test_thousands(evaluate):
-    """Thousands of queries, of which the first, the last, those at tile boundaries, the hardest and others are judged."""
+    """Thousands of queries, of which the first, the last, those at tile boundaries, the hardest and
+    others are judged.
+    """
     evaluate()

@@ -98,5 +98,7 @@ def test_additive(evaluate):
     source="docs/verdict.md, section 14: recorded, not judged",
 )
 def test_lowest(evaluate):
-    """A row masked by the format's lowest number has no meaning that any kernel shares: it is recorded and not judged."""
+    """A row masked by the format's lowest number has no meaning that any kernel shares: it is
+    recorded and not judged.
+    """
     evaluate()

@@ -1,4 +1,6 @@
-"""Every option: causal in both alignments, scale, softcap, window, ALiBi, sink, lengths, alone and together."""
+"""Every option: causal in both alignments, scale, softcap, window, ALiBi, sink, lengths, alone and
+together.
+"""
 
 from suite.case import case
 
@@ -46,7 +48,9 @@ def test_alignment(evaluate):
     source="pytorch/pytorch#108108: which corner a causal mask starts from",
 )
 def test_alignment_of_fewer_keys(evaluate):
-    """With fewer keys than queries likewise; from the lower corner, the first queries see no key and give 0."""
+    """With fewer keys than queries likewise; from the lower corner, the first queries see no key
+    and give 0.
+    """
     evaluate()
 
 
@@ -193,8 +197,21 @@ def test_log_sum_exp(evaluate):
         {"causal": "bottom_right", "window": (24, 4)},
     ),
     tensors=(
-        {"keys": 70, "key_heads": 3, "value_size": 24, "alibi_slopes": "geometric", "sink": "normal", "mask": "random"},
-        {"keys": 70, "key_heads": 2, "alibi_slopes": "geometric", "sink": "normal", "mask": "additive_infinite"},
+        {
+            "keys": 70,
+            "key_heads": 3,
+            "value_size": 24,
+            "alibi_slopes": "geometric",
+            "sink": "normal",
+            "mask": "random",
+        },
+        {
+            "keys": 70,
+            "key_heads": 2,
+            "alibi_slopes": "geometric",
+            "sink": "normal",
+            "mask": "additive_infinite",
+        },
     ),
     dtypes=("float32",),
     source=CONTRACT,
@@ -226,7 +243,10 @@ def test_additive_mask_and_more(evaluate):
     family="probe",
     shapes={"quick": [(5, 6, 17, 16)]},
     options=({}, {"window": (12, 12)}),
-    tensors=({"keys": 70, "key_heads": 2, "mask": "random"}, {"keys": 70, "kv_lengths": "ragged", "sink": "mixed"}),
+    tensors=(
+        {"keys": 70, "key_heads": 2, "mask": "random"},
+        {"keys": 70, "kv_lengths": "ragged", "sink": "mixed"},
+    ),
     dtypes=("float32", "bfloat16"),
     source="a mask or a length that is read by key head, or for the first batch entries alone",
 )
@@ -239,7 +259,11 @@ def test_masks_of_many_heads_and_entries(evaluate):
     "attention",
     family="probe_sharp",
     shapes={"quick": [(1, 2, 9, 16)], "standard": [(2, 2, 33, 64)]},
-    options=({"scale": -0.5, "return_lse": True}, {"scale": 0.0, "return_lse": True}, {"scale": 0.7, "softcap": 2.0}),
+    options=(
+        {"scale": -0.5, "return_lse": True},
+        {"scale": 0.0, "return_lse": True},
+        {"scale": 0.7, "softcap": 2.0},
+    ),
     tensors={"keys": 70},
     dtypes=("float32", "bfloat16"),
     source=CONTRACT,

@@ -1,4 +1,6 @@
-"""Sizes and layouts: one query, one key, more of either, any head size, shared heads, and tensors as models hold them."""
+"""Sizes and layouts: one query, one key, more of either, any head size, shared heads, and tensors
+as models hold them.
+"""
 
 from suite.case import case
 
@@ -29,7 +31,9 @@ def test_one_query(evaluate):
     source="a causal mask that is dropped where there is one query",
 )
 def test_one_query_or_key(evaluate):
-    """One query sees the first key, or the keys up to the last, by the alignment; of one key the value is the result."""
+    """One query sees the first key, or the keys up to the last, by the alignment; of one key the
+    value is the result.
+    """
     evaluate()
 
 

@@ -19,7 +19,9 @@ def test_nan_key(evaluate):
     evaluate()
 
 
-@case("attention", family="infinite_values", shapes=SHAPES, tensors={"keys": 70}, dtypes=NARROW, source=CONTRACT)
+@case(
+    "attention", family="infinite_values", shapes=SHAPES, tensors={"keys": 70}, dtypes=NARROW, source=CONTRACT
+)
 def test_infinite_values(evaluate):
     """An infinite value makes its column infinite or NaN, and no other one."""
     evaluate()

@@ -1,8 +1,10 @@
-"""Throughput of attention, beside their accuracy; collected with --benchmark-enable or --benchmark-only alone."""
+"""Throughput of attention, beside their accuracy; collected with --benchmark-enable or
+--benchmark-only alone.
+"""
 
 import pytest
 
-from suite.bench_items import pytest_generate_tests, throughput
+from suite.bench.items import pytest_generate_tests, throughput
 from suite.timing.replay import CLOCK
 
 __all__ = ["pytest_generate_tests", "throughput"]

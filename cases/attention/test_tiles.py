@@ -1,4 +1,6 @@
-"""Tile boundaries: V is a probe, so that the output is the probabilities themselves and a lost key shows at any length."""
+"""Tile boundaries: V is a probe, so that the output is the probabilities themselves and a lost key
+shows at any length.
+"""
 
 from suite.case import case
 
@@ -39,7 +41,9 @@ def test_probe_at_every_length(evaluate):
     "attention",
     family="probe",
     shapes={"standard": [(1, 2, 65, 32)]},
-    tensors=lengths(2, 3, 15, 30, 32, 33, 47, 48, 63, 95, 96, 127, 130, 160, 192, 256, 300, 384, 511, 512, 513, 1000),
+    tensors=lengths(
+        2, 3, 15, 30, 32, 33, 47, 48, 63, 95, 96, 127, 130, 160, 192, 256, 300, 384, 511, 512, 513, 1000
+    ),
     dtypes=NARROW,
     source=PROBE,
 )

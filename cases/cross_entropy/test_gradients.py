@@ -19,7 +19,9 @@ REDUCTIONS = ({}, {"reduction": "sum"}, {"reduction": "none"})
     source=SOURCE,
 )
 def test_reductions(evaluate):
-    """w (p - t): the mean divides by the number of rows that count, the sum by nothing, and each loss has its own upstream."""
+    """w (p - t): the mean divides by the number of rows that count, the sum by nothing, and each
+    loss has its own upstream.
+    """
     evaluate()
 
 
@@ -32,36 +34,65 @@ def test_reductions(evaluate):
     source=SOURCE,
 )
 def test_gradient_of_the_gradient(evaluate):
-    """Where the gradient can be differentiated again, that is right too, or the kernel says that it cannot be."""
+    """Where the gradient can be differentiated again, that is right too, or the kernel says that it
+    cannot be.
+    """
     evaluate()
 
 
 @case("cross_entropy", family="normal", shapes=ROWS, upstream=("huge", "tiny"), source=SOURCE)
 def test_scaled(evaluate):
-    """Loss scaling: a huge upstream brings small gradients back, a tiny one loses them, both within the bound."""
+    """Loss scaling: a huge upstream brings small gradients back, a tiny one loses them, both within
+    the bound.
+    """
     evaluate()
 
 
-@case("cross_entropy", family="normal_large", shapes=ROWS, options=REDUCTIONS[:2], upstream=("ones",), source=SOURCE)
+@case(
+    "cross_entropy",
+    family="normal_large",
+    shapes=ROWS,
+    options=REDUCTIONS[:2],
+    upstream=("ones",),
+    source=SOURCE,
+)
 def test_confident(evaluate):
     """Confident logits: p - 1 of the target is 1 - p of the others, not the difference of two roundings."""
     evaluate()
 
 
-@case("cross_entropy", family="sparse", shapes=ROWS, options={"reduction": "none"}, upstream=("normal",), source=SOURCE)
+@case(
+    "cross_entropy",
+    family="sparse",
+    shapes=ROWS,
+    options={"reduction": "none"},
+    upstream=("normal",),
+    source=SOURCE,
+)
 def test_masked_logits(evaluate):
     """A class at -inf gets no gradient, and spoils none of the others."""
     evaluate()
 
 
-@case("cross_entropy", family="nan_and_infinity", shapes=SMOKE, upstream=("ones",), source="docs/gradients.md, section 5")
+@case(
+    "cross_entropy",
+    family="nan_and_infinity",
+    shapes=SMOKE,
+    upstream=("ones",),
+    source="docs/gradients.md, section 5",
+)
 def test_ignored_rows(evaluate):
     """An ignored row gets exactly 0, whatever its logits: NaN in padding must not reach the weights."""
     evaluate()
 
 
 @case(
-    "cross_entropy", family="normal", shapes=ROWS, target="ignored", upstream=("ones",), source="docs/gradients.md, section 5"
+    "cross_entropy",
+    family="normal",
+    shapes=ROWS,
+    target="ignored",
+    upstream=("ones",),
+    source="docs/gradients.md, section 5",
 )
 def test_all_ignored(evaluate):
     """Where no row is left, every gradient is exactly 0, though the mean itself is 0 / 0."""
@@ -110,7 +141,9 @@ def test_more_dims(evaluate):
     source="more rows than float16 can count; docs/gradients.md, section 5",
 )
 def test_many_rows(evaluate):
-    """The mean over more rows than float16 can count (some are ignored) has gradients that are small, and not 0."""
+    """The mean over more rows than float16 can count (some are ignored) has gradients that are
+    small, and not 0.
+    """
     evaluate()
 
 

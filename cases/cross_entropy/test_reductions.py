@@ -17,15 +17,24 @@ def test_mean_with_certain_rows(evaluate):
     evaluate()
 
 
-@case("cross_entropy", family="normal_large", shapes=SHAPES, options={"reduction": "sum"}, source="definition")
+@case(
+    "cross_entropy", family="normal_large", shapes=SHAPES, options={"reduction": "sum"}, source="definition"
+)
 def test_sum(evaluate):
     """The sum is rounded once, at the end."""
     evaluate()
 
 
-@case("cross_entropy", family="normal_small", shapes={"quick": [(80000, 3)]}, source="pytorch/pytorch#29429, #61523, #91597")
+@case(
+    "cross_entropy",
+    family="normal_small",
+    shapes={"quick": [(80000, 3)]},
+    source="pytorch/pytorch#29429, #61523, #91597",
+)
 def test_mean_of_many(evaluate):
-    """Neither the number of rows nor the sum of the losses is held in 16 bits: beyond 65504 of them a mean is still one."""
+    """Neither the number of rows nor the sum of the losses is held in 16 bits: beyond 65504 of them
+    a mean is still one.
+    """
     evaluate()
 
 
@@ -35,7 +44,13 @@ def test_mean_of_nothing(evaluate):
     evaluate()
 
 
-@case("cross_entropy", family="normal", shapes={"quick": [(0, 33)]}, options={"reduction": "sum"}, source="definition")
+@case(
+    "cross_entropy",
+    family="normal",
+    shapes={"quick": [(0, 33)]},
+    options={"reduction": "sum"},
+    source="definition",
+)
 def test_sum_of_nothing(evaluate):
     """The sum over an empty batch is 0."""
     evaluate()
@@ -49,5 +64,7 @@ def test_sum_of_nothing(evaluate):
     source="torch: per row, not per batch",
 )
 def test_mean_of_probabilities(evaluate):
-    """The mean over rows of class probabilities divides by the number of rows, those of trailing dims included."""
+    """The mean over rows of class probabilities divides by the number of rows, those of trailing
+    dims included.
+    """
     evaluate()

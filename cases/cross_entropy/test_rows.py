@@ -7,32 +7,53 @@ SHAPES = {"smoke": [(16, 33)], "quick": [(8, 257)], "standard": [(8, 1000), (8, 
 
 
 @case(
-    "cross_entropy", family="normal", shapes=SHAPES, options=NONE, laws=("repeat", "written", "canaries"), source="definition"
+    "cross_entropy",
+    family="normal",
+    shapes=SHAPES,
+    options=NONE,
+    laws=("repeat", "written", "canaries"),
+    source="definition",
 )
 def test_normal(evaluate):
     """An ordinary row's loss is accurate to the bound, and 0 where its target is ignored."""
     evaluate()
 
 
-@case("cross_entropy", family="normal_large", shapes=SHAPES, options=NONE, laws=("shift",), source="definition")
+@case(
+    "cross_entropy", family="normal_large", shapes=SHAPES, options=NONE, laws=("shift",), source="definition"
+)
 def test_normal_large(evaluate):
     """Losses of a hundred and losses beside 0 are accurate alike."""
     evaluate()
 
 
-@case("cross_entropy", family="exact_offset", shapes=SHAPES, options=NONE, source="pytorch/pytorch#11752, #195829: lse - z_t")
+@case(
+    "cross_entropy",
+    family="exact_offset",
+    shapes=SHAPES,
+    options=NONE,
+    source="pytorch/pytorch#11752, #195829: lse - z_t",
+)
 def test_exact_offset(evaluate):
     """A common offset of all logits costs nothing: a loss from lse - z_t loses its digits there."""
     evaluate()
 
 
-@case("cross_entropy", family="very_negative", shapes=SHAPES, options=NONE, source="tenstorrent/tt-metal#10001")
+@case(
+    "cross_entropy", family="very_negative", shapes=SHAPES, options=NONE, source="tenstorrent/tt-metal#10001"
+)
 def test_very_negative(evaluate):
     """Rows far below zero have ordinary losses."""
     evaluate()
 
 
-@case("cross_entropy", family="overflow_edge", shapes=SHAPES, options=NONE, source="tenstorrent/tt-metal#10001: no shift")
+@case(
+    "cross_entropy",
+    family="overflow_edge",
+    shapes=SHAPES,
+    options=NONE,
+    source="tenstorrent/tt-metal#10001: no shift",
+)
 def test_overflow_edge(evaluate):
     """Rows around ln Omega have finite losses."""
     evaluate()
@@ -50,13 +71,21 @@ def test_masked_tiles(evaluate):
     evaluate()
 
 
-@case("cross_entropy", family="nan_and_infinity", shapes=SHAPES, options=NONE, source="docs/verdict.md, section 5")
+@case(
+    "cross_entropy",
+    family="nan_and_infinity",
+    shapes=SHAPES,
+    options=NONE,
+    source="docs/verdict.md, section 5",
+)
 def test_nan_and_infinity(evaluate):
     """NaN in a row makes its loss NaN, unless the row is ignored, and no other."""
     evaluate()
 
 
-@case("cross_entropy", family="sentinels", shapes=SHAPES, options=NONE, source="candle-org/candle: finite masks")
+@case(
+    "cross_entropy", family="sentinels", shapes=SHAPES, options=NONE, source="candle-org/candle: finite masks"
+)
 def test_sentinels(evaluate):
     """A class hidden behind a large negative number takes no part."""
     evaluate()
@@ -74,7 +103,13 @@ def test_two_heavy_ends(evaluate):
     evaluate()
 
 
-@case("cross_entropy", family="normal", shapes={"smoke": [(4, 33, 5)], "quick": [(2, 7, 3, 2)]}, options=NONE, source="torch")
+@case(
+    "cross_entropy",
+    family="normal",
+    shapes={"smoke": [(4, 33, 5)], "quick": [(2, 7, 3, 2)]},
+    options=NONE,
+    source="torch",
+)
 def test_classes_in_dim_one(evaluate):
     """Classes are in dim 1, whatever dims follow."""
     evaluate()
@@ -86,7 +121,14 @@ def test_one_row(evaluate):
     evaluate()
 
 
-@case("cross_entropy", family="normal", shapes={"quick": [(6, 33)]}, options=NONE, layout="transposed", source="pytorch#139740")
+@case(
+    "cross_entropy",
+    family="normal",
+    shapes={"quick": [(6, 33)]},
+    options=NONE,
+    layout="transposed",
+    source="pytorch#139740",
+)
 def test_transposed(evaluate):
     """Logits whose classes lie far apart in memory have the same losses."""
     evaluate()

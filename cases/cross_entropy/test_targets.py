@@ -48,20 +48,38 @@ def test_smoothed_and_ignored(evaluate):
 
 
 @case(
-    "cross_entropy", family="masked_tiles", shapes=SHAPES, options={"reduction": "sum"}, target="ignored", source="definition"
+    "cross_entropy",
+    family="masked_tiles",
+    shapes=SHAPES,
+    options={"reduction": "sum"},
+    target="ignored",
+    source="definition",
 )
 def test_everything_ignored(evaluate):
     """The sum over ignored rows only is exactly 0, whatever their logits."""
     evaluate()
 
 
-@case("cross_entropy", family="normal", shapes={"smoke": [(4, 33)]}, target="ignored", source="definition: 0 / 0")
+@case(
+    "cross_entropy",
+    family="normal",
+    shapes={"smoke": [(4, 33)]},
+    target="ignored",
+    source="definition: 0 / 0",
+)
 def test_mean_of_ignored(evaluate):
     """The mean over no row is NaN."""
     evaluate()
 
 
-@case("cross_entropy", family="normal", shapes=SHAPES, options={"reduction": "none"}, target="probabilities", source="torch")
+@case(
+    "cross_entropy",
+    family="normal",
+    shapes=SHAPES,
+    options={"reduction": "none"},
+    target="probabilities",
+    source="torch",
+)
 def test_probabilities(evaluate):
     """Class probabilities weigh the classes' surprisals."""
     evaluate()
@@ -101,7 +119,9 @@ def test_probability_zero_at_minus_infinity(evaluate):
     source="the contract: options are independent",
 )
 def test_every_option_of_indices(evaluate):
-    """Reduction, smoothing and ignored rows each mean what they mean alone, whatever dims follow the classes."""
+    """Reduction, smoothing and ignored rows each mean what they mean alone, whatever dims follow
+    the classes.
+    """
     evaluate()
 
 
@@ -139,7 +159,9 @@ def test_smoothing_over_a_masked_class(evaluate):
     source="docs/verdict.md, section 8: the output's own rounding",
 )
 def test_many_smoothed_rows(evaluate):
-    """Of two thousand smoothed losses some lie beside the middle of two numbers of 16 bits: all are rounded once."""
+    """Of two thousand smoothed losses some lie beside the middle of two numbers of 16 bits: all are
+    rounded once.
+    """
     evaluate()
 
 
@@ -157,7 +179,8 @@ def test_strided_target(evaluate):
 
 
 @case(
-    "cross_entropy", family="normal", shapes={"quick": [(12, 7)]}, options={"reduction": "none"}, layout="padded",
+    "cross_entropy", family="normal", shapes={"quick": [(12, 7)]}, options={"reduction": "none"},
+    layout="padded",
     target="probabilities", source="strides ignored",
 )  # fmt: skip
 def test_padded_probabilities(evaluate):

@@ -1,4 +1,6 @@
-"""Backward of merge_states: the gradients of both states, from those of the merged output and its log-sum-exp."""
+"""Backward of merge_states: the gradients of both states, from those of the merged output and its
+log-sum-exp.
+"""
 
 from suite.case import case
 
@@ -15,7 +17,9 @@ LAW = "docs/gradients.md, section 7"
     source=LAW,
 )
 def test_upstream(evaluate):
-    """Each state has its weight's share of the gradient, and its log-sum-exp what its output differs from the mean by."""
+    """Each state has its weight's share of the gradient, and its log-sum-exp what its output
+    differs from the mean by.
+    """
     evaluate()
 
 
@@ -31,7 +35,9 @@ def test_one_empty(evaluate):
     evaluate()
 
 
-@case("merge_states", family="both_empty", shapes=SHAPES, upstream=("normal",), source="pytorch/pytorch#31829")
+@case(
+    "merge_states", family="both_empty", shapes=SHAPES, upstream=("normal",), source="pytorch/pytorch#31829"
+)
 def test_both_empty(evaluate):
     """Two states that have seen no key have gradients of exactly 0, never NaN."""
     evaluate()

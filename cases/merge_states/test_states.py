@@ -9,7 +9,9 @@ EMPTY = "FlashAttention and its forks: NaN where a split of the keys is fully ma
 
 @case("merge_states", family="alike", shapes=SHAPES, laws=("repeat", "written", "canaries"), source=MERGE)
 def test_alike(evaluate):
-    """Two halves of one attention merge into the whole: the weighted mean of both, and the log of the sum of both sums."""
+    """Two halves of one attention merge into the whole: the weighted mean of both, and the log of
+    the sum of both sums.
+    """
     evaluate()
 
 

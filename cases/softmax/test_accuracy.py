@@ -8,7 +8,9 @@ BHH = "Blanchard, Higham and Higham, IMA J. Numer. Anal. 41(4), 2021, doi 10.109
 
 @case(*ROW_OPS, family="normal_small", laws=("batch", "written"), source=BHH)
 def test_normal_small(evaluate):
-    """A nearly uniform row is accurate to the bound of docs/verdict.md: no term of the sum may be lost or rounded twice."""
+    """A nearly uniform row is accurate to the bound of docs/verdict.md: no term of the sum may be
+    lost or rounded twice.
+    """
     evaluate()
 
 
@@ -51,11 +53,17 @@ def test_geometric_gaps(evaluate):
 @case(
     *ROW_OPS,
     family="ties",
-    shapes={"smoke": [(8, 257)], "quick": [(4, 300), (4, 512), (2, 4096)], "standard": [(16, 33), (1, 70000)]},
+    shapes={
+        "smoke": [(8, 257)],
+        "quick": [(4, 300), (4, 512), (2, 4096)],
+        "standard": [(16, 33), (1, 70000)],
+    },
     source="pytorch/executorch#20090: a bfloat16 sum of ones stops at 256",
 )
 def test_ties(evaluate):
-    """Equal entries have equal results and sum to their number, beyond the range of float16 too: narrow sums stagnate."""
+    """Equal entries have equal results and sum to their number, beyond the range of float16 too:
+    narrow sums stagnate.
+    """
     evaluate()
 
 
@@ -77,7 +85,11 @@ def test_midpoint_results(evaluate):
     evaluate()
 
 
-@case(*ROW_OPS, family="minilm_scores", source="all-MiniLM-L6-v2 on the Gettysburg Address; suite/inputs/capture")
+@case(
+    *ROW_OPS,
+    family="minilm_scores",
+    source="all-MiniLM-L6-v2 on the Gettysburg Address; suite/inputs/capture",
+)
 def test_real_attention_scores(evaluate):
     """Attention scores of a real model are judged like any row."""
     evaluate()

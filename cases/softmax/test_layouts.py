@@ -13,13 +13,25 @@ def test_one_row(evaluate):
     evaluate()
 
 
-@case(*ROW_OPS, family="normal", shapes={"smoke": [(33, 4)], "quick": [(257, 8)]}, options={"dim": 0}, source=DIM)
+@case(
+    *ROW_OPS,
+    family="normal",
+    shapes={"smoke": [(33, 4)], "quick": [(257, 8)]},
+    options={"dim": 0},
+    source=DIM,
+)
 def test_first_dim(evaluate):
     """Reducing over the first dim gives what reducing its rows gives."""
     evaluate()
 
 
-@case(*ROW_OPS, family="normal", shapes={"smoke": [(5, 3, 7)], "quick": [(2, 65, 3)]}, options={"dim": 1}, source=DIM)
+@case(
+    *ROW_OPS,
+    family="normal",
+    shapes={"smoke": [(5, 3, 7)], "quick": [(2, 65, 3)]},
+    options={"dim": 1},
+    source=DIM,
+)
 def test_inner_dim(evaluate):
     """Reducing over an inner dim gives what reducing its rows gives."""
     evaluate()
@@ -61,7 +73,13 @@ def test_rows_of_one_special_value(evaluate):
     evaluate()
 
 
-@case(*ROW_OPS, family="normal", shapes={"quick": [(300, 33)], "standard": [(1025, 129)]}, laws=("written",), source="gridDim")
+@case(
+    *ROW_OPS,
+    family="normal",
+    shapes={"quick": [(300, 33)], "standard": [(1025, 129)]},
+    laws=("written",),
+    source="gridDim",
+)
 def test_many_rows(evaluate):
     """The rows behind those that one launch covers are computed, too."""
     evaluate()
@@ -80,7 +98,10 @@ def test_more_rows_than_a_grid_has(evaluate):
 
 
 @case(
-    *ROW_OPS, family="normal", shapes={"quick": [(0, 33), (3, 0), (2, 0, 5)]}, source="docs/verdict.md, section 1: empty rows"
+    *ROW_OPS,
+    family="normal",
+    shapes={"quick": [(0, 33), (3, 0), (2, 0, 5)]},
+    source="docs/verdict.md, section 1: empty rows",
 )
 def test_nothing(evaluate):
     """No rows give no results; rows without entries give no probabilities, and -inf as their logsumexp."""
@@ -88,7 +109,11 @@ def test_nothing(evaluate):
 
 
 @case(
-    *ROW_OPS, family="two_heavy_ends", shapes={"smoke": [(6, 33)], "quick": [(2, 3, 130)]}, layout="transposed", source=STRIDES
+    *ROW_OPS,
+    family="two_heavy_ends",
+    shapes={"smoke": [(6, 33)], "quick": [(2, 3, 130)]},
+    layout="transposed",
+    source=STRIDES,
 )
 def test_transposed(evaluate):
     """Rows whose entries lie far apart in memory have the same result."""
@@ -101,7 +126,13 @@ def test_strided(evaluate):
     evaluate()
 
 
-@case(*ROW_OPS, family="two_heavy_ends", shapes={"smoke": [(6, 33)], "quick": [(2, 3, 257)]}, layout="padded", source=STRIDES)
+@case(
+    *ROW_OPS,
+    family="two_heavy_ends",
+    shapes={"smoke": [(6, 33)], "quick": [(2, 3, 257)]},
+    layout="padded",
+    source=STRIDES,
+)
 def test_padded(evaluate):
     """Of a window of longer rows, at odd places in memory, the rest is not read."""
     evaluate()
@@ -113,7 +144,14 @@ def test_expanded(evaluate):
     evaluate()
 
 
-@case(*ROW_OPS, family="normal", shapes={"quick": [(33, 6)]}, options={"dim": 0}, layout="transposed", source=STRIDES)
+@case(
+    *ROW_OPS,
+    family="normal",
+    shapes={"quick": [(33, 6)]},
+    options={"dim": 0},
+    layout="transposed",
+    source=STRIDES,
+)
 def test_transposed_first_dim(evaluate):
     """Reducing over the dim that lies contiguous though it is not the last gives the same result."""
     evaluate()

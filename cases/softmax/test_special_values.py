@@ -7,7 +7,9 @@ ROW_OPS = ("softmax", "log_softmax", "logsumexp")
 
 @case(*ROW_OPS, family="masked_tiles", laws=("permutation", "batch"), source="Dao-AILab/flash-attention#1930")
 def test_masked_tiles(evaluate):
-    """-inf gives exactly 0 (-inf in the log domain) wherever it stands; only a row of nothing else gives NaN (lse: -inf)."""
+    """-inf gives exactly 0 (-inf in the log domain) wherever it stands; only a row of nothing else
+    gives NaN (lse: -inf).
+    """
     evaluate()
 
 
@@ -18,7 +20,9 @@ def test_masked_tiles(evaluate):
     source="bytedance/lightseq#74: a maximum that begins at 0",
 )
 def test_masked_tiles_far_below(evaluate):
-    """Behind a tile of -inf, logits far below zero are the maximum: one that begins at 0 or at a sentinel hides them."""
+    """Behind a tile of -inf, logits far below zero are the maximum: one that begins at 0 or at a
+    sentinel hides them.
+    """
     evaluate()
 
 
@@ -35,7 +39,9 @@ def test_several_masked_tiles(evaluate):
 
 @case(*ROW_OPS, family="nan_and_infinity", source="docs/verdict.md, section 1: special values")
 def test_nan_and_infinity(evaluate):
-    """NaN and +inf make their row NaN (lse: NaN, inf), are never swallowed, and leave the other rows alone."""
+    """NaN and +inf make their row NaN (lse: NaN, inf), are never swallowed, and leave the other
+    rows alone.
+    """
     evaluate()
 
 
@@ -47,11 +53,19 @@ def test_nan_and_infinity(evaluate):
     source="docs/verdict.md, section 13",
 )
 def test_mixed_rows(evaluate):
-    """Rows of every difficulty in one batch each have their own result: nothing leaks from one row into another."""
+    """Rows of every difficulty in one batch each have their own result: nothing leaks from one row
+    into another.
+    """
     evaluate()
 
 
-@case(*ROW_OPS, family="normal", shapes={"smoke": [(9, 61)]}, laws=("neighbour",), source="docs/verdict.md, section 13")
+@case(
+    *ROW_OPS,
+    family="normal",
+    shapes={"smoke": [(9, 61)]},
+    laws=("neighbour",),
+    source="docs/verdict.md, section 13",
+)
 def test_hostile_neighbours(evaluate):
     """A row keeps its result when its neighbours in the batch turn to NaN, infinities and huge numbers."""
     evaluate()

@@ -1,4 +1,6 @@
-"""Tile boundaries: rows in which a single lost, doubled or unscaled entry changes the result by far more than the bound."""
+"""Tile boundaries: rows in which a single lost, doubled or unscaled entry changes the result by far
+more than the bound.
+"""
 
 from suite.case import EVERY_LENGTH, case
 

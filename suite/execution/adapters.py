@@ -1,4 +1,5 @@
-"""Calling kernels of other array libraries: the same bits in their arrays, and back. Conversions are outside the clock.
+"""Calling kernels of other array libraries: the same bits in their arrays, and back. Conversions
+are outside the clock.
 
 torch   f(torch.Tensor) -> torch.Tensor
 numpy   f(numpy.ndarray) -> numpy.ndarray; there is no bfloat16
@@ -16,10 +17,10 @@ import numpy as np
 import torch
 
 from suite.execution.gradients import gradients
-from suite.judge import as_tuple, check_output
 from suite.kernels import Kernel
 from suite.ops import UPSTREAM, Op
 from suite.timing.clock import timed
+from suite.verdict.judge import as_tuple, check_output
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -28,15 +29,18 @@ Tensors = Mapping[str, torch.Tensor]
 class Adapter:
     """How a library's kernels are called.
 
-    arrays: the tensors as arrays of the library. tensors: a result's arrays as tensors of torch, with their bits; anything
-    else stays what it is, for the judge to refuse. finished: waits for a result of a library that answers before it is there,
-    and returns it; None where there is nothing to wait for. scope: what must hold during both.
+    arrays: the tensors as arrays of the library. tensors: a result's arrays as tensors of torch,
+    with their bits; anything else stays what it is, for the judge to refuse. finished: waits for a
+    result of a library that answers before it is there, and returns it; None where there is nothing
+    to wait for. scope: what must hold during both.
     """
 
     arrays: Callable[[Tensors], Mapping[str, Any]] = lambda tensors: tensors
     tensors: Callable[[Any], Any] = lambda value: value
     finished: Callable[[Any], Any] | None = None
-    scope: Callable[[Tensors], contextlib.AbstractContextManager[Any]] = lambda tensors: contextlib.nullcontext()
+    scope: Callable[[Tensors], contextlib.AbstractContextManager[Any]] = lambda tensors: (
+        contextlib.nullcontext()
+    )
 
 
 def adapter_of(kernel: Kernel) -> Adapter:
@@ -45,8 +49,8 @@ def adapter_of(kernel: Kernel) -> Adapter:
 
 
 def adapted_call(kernel: Kernel, tensors: Tensors, options: Mapping[str, Any]) -> tuple[Any, float]:
-    """(result, seconds) of kernel(tensors, options=options) by way of the kernel's adapter; of its backward where the gradient
-    of an output is among the tensors.
+    """(result, seconds) of kernel(tensors, options=options) by way of the kernel's adapter; of its
+    backward where the gradient of an output is among the tensors.
 
     seconds: of the kernel alone, until its result is there.
     Raises NotImplementedError where the adapter does not go, and whatever the kernel raises.
@@ -62,11 +66,19 @@ def adapted_call(kernel: Kernel, tensors: Tensors, options: Mapping[str, Any]) -
 
 
 def wrong_kind(
-    op: Op, output: Any, shapes: Mapping[str, tuple[int, ...]], dtype: str, device: str, options: Mapping[str, Any]
+    op: Op,
+    output: Any,
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: str,
+    device: str,
+    options: Mapping[str, Any],
 ) -> tuple[str, str] | None:
     """(status, reason) where what an adapted call returned is nothing that can be judged."""
     if any(isinstance(one, np.ndarray | np.generic) for one in as_tuple(output)):
-        return "wrong_type", "returned a numpy array; expected one tensor of torch (numpy kernels declare adapter='numpy')"
+        return (
+            "wrong_type",
+            "returned a numpy array; expected one tensor of torch (numpy kernels declare adapter='numpy')",
+        )
     return check_output(op, output, shapes, dtype, device, options)
 
 
@@ -80,7 +92,9 @@ def _converted(value: Any, convert: Callable[[Any], torch.Tensor], kinds: Any) -
 _TORCH = Adapter()
 _NUMPY = Adapter(
     arrays=lambda tensors: {name: tensor.numpy() for name, tensor in tensors.items()},
-    tensors=lambda value: _converted(value, lambda one: torch.from_numpy(np.array(one)), (np.ndarray, np.generic)),
+    tensors=lambda value: _converted(
+        value, lambda one: torch.from_numpy(np.array(one)), (np.ndarray, np.generic)
+    ),
 )
 
 
@@ -97,7 +111,9 @@ def _jax() -> Adapter:
             name: x.view(torch.int16).numpy().view(bfloat16) if x.dtype == torch.bfloat16 else x.numpy()
             for name, x in tensors.items()
         }
-        given: Mapping[str, Any] = finished({name: jax.numpy.asarray(array) for name, array in passed.items()})
+        given: Mapping[str, Any] = finished(
+            {name: jax.numpy.asarray(array) for name, array in passed.items()}
+        )
         return given
 
     def to_torch(array: Any) -> torch.Tensor:
@@ -114,4 +130,9 @@ def _jax() -> Adapter:
         with jax.enable_x64(first.dtype == torch.float64), jax.default_device(jax.devices("cpu")[0]):
             yield
 
-    return Adapter(arrays=arrays, tensors=lambda value: _converted(value, to_torch, jax.Array), finished=finished, scope=scope)
+    return Adapter(
+        arrays=arrays,
+        tensors=lambda value: _converted(value, to_torch, jax.Array),
+        finished=finished,
+        scope=scope,
+    )

@@ -1,7 +1,7 @@
 """What runs in the process of a kernel: it loads the kernel by name, and answers calls one after the other.
 
-Requests and answers are JSON texts; tensors lie in shared memory (wire.py). Whatever the kernel does to this process ends
-with it. This is isolation from accidents, no sandbox against malice.
+Requests and answers are JSON texts; tensors lie in shared memory (wire.py). Whatever the kernel
+does to this process ends with it. This is isolation from accidents, no sandbox against malice.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ Answer = dict[str, Any]
 
 
 def clear_up_at_exit() -> None:
-    """For the server that these processes are forked from, which ends when the suite does, whatever ends that: it takes with it
-    what they have started, and the socket that a suite that is killed leaves behind.
+    """For the server that these processes are forked from, which ends when the suite does, whatever
+    ends that: it takes with it what they have started, and the socket that a suite that is killed
+    leaves behind.
     """
     atexit.register(_clear_up, os.getpid(), _listening_at())
 
@@ -75,15 +76,20 @@ def _listening_at() -> list[Path]:
     return [path for path in found if path.is_absolute()]
 
 
-def serve(connection: Connection, memory: Connection, output: Connection, settings: Mapping[str, Any]) -> None:
+def serve(
+    connection: Connection, memory: Connection, output: Connection, settings: Mapping[str, Any]
+) -> None:
     """Answers requests until the other side closes the connection.
 
-    memory: the shared file, as the kind of descriptor that multiprocessing hands over. output: where file descriptors 1 and 2
-    go, for what C code prints. settings: "memory_bytes" or None.
+    memory: the shared file, as the kind of descriptor that multiprocessing hands over. output:
+    where file descriptors 1 and 2 go, for what C code prints. settings: "memory_bytes" or None.
     """
-    os.setsid()  # so that everything the kernel starts can be killed with it, and Ctrl-C is the parent's to answer
+    # so that everything the kernel starts can be killed with it, and Ctrl-C is the parent's to answer
+    os.setsid()
     die_with_parent()
-    multiprocessing.current_process().daemon = False  # else the kernel could not start processes by multiprocessing
+    multiprocessing.current_process().daemon = (
+        False  # else the kernel could not start processes by multiprocessing
+    )
     _let_server_end()
     _redirect(output)
     faulthandler.enable(2, all_threads=False)
@@ -137,7 +143,9 @@ class _Server:
                 os._exit(1)
 
     def _ask(self, size: int) -> None:
-        """Has the suite make the shared memory larger, where a limit of the kernel's keeps this process from it."""
+        """Has the suite make the shared memory larger, where a limit of the kernel's keeps this
+        process from it.
+        """
         self._connection.send_bytes(json.dumps({"reach": size}).encode())
         self._connection.recv_bytes()
 
@@ -148,7 +156,9 @@ class _Server:
         self._connection.send_bytes(json.dumps(answer).encode())
 
     def _load(self, request: Mapping[str, Any]) -> Iterator[Answer]:
-        """Loads what a --kernel argument names; answers with descriptions, or with the text of a ValueError."""
+        """Loads what a --kernel argument names; answers with descriptions, or with the text of a
+        ValueError.
+        """
         before = state.read()
         try:
             loaded = load_kernels(request["specification"], request["op"])
@@ -170,7 +180,9 @@ class _Server:
         yield {"kernels": [describe(kernel) for kernel in loaded], "changes": changes}
 
     def _call(self, request: Mapping[str, Any]) -> Iterator[Answer]:
-        """Calls the kernel on tensors in the shared memory, once for each of "calls"; their outputs go behind "end"."""
+        """Calls the kernel on tensors in the shared memory, once for each of "calls"; their outputs
+        go behind "end".
+        """
         kernel = self._kernels[request["kernel"], request["op"]]
         torch.set_num_threads(request["threads"])
         calls = (self._read(call, request["device"]) for call in request["calls"])
@@ -180,11 +192,16 @@ class _Server:
             yield answer
 
     def _time(self, request: Mapping[str, Any]) -> Iterator[Answer]:
-        """Times the kernel on the task's sets of inputs in the shared memory; the outputs that are kept go behind "end"."""
+        """Times the kernel on the task's sets of inputs in the shared memory; the outputs that are
+        kept go behind "end".
+        """
         kernel, asked = self._kernels[request["kernel"], request["op"]], request["task"]
         torch.set_num_threads(request["threads"])
         calls = {
-            name: [self._read(one | {"options": asked["options"], "memory": "plain"}, "cpu") for one in asked[name]]
+            name: [
+                self._read(one | {"options": asked["options"], "memory": "plain"}, "cpu")
+                for one in asked[name]
+            ]
             for name in ("sets", "further")
         }
         sets = {name: tuple(one.tensors for one in of_name) for name, of_name in calls.items()}
@@ -195,7 +212,9 @@ class _Server:
         found, end = outcome.timed, request["end"]
         kept = []
         for one in found.kept:
-            described, end = self._memory.write((output.cpu().contiguous() for output in one.outputs), start=end)
+            described, end = self._memory.write(
+                (output.cpu().contiguous() for output in one.outputs), start=end
+            )
             kept.append({"set": one.set, "shift": one.shift, "timed": one.timed, "outputs": described})
         yield {
             "status": outcome.status,
@@ -215,7 +234,10 @@ class _Server:
 
     def _read(self, call: Mapping[str, Any], device: str) -> Call:
         tensors = zip(call["names"], self._memory.read(call["tensors"]), strict=True)
-        options = {name: tuple(value) if isinstance(value, list) else value for name, value in call["options"].items()}
+        options = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in call["options"].items()
+        }
         return Call({name: tensor.to(device) for name, tensor in tensors}, options, call["memory"])
 
     def _answer_to_call(self, outcome: Outcome, end: int) -> tuple[Answer, int]:
@@ -224,7 +246,10 @@ class _Server:
         if self._returned_twice():
             changes.append("the number of processes: it forked, and returned in both")
             self._memory.flag = False
-        answer = {f.name: getattr(outcome, f.name) for f in fields(outcome)} | {"value": None, "state_changes": changes}
+        answer = {f.name: getattr(outcome, f.name) for f in fields(outcome)} | {
+            "value": None,
+            "state_changes": changes,
+        }
         if outcome.value is not None:
             values = outcome.value if isinstance(outcome.value, tuple) else (outcome.value,)
             plain = (value.detach().resolve_conj().resolve_neg().cpu().contiguous() for value in values)
@@ -232,10 +257,14 @@ class _Server:
         return answer, end
 
     def _domain(self, request: Mapping[str, Any]) -> Iterator[Answer]:
-        """The kernel's declared domain for facts whose arrays are in the shared memory; "works" and "fails" come back there."""
+        """The kernel's declared domain for facts whose arrays are in the shared memory; "works" and
+        "fails" come back there.
+        """
         kernel = self._kernels[request["kernel"], request["op"]]
         assert kernel.domain is not None
-        facts = RowFacts(*(tensor.numpy() for tensor in self._memory.read(request["tensors"])), **request["facts"])
+        facts = RowFacts(
+            *(tensor.numpy() for tensor in self._memory.read(request["tensors"])), **request["facts"]
+        )
         try:
             domain = kernel.domain(facts, get_format(request["dtype"]))
             masks = [torch.from_numpy(mask.astype(bool)) for mask in (domain.works, domain.fails)]
@@ -244,7 +273,9 @@ class _Server:
             yield {"error": exception_text(error)}
 
     def _returned_twice(self) -> bool:
-        """Whether a fork of this process came back from the kernel too. One that is still at work gets a moment to."""
+        """Whether a fork of this process came back from the kernel too. One that is still at work
+        gets a moment to.
+        """
         running = {process for process in _forks_of(self._process) if process not in self._known_children}
         deadline = time.monotonic() + _FORK_SECONDS
         while running and not self._memory.flag and time.monotonic() < deadline:
@@ -255,7 +286,9 @@ class _Server:
 
 
 def _forks_of(process: int) -> set[int]:
-    """Running children of this process that are copies of it: not those that became another program. Linux only."""
+    """Running children of this process that are copies of it: not those that became another
+    program. Linux only.
+    """
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -273,5 +306,8 @@ def _forks_of(process: int) -> set[int]:
 def _children_of(process: int) -> list[int]:
     """The processes that this one started, as far as the system tells. Linux only."""
     with contextlib.suppress(OSError):
-        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split()]
+        return [
+            int(child)
+            for child in Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split()
+        ]
     return []

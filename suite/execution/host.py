@@ -26,7 +26,7 @@ from suite.execution.gradients import WrongTypeError
 from suite.execution.memory import Guards, Memory, filled, guarding
 from suite.kernels import Kernel
 from suite.ops import get_op
-from suite.records import Record
+from suite.records.record import Record
 from suite.tensors import bits, dtype_name
 
 KEPT_CHARACTERS = 2000
@@ -36,7 +36,9 @@ KEPT_TEXTS, TEXT_CHARACTERS = 20, 300
 
 
 class DiedError(Exception):
-    """A kernel's process is gone and will not answer. status: crashed, timed_out or out_of_memory. output: its last words."""
+    """A kernel's process is gone and will not answer. status: crashed, timed_out or out_of_memory.
+    output: its last words.
+    """
 
     def __init__(self, status: str, message: str, output: str) -> None:
         super().__init__(message)
@@ -47,13 +49,16 @@ class DiedError(Exception):
 class Outcome:
     """What came of one call.
 
-    status: None where the kernel returned an output that can be judged, else raised, unsupported, out_of_memory, wrong_type,
-    wrong_shape, wrong_dtype, crashed, timed_out or not_run, with the reason in message.
-    value: the tensor that it returned, or the tuple of them where the op has several; None with a status. seconds: wall clock
-    of the call alone; elapsed_seconds: with all that a host does. modified: the input's bits are not what they were. lost: the
-    process or the device is of no use after this call.
+    status: None where the kernel returned an output that can be judged, else raised, unsupported,
+    out_of_memory, wrong_type, wrong_shape, wrong_dtype, crashed, timed_out or not_run, with the
+    reason in message.
+    value: the tensor that it returned, or the tuple of them where the op has several; None with a
+    status. seconds: wall clock of the call alone; elapsed_seconds: with all that a host does.
+    modified: the input's bits are not what they were. lost: the process or the device is of no use
+    after this call.
     overrun: what it wrote outside its tensors, where that was watched.
-    state_changes: global switches that it changed, put back since. warnings, output: what it warned of and printed.
+    state_changes: global switches that it changed, put back since. warnings, output: what it warned
+    of and printed.
     """
 
     status: str | None = None
@@ -71,7 +76,8 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimedOutcome:
-    """What came of timing a kernel: times, or why there are none; or a status, as of an Outcome, with the reason in message.
+    """What came of timing a kernel: times, or why there are none; or a status, as of an Outcome,
+    with the reason in message.
 
     lost: the process or the device is of no use any more.
     """
@@ -87,7 +93,9 @@ LOST = ("crashed", "timed_out", "out_of_memory", "not_run")
 
 
 class Call(NamedTuple):
-    """A call to make: input tensors by name, which are the kernel's from then on, options, and how memory is watched."""
+    """A call to make: input tensors by name, which are the kernel's from then on, options, and how
+    memory is watched.
+    """
 
     tensors: Mapping[str, torch.Tensor]
     options: Mapping[str, Any]
@@ -95,60 +103,79 @@ class Call(NamedTuple):
 
 
 class Host(ABC):
-    """Where kernels run. limit_seconds: what a call may take that belongs to no case; None where the host cannot end one."""
+    """Where kernels run. limit_seconds: what a call may take that belongs to no case; None where
+    the host cannot end one.
+    """
 
     limit_seconds: float | None = None
 
     @abstractmethod
-    def submit(self, kernel: Kernel, calls: Iterable[Call], *, limit_seconds: float | None = None) -> Iterator[Outcome]:
-        """Calls the kernel on these inputs one after the other: outcomes in their order, up to the first that is lost.
+    def submit(
+        self, kernel: Kernel, calls: Iterable[Call], *, limit_seconds: float | None = None
+    ) -> Iterator[Outcome]:
+        """Calls the kernel on these inputs one after the other: outcomes in their order, up to the
+        first that is lost.
 
-        A host of another process is at work while its caller does something else; the caller takes every outcome.
-        Never raises for the kernel's fault; KeyboardInterrupt passes. limit_seconds: after which the call at hand is
-        timed_out, where the host can end it.
+        A host of another process is at work while its caller does something else; the caller takes
+        every outcome. Never raises for the kernel's fault; KeyboardInterrupt passes. limit_seconds:
+        after which the call at hand is timed_out, where the host can end it.
         """
 
     @abstractmethod
     def time(self, kernel: Kernel, task: timed.Task, *, limit_seconds: float | None = None) -> TimedOutcome:
-        """Times a kernel that has passed, where it runs: nothing else calls it meanwhile. Never raises for the kernel's fault;
-        KeyboardInterrupt passes. limit_seconds: after which it is timed_out, where the host can end it.
+        """Times a kernel that has passed, where it runs: nothing else calls it meanwhile. Never
+        raises for the kernel's fault; KeyboardInterrupt passes. limit_seconds: after which it is
+        timed_out, where the host can end it.
         """
 
     def note(self, record: Record) -> None:  # noqa: B027 - most need not know
-        """Hears what became of each case of a kernel, in order, those of a run that is resumed among them. A host of processes
-        sets kernels aside by it.
+        """Hears what became of each case of a kernel, in order, those of a run that is resumed
+        among them. A host of processes sets kernels aside by it.
         """
 
-    def call(self, kernel: Kernel, inputs: torch.Tensor | Mapping[str, torch.Tensor], options: Mapping[str, Any]) -> Outcome:
-        """The outcome of one call that belongs to no case, of the first argument alone or of tensors by name."""
+    def call(
+        self, kernel: Kernel, inputs: torch.Tensor | Mapping[str, torch.Tensor], options: Mapping[str, Any]
+    ) -> Outcome:
+        """The outcome of one call that belongs to no case, of the first argument alone or of
+        tensors by name.
+        """
         tensors = {get_op(kernel.op).arguments[0]: inputs} if isinstance(inputs, torch.Tensor) else inputs
         [outcome] = self.submit(kernel, [Call(tensors, options)], limit_seconds=self.limit_seconds)
         return outcome
 
 
 class InProcess(Host):
-    """Calls kernels in this process: for this suite's own kernels, and for any that is trusted not to crash or hang.
+    """Calls kernels in this process: for this suite's own kernels, and for any that is trusted not
+    to crash or hang.
 
-    disposable: the process is the kernel's own, and may exit if it wants to. There is no time limit: nothing ends a call here.
+    disposable: the process is the kernel's own, and may exit if it wants to. There is no time
+    limit: nothing ends a call here.
     """
 
     def __init__(self, *, disposable: bool = False) -> None:
         self._disposable = disposable
         self._lost = ""
 
-    def submit(self, kernel: Kernel, calls: Iterable[Call], *, limit_seconds: float | None = None) -> Iterator[Outcome]:
+    def submit(
+        self, kernel: Kernel, calls: Iterable[Call], *, limit_seconds: float | None = None
+    ) -> Iterator[Outcome]:
         for call in calls:
             yield self._outcome(kernel, call.tensors, call.options, call.memory)
 
     def time(self, kernel: Kernel, task: timed.Task, *, limit_seconds: float | None = None) -> TimedOutcome:
         device = torch.device(task.device)
         if self._lost and device.type == "cuda":
-            return TimedOutcome(status="not_run", message=f"this process lost the device before: {self._lost}")
+            return TimedOutcome(
+                status="not_run", message=f"this process lost the device before: {self._lost}"
+            )
         ran = self._ran(lambda: timed.run(kernel, task), device)
         status, message = ran.status, ran.message
         if status is None and ran.state_changes:
             status = "law_broken"
-            message = f"global state untouched: the kernel changed {'; '.join(ran.state_changes)} (put back) in a timed call"
+            message = (
+                f"global state untouched: the kernel changed {'; '.join(ran.state_changes)} (put back) in a"
+                " timed call"
+            )
         if status is not None:
             return TimedOutcome(status=status, message=message, lost=bool(self._lost))
         return TimedOutcome(timed=ran.value)
@@ -181,7 +208,8 @@ class InProcess(Host):
             elapsed_seconds=time.perf_counter() - start,
             lost=bool(self._lost),
             overrun=guards.broken() if guards is not None else "",
-            modified=not self._lost and not all(np.array_equal(before[name], bits(tensor)) for name, tensor in tensors.items()),
+            modified=not self._lost
+            and not all(np.array_equal(before[name], bits(tensor)) for name, tensor in tensors.items()),
             state_changes=ran.state_changes,
             warnings=ran.warnings,
             output=ran.output,
@@ -222,7 +250,9 @@ class InProcess(Host):
         finally:
             after = state.read()
             changes = state.changes(strict, after)
-            drawn = [c for c in changes if c.endswith("_seed")] if len(sys.modules) > modules else []  # import jax does
+            drawn = (
+                [c for c in changes if c.endswith("_seed")] if len(sys.modules) > modules else []
+            )  # import jax does
             state.write(outside, after)
         if status is not None and device.type == "cuda" and (lost := _device_error(device)):
             self._lost = lost
@@ -233,14 +263,19 @@ class InProcess(Host):
             value=value,
             state_changes=some(change for change in changes if change not in drawn),
             warnings=some(
-                (*map(_warning_text, caught), *(f"what it imported in its call changed {change}" for change in drawn))
+                (
+                    *map(_warning_text, caught),
+                    *(f"what it imported in its call changed {change}" for change in drawn),
+                )
             ),
             output=printed.text(),
         )
 
 
 class _Ran(NamedTuple):
-    """What came of something that calls a kernel. status, message, ...: as of an Outcome. value: what it returned."""
+    """What came of something that calls a kernel. status, message, ...: as of an Outcome. value:
+    what it returned.
+    """
 
     status: str | None
     message: str
@@ -255,9 +290,15 @@ _UNWATCHABLE = ("fail_on_recompile", "no rule registered for HigherOrderOperator
 
 
 def _watched_call(
-    kernel: Kernel, tensors: Mapping[str, torch.Tensor], options: Mapping[str, Any], memory: Memory, guards: Guards | None
+    kernel: Kernel,
+    tensors: Mapping[str, torch.Tensor],
+    options: Mapping[str, Any],
+    memory: Memory,
+    guards: Guards | None,
 ) -> tuple[Any, float]:
-    """adapted_call() under the watch of `memory`. Where torch cannot watch allocations, canaries are around the inputs only."""
+    """adapted_call() under the watch of `memory`. Where torch cannot watch allocations, canaries
+    are around the inputs only.
+    """
     if memory == "filled":
         with filled():
             return adapted_call(kernel, tensors, options)
@@ -272,7 +313,9 @@ def _watched_call(
 
 
 def _device_error(device: torch.device) -> str:
-    """What a CUDA device says to the smallest task: nothing, or the error of an earlier kernel, which stays for good."""
+    """What a CUDA device says to the smallest task: nothing, or the error of an earlier kernel,
+    which stays for good.
+    """
     try:
         torch.zeros(1, device=device).item()
     except RuntimeError as error:
@@ -298,7 +341,9 @@ class _ExitedError(BaseException):
 
 @contextlib.contextmanager
 def _no_silent_exit() -> Iterator[None]:
-    """os._exit in a kernel of Python would end this process with the kernel's exit code, 0 included: it raises instead."""
+    """os._exit in a kernel of Python would end this process with the kernel's exit code, 0
+    included: it raises instead.
+    """
     original, process = os._exit, os.getpid()
 
     def refuse(status: int) -> NoReturn:

@@ -1,4 +1,6 @@
-"""The host for kernels that may crash, hang or poison their process: each has a process of its own, replaced when it dies."""
+"""The host for kernels that may crash, hang or poison their process: each has a process of its own,
+replaced when it dies.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,13 @@ import torch
 from suite.execution import timed
 from suite.execution.child import FLOATING_POINT
 from suite.execution.host import KEPT_CHARACTERS, Call, DiedError, Host, Outcome, TimedOutcome
+from suite.execution.isolation import TIMEOUT_SECONDS
 from suite.execution.process import RAN_OUT, KernelProcess
 from suite.execution.wire import START, NoResourceError
 from suite.formats import Format
-from suite.isolation import TIMEOUT_SECONDS
 from suite.kernels import Domain, Kernel, UnloadableError, from_description
 from suite.ops.rows import RowFacts
-from suite.records import Record
+from suite.records.record import Record
 from suite.timing.statistics import Timing
 
 ATTEMPTS = 3
@@ -36,8 +38,8 @@ LOAD_SECONDS = 600.0
 class _Server:
     """A kernel's process, if one runs, and the processes that it has killed.
 
-    deaths: in its cases, since it last answered. calls_lost: apart from its cases, in all. case_seconds: what it may take for
-    the case at hand.
+    deaths: in its cases, since it last answered. calls_lost: apart from its cases, in all.
+    case_seconds: what it may take for the case at hand.
     """
 
     process: KernelProcess | None = None
@@ -53,9 +55,10 @@ class _Server:
 class Isolated(Host):
     """Calls each kernel in a process of its own, by its id: FILE.py:FUNC, pkg.mod:FUNC, or a name.
 
-    memory_bytes: what a kernel may take beside what its process starts with; None for no limit. load_seconds: what its import
-    may take. limit_seconds: what its declared domain may take, and a call that belongs to no case. Use as a context manager,
-    or call close(). Raises NoResourceError where the machine has no process or memory to give, whatever the kernel.
+    memory_bytes: what a kernel may take beside what its process starts with; None for no limit.
+    load_seconds: what its import may take. limit_seconds: what its declared domain may take, and a
+    call that belongs to no case. Use as a context manager, or call close(). Raises NoResourceError
+    where the machine has no process or memory to give, whatever the kernel.
     """
 
     def __init__(
@@ -77,14 +80,17 @@ class Isolated(Host):
     def load(self, specification: str, op: str, *, device: str = "cpu") -> list[Kernel]:
         """The kernels of `op` that a --kernel argument names, without importing anything of them here.
 
-        Raises ValueError, naming what is missing and what is there, or how the process ended that tried to import it.
+        Raises ValueError, naming what is missing and what is there, or how the process ended that
+        tried to import it.
         """
         server = self._servers.setdefault((specification, op), _Server())
         try:
             answer = self._loaded(server, specification, op, device)
         except DiedError as error:
             self._drop(server)
-            raise UnloadableError(f"{specification} cannot be loaded: {error}{_last_words(error.output)}") from None
+            raise UnloadableError(
+                f"{specification} cannot be loaded: {error}{_last_words(error.output)}"
+            ) from None
         kernels = [self._kernel(description) for description in answer.get("kernels", ())]
         if specification not in (kernel.id for kernel in kernels):
             self._drop(server)  # each of them has a process of its own, later
@@ -92,10 +98,14 @@ class Isolated(Host):
             raise ValueError(answer["error"])
         return kernels
 
-    def submit(self, kernel: Kernel, calls: Iterable[Call], *, limit_seconds: float | None = None) -> Iterator[Outcome]:
+    def submit(
+        self, kernel: Kernel, calls: Iterable[Call], *, limit_seconds: float | None = None
+    ) -> Iterator[Outcome]:
         server = self._servers.setdefault((kernel.id, kernel.op), _Server())
         if len(server.deaths) >= ATTEMPTS and not server.set_aside:
-            server.set_aside = f"set aside: it ended {len(server.deaths)} processes in a row; the last: {server.deaths[-1]}"
+            server.set_aside = (
+                f"set aside: it ended {len(server.deaths)} processes in a row; the last: {server.deaths[-1]}"
+            )
         if server.set_aside:
             return iter([Outcome(status="not_run", message=server.set_aside)])
         server.case_seconds = max(server.case_seconds, limit_seconds or 0.0)
@@ -108,8 +118,12 @@ class Isolated(Host):
             return iter([self._lost(server, error, 0.0)])
         return self._outcomes(server, kernel, sent, waiting, limit_seconds)
 
-    def call(self, kernel: Kernel, inputs: torch.Tensor | Mapping[str, torch.Tensor], options: Mapping[str, Any]) -> Outcome:
-        """As ever, but a kernel that ends its process again and again is not asked for ever: nobody judges these calls."""
+    def call(
+        self, kernel: Kernel, inputs: torch.Tensor | Mapping[str, torch.Tensor], options: Mapping[str, Any]
+    ) -> Outcome:
+        """As ever, but a kernel that ends its process again and again is not asked for ever: nobody
+        judges these calls.
+        """
         outcome = super().call(kernel, inputs, options)
         server = self._servers[kernel.id, kernel.op]
         server.case_seconds = 0.0
@@ -117,7 +131,10 @@ class Isolated(Host):
             server.calls_lost += 1
             if server.calls_lost >= ATTEMPTS:
                 last = f"{outcome.status}, {outcome.message}"
-                server.set_aside = f"set aside: it ended {server.calls_lost} processes where it was measured; the last: {last}"
+                server.set_aside = (
+                    f"set aside: it ended {server.calls_lost} processes where it was measured; the last:"
+                    f" {last}"
+                )
         return outcome
 
     def time(self, kernel: Kernel, task: timed.Task, *, limit_seconds: float | None = None) -> TimedOutcome:
@@ -138,7 +155,9 @@ class Isolated(Host):
             answer = process.receive("being timed", limit_seconds=limit_seconds)
             process.printed()
             if answer["status"] is not None:
-                outcome = TimedOutcome(status=answer["status"], message=answer["message"], lost=answer["lost"])
+                outcome = TimedOutcome(
+                    status=answer["status"], message=answer["message"], lost=answer["lost"]
+                )
             else:
                 outcome = TimedOutcome(timed=_timed(answer, process))
         except DiedError as error:
@@ -146,12 +165,16 @@ class Isolated(Host):
             server.calls_lost += 1
             if server.calls_lost >= ATTEMPTS:
                 last = f"{error.status}, {error}"
-                server.set_aside = f"set aside: it ended {server.calls_lost} processes where it was timed; the last: {last}"
+                server.set_aside = (
+                    f"set aside: it ended {server.calls_lost} processes where it was timed; the last: {last}"
+                )
             return TimedOutcome(status=error.status, message=f"{error}{_last_words(error.output)}", lost=True)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             self._drop(server)
             return TimedOutcome(
-                status="crashed", message=f"its process answers nonsense ({type(error).__name__}: {error})", lost=True
+                status="crashed",
+                message=f"its process answers nonsense ({type(error).__name__}: {error})",
+                lost=True,
             )
         if outcome.lost:
             self._drop(server)
@@ -165,7 +188,9 @@ class Isolated(Host):
                 request = _request("call", kernel, str(next(iter(tensors.values())).device))
                 process = self._running(server, kernel, request["device"])
             descriptions, end = process.memory.write((tensor.cpu() for tensor in tensors.values()), start=end)
-            described.append({"names": list(tensors), "tensors": descriptions, "options": dict(options), "memory": memory})
+            described.append(
+                {"names": list(tensors), "tensors": descriptions, "options": dict(options), "memory": memory}
+            )
             if end > REQUEST_BYTES:
                 break
         if process is not None:
@@ -199,7 +224,9 @@ class Isolated(Host):
         start, process = time.perf_counter(), server.process
         assert process is not None
         try:
-            answer = process.receive("in its call", limit_seconds=limit_seconds, asked_seconds=server.case_seconds)
+            answer = process.receive(
+                "in its call", limit_seconds=limit_seconds, asked_seconds=server.case_seconds
+            )
         except DiedError as error:
             return self._lost(server, error, time.perf_counter() - start)
         server.unanswered -= 1
@@ -216,7 +243,9 @@ class Isolated(Host):
         """The outcome of a call in which the process ended, which is not to be asked again."""
         self._drop(server)
         output = error.output[-KEPT_CHARACTERS:]
-        return Outcome(status=error.status, message=str(error), output=output, elapsed_seconds=seconds, lost=True)
+        return Outcome(
+            status=error.status, message=str(error), output=output, elapsed_seconds=seconds, lost=True
+        )
 
     def note(self, record: Record) -> None:
         server = self._servers.setdefault((record.kernel, record.op), _Server())
@@ -224,7 +253,9 @@ class Isolated(Host):
         statuses = record.broken or (record.status,)
         if "not_run" in statuses:
             server.set_aside = record.message
-        elif {"crashed", "timed_out"} & {*statuses} or ("out_of_memory" in statuses and RAN_OUT in record.message):
+        elif {"crashed", "timed_out"} & {*statuses} or (
+            "out_of_memory" in statuses and RAN_OUT in record.message
+        ):
             server.deaths.append(f"{statuses[0]}, {record.message.splitlines()[-1].strip()}")
         elif "unsupported" not in statuses:
             server.deaths.clear()
@@ -241,10 +272,16 @@ class Isolated(Host):
         if server.process is None:
             answer = self._loaded(server, kernel.id, kernel.op, device)
             if "error" in answer:
-                raise DiedError("crashed", f"could be loaded before, but not again: {answer['error']}", server.printed)
+                raise DiedError(
+                    "crashed", f"could be loaded before, but not again: {answer['error']}", server.printed
+                )
             versions = {d["version"] for d in answer.get("kernels", ()) if d["id"] == kernel.id}
             if kernel.outside and versions != {kernel.version}:
-                raise DiedError("crashed", "its file was edited while the run went on; start the run again", server.printed)
+                raise DiedError(
+                    "crashed",
+                    "its file was edited while the run went on; start the run again",
+                    server.printed,
+                )
         assert server.process is not None
         return server.process
 
@@ -254,7 +291,8 @@ class Isolated(Host):
             cuda = device.startswith("cuda")
             try:
                 server.process = KernelProcess(
-                    method="spawn" if cuda else "forkserver", memory_bytes=None if cuda else self._memory_bytes
+                    method="spawn" if cuda else "forkserver",
+                    memory_bytes=None if cuda else self._memory_bytes,
                 )
             except OSError as error:
                 raise NoResourceError("a process for a kernel", error) from None
@@ -280,7 +318,9 @@ class Isolated(Host):
         """
         # Another process than that of the calls, whose answers may be waiting to be read.
         server = self._servers.setdefault((kernel.id, f"domain for {kernel.op}"), _Server())
-        arrays = {f.name: value for f in fields(facts) if isinstance(value := getattr(facts, f.name), np.ndarray)}
+        arrays = {
+            f.name: value for f in fields(facts) if isinstance(value := getattr(facts, f.name), np.ndarray)
+        }
         others = {f.name: getattr(facts, f.name) for f in fields(facts) if f.name not in arrays}
         try:
             process = self._running(server, kernel, "cpu")
@@ -290,7 +330,9 @@ class Isolated(Host):
                 "op": kernel.op,
                 "dtype": format.name,
                 "facts": others,
-                "tensors": process.memory.write(torch.from_numpy(np.array(array)) for array in arrays.values())[0],
+                "tensors": process.memory.write(
+                    torch.from_numpy(np.array(array)) for array in arrays.values()
+                )[0],
             }
             process.send(request)
             answer = process.receive("in its domain", limit_seconds=self.limit_seconds)
@@ -312,22 +354,35 @@ class Isolated(Host):
 
 def _request(do: str, kernel: Kernel, device: str) -> dict[str, Any]:
     """What every request that calls the kernel says."""
-    return {"do": do, "kernel": kernel.id, "op": kernel.op, "device": device, "threads": torch.get_num_threads()}
+    return {
+        "do": do,
+        "kernel": kernel.id,
+        "op": kernel.op,
+        "device": device,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _timed(answer: Mapping[str, Any], process: KernelProcess) -> timed.Timed:
     """What the kernel's process found, and the tensors that it kept."""
     found = answer["timing"]
     return timed.Timed(
-        timing=None if found is None else Timing(**found | {"samples_seconds": tuple(found["samples_seconds"])}),
+        timing=(
+            None if found is None else Timing(**found | {"samples_seconds": tuple(found["samples_seconds"])})
+        ),
         untimed=answer["untimed"],
         peak_bytes=answer["peak_bytes"],
-        kept=tuple(timed.Kept(**one | {"outputs": tuple(process.memory.read(one["outputs"]))}) for one in answer["kept"]),
+        kept=tuple(
+            timed.Kept(**one | {"outputs": tuple(process.memory.read(one["outputs"]))})
+            for one in answer["kept"]
+        ),
     )
 
 
 def _outcome(answer: Mapping[str, Any], process: KernelProcess, server: _Server) -> Outcome:
-    """The outcome that the kernel's process answered with, its output tensor and what was printed behind Python's back."""
+    """The outcome that the kernel's process answered with, its output tensor and what was printed
+    behind Python's back.
+    """
     given = {f.name: answer[f.name] for f in fields(Outcome)}
     printed = process.printed(kept_bytes=KEPT_CHARACTERS)
     values = process.memory.read(answer["value"]) if answer["value"] is not None else ()

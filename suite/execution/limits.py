@@ -23,10 +23,11 @@ def default_memory_bytes() -> int:
 
 
 def restrict(memory_bytes: int | None) -> None:
-    """Gives this process so much more memory than it has now, no core dumps, and the first place among those to be killed.
+    """Gives this process so much more memory than it has now, no core dumps, and the first place
+    among those to be killed.
 
-    The limit is on writable private memory, as threads and CUDA reserve address space by the gigabyte. Linux only: elsewhere
-    the system does not enforce one.
+    The limit is on writable private memory, as threads and CUDA reserve address space by the
+    gigabyte. Linux only: elsewhere the system does not enforce one.
     """
     import resource
 
@@ -37,7 +38,9 @@ def restrict(memory_bytes: int | None) -> None:
         if memory_bytes is not None:
             hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
             wanted = _writable_bytes() + memory_bytes
-            resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+            resource.setrlimit(
+                resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+            )
 
 
 def die_with_parent() -> None:

@@ -1,4 +1,6 @@
-"""Memory under watch: fresh tensors full of NaN, and canaries around the input and around what the kernel allocates."""
+"""Memory under watch: fresh tensors full of NaN, and canaries around the input and around what the
+kernel allocates.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from torch.utils import deterministic
 from torch.utils._python_dispatch import TorchDispatchMode
 
 Memory = Literal["plain", "filled", "guarded"]
-"""plain: as it comes. filled: torch fills what it allocates uninitialised with NaN. guarded: canaries, and filled."""
+"""plain: as it comes. filled: torch fills what it allocates uninitialised with NaN. guarded:
+canaries, and filled.
+"""
 
 GUARD = 64
 """Entries of canary on either side: a write that misses by a few lines hits them."""
@@ -31,7 +35,9 @@ _ALLOCATORS = (
 
 @contextlib.contextmanager
 def filled() -> Iterator[None]:
-    """Uninitialised memory of torch holds NaN (largest integers): torch.utils.deterministic.fill_uninitialized_memory."""
+    """Uninitialised memory of torch holds NaN (largest integers):
+    torch.utils.deterministic.fill_uninitialized_memory.
+    """
     switches: Any = deterministic  # a module whose class has the switch as a property
     before = switches.fill_uninitialized_memory
     mode = torch.get_deterministic_debug_mode()
@@ -48,7 +54,8 @@ def filled() -> Iterator[None]:
 def guarding(guards: Guards) -> Iterator[None]:
     """Allocations between canaries. Raises RuntimeError where torch.compile would have to compile for it.
 
-    It would run the function eagerly instead, now and ever after: no graph is made under a dispatch mode. The stance refuses.
+    It would run the function eagerly instead, now and ever after: no graph is made under a dispatch
+    mode. The stance refuses.
     """
     with contextlib.ExitStack() as stack:
         if "torch._dynamo" in sys.modules:
@@ -58,7 +65,9 @@ def guarding(guards: Guards) -> Iterator[None]:
 
 
 class Guards(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Puts every floating tensor that is allocated while it is on between canaries; broken() tells which were overrun."""
+    """Puts every floating tensor that is allocated while it is on between canaries; broken() tells
+    which were overrun.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -68,7 +77,9 @@ class Guards(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """A tensor with the same values, strides and storage order, between canaries."""
         if not tensor.is_floating_point() or not tensor.numel() or tensor.is_meta:
             return tensor
-        span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+        span = 1 + sum(
+            (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+        )
         buffer = torch.full((span + 2 * GUARD,), CANARY, dtype=tensor.dtype, device=tensor.device)
         inner = torch.as_strided(buffer, tensor.shape, tensor.stride(), GUARD)
         source = torch.as_strided(tensor, (span,), (1,), tensor.storage_offset())
@@ -88,5 +99,7 @@ class Guards(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         if str(func).removeprefix("aten.") in _ALLOCATORS and made.layout == torch.strided:
-            return self.around(made.fill_(torch.nan) if made.is_floating_point() else made, "a tensor that the kernel made")
+            return self.around(
+                made.fill_(torch.nan) if made.is_floating_point() else made, "a tensor that the kernel made"
+            )
         return made

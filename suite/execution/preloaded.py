@@ -1,4 +1,6 @@
-"""Imported by the server that kernels' processes are forked from: what their first calls would take seconds to import."""
+"""Imported by the server that kernels' processes are forked from: what their first calls would take
+seconds to import.
+"""
 
 import gc
 

@@ -1,8 +1,9 @@
-"""What a kernel's process prints, answer by answer: the process may be at a later call already when an answer is read.
+"""What a kernel's process prints, answer by answer: the process may be at a later call already when
+an answer is read.
 
-A thread reads it as it comes: a pipe holds some kilobytes, and a kernel that prints more would wait for the suite, which may
-be computing a reference, at the expense of its own time. Behind all that belongs to an answer stands a mark, written before
-the answer is sent.
+A thread reads it as it comes: a pipe holds some kilobytes, and a kernel that prints more would wait
+for the suite, which may be computing a reference, at the expense of its own time. Behind all that
+belongs to an answer stands a mark, written before the answer is sent.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ MARK = b"\x00\x1eend of what belongs to an answer\x1e\x00"
 KEPT_BYTES = 8000
 """Of what belongs to one answer, its end."""
 _CHUNKS = 64
-"""Of 64 KiB, in one go: more than a pipe holds, so what had been written before is among them, and an end to any flood."""
+"""Of 64 KiB, in one go: more than a pipe holds, so what had been written before is among them, and
+an end to any flood.
+"""
 
 
 class Printed:
     """The reading end of a pipe that standard output and error of a process go to. It is never waited for."""
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = os.dup(descriptor)  # its own: the number of one that was closed is soon somebody else's
+        self._descriptor = os.dup(
+            descriptor
+        )  # its own: the number of one that was closed is soon somebody else's
         os.set_blocking(self._descriptor, False)
         self._ended: deque[tuple[bytes, int]] = deque()
         self._kept, self._dropped = b"", 0
@@ -41,7 +46,9 @@ class Printed:
         os.close(self._descriptor)
 
     def _read(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # Ctrl-C is for the main thread, which waits
+        signal.pthread_sigmask(
+            signal.SIG_BLOCK, signal.valid_signals()
+        )  # Ctrl-C is for the main thread, which waits
         poll = select.poll()
         poll.register(self._descriptor, select.POLLIN)
         poll.register(self._closing, select.POLLIN)
@@ -90,5 +97,7 @@ class Printed:
 def _text(kept: bytes, dropped: int, kept_bytes: int) -> str:
     dropped += max(len(kept) - kept_bytes, 0)
     lines = kept[-kept_bytes:].decode("utf-8", "backslashreplace").splitlines(keepends=True)
-    text = "".join(line for line in lines if not line.startswith("Extension modules:"))  # of faulthandler, kilobytes
+    text = "".join(
+        line for line in lines if not line.startswith("Extension modules:")
+    )  # of faulthandler, kilobytes
     return f"[{dropped} bytes before this] {text}" if dropped else text

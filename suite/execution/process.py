@@ -1,7 +1,8 @@
-"""The parent's side of a kernel's process: starts it, asks it with a deadline, reads what it prints, kills it.
+"""The parent's side of a kernel's process: starts it, asks it with a deadline, reads what it
+prints, kills it.
 
-A process is forked from a server that has torch and this package imported already, or started afresh for CUDA, which does
-not survive a fork.
+A process is forked from a server that has torch and this package imported already, or started
+afresh for CUDA, which does not survive a fork.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from suite import isolation
-from suite.execution import child
+from suite.execution import child, isolation
 from suite.execution.host import DiedError
 from suite.execution.limits import killings_for_memory
 from suite.execution.printed import KEPT_BYTES, Printed
@@ -53,7 +53,12 @@ class KernelProcess:
         self._output, output = multiprocessing.Pipe(duplex=False)
         self._printed = Printed(self._output.fileno())
         settings = {"memory_bytes": memory_bytes}
-        with theirs, output, Connection(os.dup(self.memory.file_descriptor)) as memory, isolation.no_main_module():
+        with (
+            theirs,
+            output,
+            Connection(os.dup(self.memory.file_descriptor)) as memory,
+            isolation.no_main_module(),
+        ):
             arguments = {"target": child.serve, "args": (theirs, memory, output, settings), "daemon": True}
             self._process = context.Process(**arguments)
             try:
@@ -69,7 +74,9 @@ class KernelProcess:
 
     def send(self, request: Mapping[str, Any]) -> None:
         """Sends a request. Raises DiedError where the process has ended since its last answer."""
-        if self._process.exitcode is not None:  # the sentinel comes late: the server tells the exit code, then closes it
+        if (
+            self._process.exitcode is not None
+        ):  # the sentinel comes late: the server tells the exit code, then closes it
             raise self._died("after a call had returned")
         with contextlib.suppress(OSError):
             self._connection.send_bytes(json.dumps(request).encode())
@@ -87,7 +94,8 @@ class KernelProcess:
         pid = self._process.pid
         assert pid is not None
         alive = self._process.exitcode is None
-        # A number that is free again may be somebody else's by now: then nobody is left in our process's group.
+        # A number that is free again may be somebody else's by now: then nobody is left in our
+        # process's group.
         if alive or not _exists(pid):
             with contextlib.suppress(OSError):
                 os.killpg(pid, signal.SIGKILL)
@@ -103,18 +111,23 @@ class KernelProcess:
         self._output.close()
         self.memory.close()
 
-    def receive(self, doing: str, *, limit_seconds: float | None, asked_seconds: float = 0.0) -> dict[str, Any]:
-        """The next answer. Raises DiedError where none comes; doing: what the message of a death says it was at.
+    def receive(
+        self, doing: str, *, limit_seconds: float | None, asked_seconds: float = 0.0
+    ) -> dict[str, Any]:
+        """The next answer. Raises DiedError where none comes; doing: what the message of a death
+        says it was at.
 
-        asked_seconds: the limit of which limit_seconds are left. Raises NoResourceError where the process needs more shared
-        memory than the machine has.
+        asked_seconds: the limit of which limit_seconds are left. Raises NoResourceError where the
+        process needs more shared memory than the machine has.
         """
         deadline = None if limit_seconds is None else time.monotonic() + limit_seconds
         connection, sentinel = self._connection.fileno(), self._process.sentinel
         try:
             while True:
                 left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-                ready = {descriptor for descriptor, _ in self._poll.poll(None if left is None else left * 1000)}
+                ready = {
+                    descriptor for descriptor, _ in self._poll.poll(None if left is None else left * 1000)
+                }
                 if connection in ready:
                     answer = self._answer()
                     if answer is None:
@@ -149,9 +162,15 @@ class KernelProcess:
         time.sleep(0.02)
         output = self._printed.rest()
         self.kill()
-        left = f", what was left of {asked_seconds:.3g} s for all calls of its case" if asked_seconds > limit_seconds else ""
+        left = (
+            f", what was left of {asked_seconds:.3g} s for all calls of its case"
+            if asked_seconds > limit_seconds
+            else ""
+        )
         place = _line_in(output)
-        return DiedError("timed_out", f"still {doing} after {limit_seconds:.3g} s{left}{place}", _without_machinery(output))
+        return DiedError(
+            "timed_out", f"still {doing} after {limit_seconds:.3g} s{left}{place}", _without_machinery(output)
+        )
 
     def _died(self, doing: str, *, closed: bool = False) -> DiedError:
         """Why the process is gone, from its exit code and its last words."""
@@ -189,7 +208,7 @@ def _exists(pid: int) -> bool:
 
 _MACHINERY = (
     str(Path(__file__).parent) + os.sep,
-    str(Path(__file__).parents[1] / "kernels.py"),
+    str(Path(__file__).parents[1] / "kernels" / "__init__.py"),
     str(Path(multiprocessing.__file__).parent) + os.sep,
     "<",
 )
@@ -197,7 +216,9 @@ _MACHINERY = (
 
 
 def _line_in(output: str) -> str:
-    """The innermost line of a Python file that a dump of faulthandler shows, less those of libraries and of this package."""
+    """The innermost line of a Python file that a dump of faulthandler shows, less those of
+    libraries and of this package.
+    """
     own = str(Path(__file__).parents[1])
     for line in output.splitlines():
         file, rest = _frame(line)
@@ -209,7 +230,9 @@ def _line_in(output: str) -> str:
 
 def _without_machinery(output: str) -> str:
     """What was printed, less the lines of faulthandler's dump that are above the kernel's."""
-    return "".join(line for line in output.splitlines(keepends=True) if not _frame(line)[0].startswith(_MACHINERY))
+    return "".join(
+        line for line in output.splitlines(keepends=True) if not _frame(line)[0].startswith(_MACHINERY)
+    )
 
 
 def _frame(line: str) -> tuple[str, str]:

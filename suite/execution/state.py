@@ -1,4 +1,6 @@
-"""The global state that a kernel can corrupt for everybody after it: set to strict before, compared after, put back."""
+"""The global state that a kernel can corrupt for everybody after it: set to strict before, compared
+after, put back.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ import numpy as np
 import torch
 from numpy.random import mtrand
 
-from suite.environment import matmul_precision
 from suite.floating_point import keep_subnormals, round_to_nearest, rounding, subnormals_are_flushed
+from suite.records.environment import matmul_precision
 
 Switch = tuple[Callable[[], Any], Callable[[Any], Any]]
 
@@ -35,7 +37,9 @@ MATMUL = "float32_matmul_precision"
 
 
 def _switches() -> dict[str, Switch]:
-    """name -> (read, write). Newer torch has one precision switch a backend, and refuses to read the older ones beside it."""
+    """name -> (read, write). Newer torch has one precision switch a backend, and refuses to read
+    the older ones beside it.
+    """
     switches: dict[str, Switch] = {
         "default_dtype": (torch.get_default_dtype, torch.set_default_dtype),
         "default_device": (lambda: str(torch.get_default_device()), _set_default_device),
@@ -91,7 +95,9 @@ def _set_torch_seed(content: bytes) -> None:
 
 
 _NUMPY_SEED_BYTES = 624 * 4 + 4
-"""Of the Mersenne twister behind numpy.random: key and position, read where they lie; get_state() takes 35 microseconds."""
+"""Of the Mersenne twister behind numpy.random: key and position, read where they lie; get_state()
+takes 35 microseconds.
+"""
 
 
 def _numpy_seed() -> bytes:
@@ -127,12 +133,16 @@ def write(wanted: State, current: State) -> None:
     moved = current[MATMUL] != wanted[MATMUL]  # which moves those of the backends along
     for name, (_, write_switch) in _SWITCHES.items():
         if current[name] != wanted[name] or (moved and name.startswith("backends.")):
-            with contextlib.suppress(RuntimeError, OSError):  # what cannot be put back shows as a change of the next call
+            with contextlib.suppress(
+                RuntimeError, OSError
+            ):  # what cannot be put back shows as a change of the next call
                 write_switch(wanted[name])
 
 
 def strict(current: State) -> State:
-    """The state in which every kernel is called: full precision everywhere, subnormals kept, this process's own threads."""
+    """The state in which every kernel is called: full precision everywhere, subnormals kept, this
+    process's own threads.
+    """
     state: dict[str, Any] = dict(current)
     state |= {
         "default_dtype": torch.float32,
@@ -152,6 +162,13 @@ def strict(current: State) -> State:
 
 
 def changes(before: State, after: State) -> list[str]:
-    """ "name from before to after" for every switch that differs, the name alone of a seed, which is kilobytes long."""
-    differing = [name for name in before if before[name] != after[name] and (name, after[name]) != (MATMUL, "mixed")]
-    return [name if name.endswith("_seed") else f"{name} from {before[name]} to {after[name]}" for name in differing]
+    """ "name from before to after" for every switch that differs, the name alone of a seed, which
+    is kilobytes long.
+    """
+    differing = [
+        name for name in before if before[name] != after[name] and (name, after[name]) != (MATMUL, "mixed")
+    ]
+    return [
+        name if name.endswith("_seed") else f"{name} from {before[name]} to {after[name]}"
+        for name in differing
+    ]

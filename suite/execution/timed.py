@@ -1,9 +1,11 @@
-"""A kernel's call with its tensors in place: timed on fresh inputs, and some of its outputs kept for the judge.
+"""A kernel's call with its tensors in place: timed on fresh inputs, and some of its outputs kept
+for the judge.
 
     the inputs of two seeds, in turn, in the same memory -> samples; the last output is kept
     then single calls: on inputs never seen before (their outputs are kept), and on those of the call before
 
-A kernel whose calls are quick on inputs that it has seen, and slow on others, answers from memory: it gets no times.
+A kernel whose calls are quick on inputs that it has seen, and slow on others, answers from memory:
+it gets no times.
 """
 
 from __future__ import annotations
@@ -20,23 +22,25 @@ import numpy as np
 import torch
 
 from suite.execution.adapters import adapter_of, wrong_kind
-from suite.judge import as_tuple
 from suite.kernels import Kernel
 from suite.ops import UPSTREAM, get_op
 from suite.tensors import bits, dtype_name
 from suite.timing import cpu, cuda, memory
 from suite.timing.statistics import Timing
+from suite.verdict.judge import as_tuple
 
 FRESH_CALLS, SEEN_CALLS = 4, 3
-"""Single calls of a round, on inputs never seen before and then on those of the call before. With the last timed call before
-them five in a row are judged: a kernel that skips calls shows.
+"""Single calls of a round, on inputs never seen before and then on those of the call before. With
+the last timed call before them five in a row are judged: a kernel that skips calls shows.
 """
 
 ROUNDS = 6
 """While fresh inputs seem to take longer: the machine may have been busy."""
 
 REMEMBERED, SLACK_SECONDS = 1.5, 3e-6
-"""How many times as long, and how much longer, the shortest call on fresh inputs takes where others were not computed."""
+"""How many times as long, and how much longer, the shortest call on fresh inputs takes where others
+were not computed.
+"""
 
 T = TypeVar("T")
 
@@ -45,9 +49,10 @@ T = TypeVar("T")
 class Task:
     """What is timed, and how.
 
-    sets: inputs by name, on the CPU, taken in turn. further: those of single calls after them, for inputs so small that sets
-    rolled are no others; where they end, the first set is rolled. device: where the kernel gets them. options: of the op. rows:
-    the rows, along the first dim, of the outputs that are kept; None for all of them. cache, target, budget_seconds: as in
+    sets: inputs by name, on the CPU, taken in turn. further: those of single calls after them, for
+    inputs so small that sets rolled are no others; where they end, the first set is rolled. device:
+    where the kernel gets them. options: of the op. rows: the rows, along the first dim, of the
+    outputs that are kept; None for all of them. cache, target, budget_seconds: as in
     suite.timing.cpu.measure.
     """
 
@@ -63,7 +68,8 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """An output, or its rows that the task asks for, of a call on the inputs of a set, rolled by `shift`: see rolled().
+    """An output, or its rows that the task asks for, of a call on the inputs of a set, rolled by
+    `shift`: see rolled().
 
     set: among the task's sets and further ones. timed: the call was among those of a sample.
     """
@@ -76,8 +82,9 @@ class Kept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timed:
-    """timing: None where there are no times, for the reason in `untimed`. peak_bytes: None where it could not be measured.
-    kept: the last timed output, and those of the calls on inputs never seen before.
+    """timing: None where there are no times, for the reason in `untimed`. peak_bytes: None where it
+    could not be measured. kept: the last timed output, and those of the calls on inputs never seen
+    before.
     """
 
     timing: Timing | None = None
@@ -110,11 +117,18 @@ def run(kernel: Kernel, task: Task) -> Timed:
         last = (len(timing.samples_seconds) - 1) % len(task.sets)
         kept = [Kept(set=last, shift=0, outputs=running.kept(), timed=True)]
         running.check_inputs(last)
-        lazy = next((type(one) for one in as_tuple(running.output) if isinstance(one, torch.Tensor) and _is_odd(one)), None)
+        lazy = next(
+            (type(one) for one in as_tuple(running.output) if isinstance(one, torch.Tensor) and _is_odd(one)),
+            None,
+        )
         if lazy is not None:
-            return Timed(untimed=f"its output is a {lazy.__name__}, which may hold no values yet when the call returns")
+            return Timed(
+                untimed=f"its output is a {lazy.__name__}, which may hold no values yet when the call returns"
+            )
         probed, remembered = _probed(running, timing.median.value)
-    return Timed(timing=None if remembered else timing, untimed=remembered, peak_bytes=peak, kept=(*kept, *probed))
+    return Timed(
+        timing=None if remembered else timing, untimed=remembered, peak_bytes=peak, kept=(*kept, *probed)
+    )
 
 
 def _timing(running: Running, task: Task) -> Timing:
@@ -144,10 +158,11 @@ def _is_odd(tensor: torch.Tensor) -> bool:
 
 
 def _probed(running: Running, timed_seconds: float) -> tuple[list[Kept], str]:
-    """The outputs of single calls on inputs never seen before, and what must be said of a kernel that answers from memory.
+    """The outputs of single calls on inputs never seen before, and what must be said of a kernel
+    that answers from memory.
 
-    It does where these calls take longer than the timed ones, and longer than single calls on the inputs of the call before:
-    a single call may take longer for reasons of its own.
+    It does where these calls take longer than the timed ones, and longer than single calls on the
+    inputs of the call before: a single call may take longer for reasons of its own.
     """
     kept: list[Kept] = []
     fresh, seen = list[float](), list[float]()
@@ -165,7 +180,10 @@ def _probed(running: Running, timed_seconds: float) -> tuple[list[Kept], str]:
             seen.append(_single_seconds(running))
         if not _longer(fresh, min(seen)) and len(seen) > SEEN_CALLS:
             return [*kept, *_behind(running, len(kept))], ""
-    times = f"{min(fresh) * 1e6:,.1f} us on inputs never seen before, {min(seen) * 1e6:,.1f} us on those of the call before"
+    times = (
+        f"{min(fresh) * 1e6:,.1f} us on inputs never seen before, {min(seen) * 1e6:,.1f} us on those of the"
+        " call before"
+    )
     return kept, f"it answers from memory: {times}"
 
 
@@ -174,8 +192,9 @@ def _longer(seconds: Sequence[float], than: float) -> bool:
 
 
 def _behind(running: Running, number: int) -> list[Kept]:
-    """On a GPU: the output of a call whose inputs are written behind other work on the stream, read as soon as that stream has
-    come past the call. A kernel on another stream, which does not wait for the inputs or is not waited for, has it wrong.
+    """On a GPU: the output of a call whose inputs are written behind other work on the stream, read
+    as soon as that stream has come past the call. A kernel on another stream, which does not wait
+    for the inputs or is not waited for, has it wrong.
     """
     if not running.device.startswith("cuda"):
         return []
@@ -194,7 +213,8 @@ def _single_seconds(running: Running) -> float:
 
 
 class Running:
-    """A call of a kernel with its tensors in place: load(i) puts the values of set i into them, output is the last one's.
+    """A call of a kernel with its tensors in place: load(i) puts the values of set i into them,
+    output is the last one's.
 
     Of a case of the backward a call is the forward and the way back, as training has them.
     """
@@ -222,7 +242,9 @@ class Running:
         return self._adapter.scope(self._tensors)
 
     def load(self, index: int, *, shift: int = 0) -> None:
-        """Puts the values of a set, rolled, into the memory that the kernel reads: what it has stored by address is stale."""
+        """Puts the values of a set, rolled, into the memory that the kernel reads: what it has
+        stored by address is stale.
+        """
         with torch.no_grad():
             for name, values in self._sets[index].items():
                 if self._tensors[name].shape != values.shape:
@@ -258,14 +280,18 @@ class Running:
                 self._scratch[name].copy_(tensor)
 
     def kept(self) -> tuple[torch.Tensor, ...]:
-        """A copy of the rows of the last output that the task asks for, as they are now: on a GPU, as soon as its stream has
-        come past the call. Raises WrongOutputError.
+        """A copy of the rows of the last output that the task asks for, as they are now: on a GPU,
+        as soon as its stream has come past the call. Raises WrongOutputError.
         """
         value = self._adapter.tensors(self.output)
         copies: list[torch.Tensor] = []
         with contextlib.suppress(Exception):  # of what is no such tensor, which is told below
-            rows = slice(None) if self._task.rows is None else torch.tensor(self._task.rows, device=self.device)
-            copies = [one.detach()[rows].clone() for one in as_tuple(value)]  # before anything else takes time
+            rows = (
+                slice(None) if self._task.rows is None else torch.tensor(self._task.rows, device=self.device)
+            )
+            copies = [
+                one.detach()[rows].clone() for one in as_tuple(value)
+            ]  # before anything else takes time
         op = self._op.of(self._tensors)
         shapes = {name: tuple(tensor.shape) for name, tensor in self._sets[0].items()}
         dtype = dtype_name(next(iter(self._tensors.values())))
@@ -286,7 +312,9 @@ class Running:
                 raise ChangedInputError(_changed(name))
 
     def _place(self) -> None:
-        """The function with its arguments: what stands between a kernel and its call is decided here, outside the clock."""
+        """The function with its arguments: what stands between a kernel and its call is decided
+        here, outside the clock.
+        """
         given = {name: tensor for name, tensor in self._tensors.items() if name not in self._op.upstreams}
         if UPSTREAM in self._tensors:
             for name in self._op.wanted(given):
@@ -313,10 +341,11 @@ class Running:
 
 
 def rolled(values: T, shift: int, roll: Callable[[T, tuple[int, ...], tuple[int, ...]], T]) -> T:
-    """A tensor's values moved by `shift` places around: other inputs of the same distribution, made where they lie.
+    """A tensor's values moved by `shift` places around: other inputs of the same distribution, made
+    where they lie.
 
-    Of tensors of one or two dims in each of them, so that a single row changes too; of others along dim 2, that of the queries
-    and the keys. roll: numpy's or torch's.
+    Of tensors of one or two dims in each of them, so that a single row changes too; of others along
+    dim 2, that of the queries and the keys. roll: numpy's or torch's.
     """
     if shift == 0:
         return values

@@ -1,7 +1,7 @@
 """Tensors from one process to another through shared memory: an anonymous file that both have mapped.
 
-What goes through a pipe beside it are descriptions, JSON-ready: where in the file a tensor's storage lies, and its shape,
-strides and dtype. Nothing is pickled.
+What goes through a pipe beside it are descriptions, JSON-ready: where in the file a tensor's
+storage lies, and its shape, strides and dtype. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from suite.store import RESUMING, StoreError
+from suite.records.store import RESUMING, StoreError
 
 Description = dict[str, Any]
 
@@ -28,13 +28,15 @@ START = _ALIGNMENT
 
 
 class NoResourceError(StoreError):
-    """This machine does not give the suite what it needs for any kernel: no kernel's fault, and the end of the run."""
+    """This machine does not give the suite what it needs for any kernel: no kernel's fault, and the
+    end of the run.
+    """
 
     def __init__(self, what: str, error: OSError) -> None:
         Exception.__init__(
             self,
-            f"{what} cannot be had: {error.strerror or error} (limits on files, ulimit -f and -n, may be the reason). "
-            f"What was recorded before is whole; mend that, then {RESUMING}",
+            f"{what} cannot be had: {error.strerror or error} (limits on files, ulimit -f and -n, may be the"
+            f" reason). What was recorded before is whole; mend that, then {RESUMING}",
         )
 
 
@@ -42,12 +44,15 @@ _SHARED = "shared memory for a kernel's tensors"
 
 
 class SharedMemory:
-    """One side's view of the shared file. Either side may make it larger; it lives as long as somebody has it open.
+    """One side's view of the shared file. Either side may make it larger; it lives as long as
+    somebody has it open.
 
     ask: has the other side make it so large, where this one may not; without it that raises NoResourceError.
     """
 
-    def __init__(self, file_descriptor: int | None = None, *, ask: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self, file_descriptor: int | None = None, *, ask: Callable[[int], None] | None = None
+    ) -> None:
         self.ask = ask
         if file_descriptor is not None:
             self.file_descriptor = file_descriptor
@@ -61,7 +66,9 @@ class SharedMemory:
 
     @property
     def flag(self) -> bool:
-        """A mark that any process with this memory may set, a forked copy of the kernel's process among them."""
+        """A mark that any process with this memory may set, a forked copy of the kernel's process
+        among them.
+        """
         return self._map[_FLAG] != 0
 
     @flag.setter
@@ -77,7 +84,8 @@ class SharedMemory:
         self._map[_RAN_OUT] = 1
 
     def write(self, tensors: Iterable[torch.Tensor], *, start: int = START) -> tuple[list[Description], int]:
-        """Copies the tensors' storage, as far as they use it, into the file from `start` on: where each lies, and the end.
+        """Copies the tensors' storage, as far as they use it, into the file from `start` on: where
+        each lies, and the end.
 
         Raises NoResourceError where the file cannot be made as large as that.
         """
@@ -112,14 +120,20 @@ class SharedMemory:
         return tuple(self._read(description) for description in descriptions)
 
     def _read(self, description: Description) -> torch.Tensor:
-        dtype, shape, stride = getattr(torch, description["dtype"]), description["shape"], description["stride"]
+        dtype, shape, stride = (
+            getattr(torch, description["dtype"]),
+            description["shape"],
+            description["stride"],
+        )
         span, lead = _span(shape, stride), description["lead"]
         if not span:
             return torch.empty_strided(shape, stride, dtype=dtype)
         size = span * dtype.itemsize
         self._map_to(description["start"] + size)
         memory = torch.empty(lead + size, dtype=torch.uint8)
-        memory.numpy()[lead:] = np.frombuffer(self._map, dtype=np.uint8, count=size, offset=description["start"])
+        memory.numpy()[lead:] = np.frombuffer(
+            self._map, dtype=np.uint8, count=size, offset=description["start"]
+        )
         return torch.as_strided(memory[lead:].view(dtype), shape, stride)
 
     def grow(self, size: int) -> None:
@@ -127,7 +141,9 @@ class SharedMemory:
         os.ftruncate(self.file_descriptor, size)
 
     def reach(self, size: int) -> None:
-        """Makes the file so many bytes large, by way of the other side where there is no other. Raises NoResourceError."""
+        """Makes the file so many bytes large, by way of the other side where there is no other.
+        Raises NoResourceError.
+        """
         try:
             self.grow(size)
         except OSError as error:
@@ -157,10 +173,14 @@ class SharedMemory:
 
 
 def _anonymous_file() -> int:
-    """A file without a name, in memory where the system has such files: it goes with its last user, whatever kills that."""
+    """A file without a name, in memory where the system has such files: it goes with its last user,
+    whatever kills that.
+    """
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("softmax-suite", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)  # a shorter file would be a SIGBUS for the other side
+        fcntl.fcntl(
+            descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK
+        )  # a shorter file would be a SIGBUS for the other side
         return descriptor
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())

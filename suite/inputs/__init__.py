@@ -1,7 +1,8 @@
 """Input families: named, seeded, documented generators of logits, the same bits on every machine.
 
-A family is one function (rows, n, format, draw) -> float64 [rows, n]; build() rounds its values to the format. Register it
-with @family; its docstring's first sentence is what `softmax-suite list inputs` shows.
+A family is one function (rows, n, format, draw) -> float64 [rows, n]; build() rounds its values to
+the format. Register it with @family; its docstring's first sentence is what `softmax-suite list
+inputs` shows.
 """
 
 from __future__ import annotations
@@ -29,21 +30,31 @@ class Family:
 
     @property
     def summary(self) -> str:
-        return (self.generate.__doc__ or "").strip().split("\n")[0]
+        return first_sentence(self.generate)
+
+
+def first_sentence(function: Callable[..., Any]) -> str:
+    """What a function's docstring says first, in one line: what lists show of it."""
+    paragraph = " ".join((function.__doc__ or "").strip().split("\n\n")[0].split())
+    sentence, _, _ = paragraph.partition(". ")
+    return sentence.removesuffix(".")
 
 
 _FAMILIES: dict[str, Family] = {}
 
 
 def family(generate: Generator, *, fixed_shape: tuple[int, int] | None = None) -> Generator:
-    """Registers a generator under its function's name. Raises ValueError for a name that is taken or without a docstring."""
+    """Registers a generator under its function's name. Raises ValueError for a name that is taken
+    or without a docstring.
+    """
     name = free_name(generate, _FAMILIES)
     _FAMILIES[name] = Family(name, generate, fixed_shape)
     return generate
 
 
 def free_name(generate: Callable[..., Any], taken: Iterable[str], *, of: str = "") -> str:
-    """The function's name, for a family of it. Raises ValueError for a name that is taken or without a docstring.
+    """The function's name, for a family of it. Raises ValueError for a name that is taken or
+    without a docstring.
 
     of: whose families these are, as a message says it.
     """
@@ -80,7 +91,9 @@ def build(name: str, rows: int, n: int, format: Format, seed: int) -> Array:
 
 
 def rounded(values: Array, format: Format) -> Array:
-    """The numbers of the format nearest to these, the largest ones instead of infinity; what is not finite is kept."""
+    """The numbers of the format nearest to these, the largest ones instead of infinity; what is not
+    finite is kept.
+    """
     finite = np.isfinite(values)
     clipped = np.clip(np.where(finite, values, 0.0), -format.largest, format.largest)
     return np.where(finite, format.round(clipped), values)

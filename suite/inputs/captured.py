@@ -1,4 +1,6 @@
-"""Real inputs: pre-softmax attention scores of a language model on real text (capture/README.md has their provenance)."""
+"""Real inputs: pre-softmax attention scores of a language model on real text (capture/README.md has
+their provenance).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def _stored(name: str) -> Array:
 
 
 def minilm_scores(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """Attention scores of all-MiniLM-L6-v2 on the Gettysburg Address: the hardest rows of every layer and head."""
+    """Attention scores of all-MiniLM-L6-v2 on the Gettysburg Address: the hardest rows of every
+    layer and head.
+    """
     return _stored("scores")
 
 

@@ -1,7 +1,8 @@
-"""Numbers that are the same bits on every machine: a counter-based integer source, a table of normal quantiles, + - *.
+"""Numbers that are the same bits on every machine: a counter-based integer source, a table of
+normal quantiles, + - *.
 
-No library's random method, exp, log or cos is used: torch.randn differs between CPU capabilities with one seed, and numpy's
-normal stream is not stable by policy.
+No library's random method, exp, log or cos is used: torch.randn differs between CPU capabilities
+with one seed, and numpy's normal stream is not stable by policy.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ class Draw:
         """Uniform 64-bit integers of this shape."""
         count = int(np.prod(shape, dtype=np.int64))
         with np.errstate(over="ignore"):
-            z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(self._counter)
+            z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(
+                self._counter
+            )
             z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             z = z ^ (z >> np.uint64(31))
@@ -45,7 +48,9 @@ class Draw:
         return ((self.words(*shape) >> np.uint64(32)) * np.uint64(limit) >> np.uint64(32)).astype(np.int64)
 
     def normal(self, *shape: int) -> Array:
-        """Standard normal numbers, at most 4.76 in magnitude, by linear interpolation in the table of quantiles."""
+        """Standard normal numbers, at most 4.76 in magnitude, by linear interpolation in the table
+        of quantiles.
+        """
         words = self.words(*shape)
         table = _quantiles()
         knots = len(table) - 1

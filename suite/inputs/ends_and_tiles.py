@@ -12,7 +12,8 @@ from suite.inputs.families import TILES, boundaries
 
 @family
 def maximum_at_boundaries(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """The maximum at the end of a row or tile, 2 to 1000 above normal logits: a kernel that misses it overflows.
+    """The maximum at the end of a row or tile, 2 to 1000 above normal logits: a kernel that misses
+    it overflows.
 
     Row 0 has it last, row 1 first, the others at the boundaries in turn.
     """
@@ -30,7 +31,8 @@ def maximum_at_boundaries(rows: int, n: int, format: Format, draw: Draw) -> Arra
 
 @family
 def masked_tiles_far_below(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """Leading and trailing tiles of -inf, and every other logit far below 0: a running maximum that starts at 0 or -1e4 shows.
+    """Leading and trailing tiles of -inf, and every other logit far below 0: a running maximum that
+    starts at 0 or -1e4 shows.
 
     30 rows meet each side, tile width and depth.
     """
@@ -48,7 +50,9 @@ def masked_tiles_far_below(rows: int, n: int, format: Format, draw: Draw) -> Arr
 
 @family
 def mixed_rows(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """Ordinary rows between ones of NaN, +inf, -inf only, huge, tiny and far-off logits: nothing may leak from row to row."""
+    """Ordinary rows between ones of NaN, +inf, -inf only, huge, tiny and far-off logits: nothing
+    may leak from row to row.
+    """
     x = 2 * draw.normal(rows, n)
     for row in range(1, rows, 2):
         kind = (row // 2) % 8
@@ -73,7 +77,9 @@ def mixed_rows(rows: int, n: int, format: Format, draw: Draw) -> Array:
 
 @family
 def alternating(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """Signs that alternate, the negative logits larger: a maximum of magnitudes, or of bits read as integers, shows."""
+    """Signs that alternate, the negative logits larger: a maximum of magnitudes, or of bits read as
+    integers, shows.
+    """
     heights = np.array([1.0, 60.0, 12.0, 300.0, 5.0, 100.0, 30.0, 20000.0])[np.arange(rows) % 8][:, None]
     start = (np.arange(rows) + np.arange(rows) // 8)[:, None]
     positive = (np.arange(n)[None, :] + start) % 2 == 0
@@ -82,7 +88,9 @@ def alternating(rows: int, n: int, format: Format, draw: Draw) -> Array:
 
 @family
 def several_masked_tiles(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """Two or three tiles of -inf in front, or behind, with logits far apart beside them: the second tile is not the first."""
+    """Two or three tiles of -inf in front, or behind, with logits far apart beside them: the second
+    tile is not the first.
+    """
     x = 3 * draw.normal(rows, n)
     for row in range(rows):
         width = TILES[(row // 4) % len(TILES)] * (2 + row % 2)

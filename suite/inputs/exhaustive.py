@@ -12,13 +12,20 @@ BIT_PATTERNS = 2**16
 
 
 def every_16_bit_value(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """Rows [v, 0] for all 65,536 bit patterns v of float16, in order (of bfloat16 in bfloat16): nothing is left untried.
+    """Rows [v, 0] for all 65,536 bit patterns v of float16, in order (of bfloat16 in bfloat16):
+    nothing is left untried.
 
     NaN and infinities are among them, and 65,536 is one row more than a 16-bit grid dimension holds.
     """
     patterns = np.arange(BIT_PATTERNS, dtype=np.uint32)
-    narrow = (patterns << 16).view(np.float32) if format.name == "bfloat16" else patterns.astype(np.uint16).view(np.float16)
-    values = np.where(np.isnan(narrow), narrow.dtype.type(np.nan), narrow)  # one quiet NaN for all: signalling ones raise flags
+    narrow = (
+        (patterns << 16).view(np.float32)
+        if format.name == "bfloat16"
+        else patterns.astype(np.uint16).view(np.float16)
+    )
+    values = np.where(
+        np.isnan(narrow), narrow.dtype.type(np.nan), narrow
+    )  # one quiet NaN for all: signalling ones raise flags
     return np.stack([values.astype(np.float64), np.zeros(BIT_PATTERNS)], axis=1)
 
 

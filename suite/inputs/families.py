@@ -13,7 +13,9 @@ WIDE = tuple(FORMATS[name] for name in ("float16", "bfloat16", "float32", "float
 
 
 def coarse(threshold: float) -> float:
-    """A closed threshold to 10 binary digits: its last bits come from the machine's logarithm, and inputs must not."""
+    """A closed threshold to 10 binary digits: its last bits come from the machine's logarithm, and
+    inputs must not.
+    """
     return float(np.rint(threshold * 1024) / 1024)
 
 
@@ -52,7 +54,9 @@ def overflow_edge(rows: int, n: int, format: Format, draw: Draw) -> Array:
 
 @family
 def underflow_edge(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """One entry at 0 and the rest at gaps just around where exp(-gap) leaves the normal numbers and where it becomes 0."""
+    """One entry at 0 and the rest at gaps just around where exp(-gap) leaves the normal numbers and
+    where it becomes 0.
+    """
     edges = [coarse(g) for f in WIDE for g in (f.exp_subnormal, f.exp_underflow)]
     choice = np.array(edges)[draw.integers(len(edges), rows, n)]
     x = -choice * (1 + (draw.uniform(rows, n) - 0.5) * 2.0**-5)
@@ -62,7 +66,9 @@ def underflow_edge(rows: int, n: int, format: Format, draw: Draw) -> Array:
 
 @family
 def saturation_edge(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """One entry ahead of all others by the gap at which its probability rounds to exactly 1, a little more or less."""
+    """One entry ahead of all others by the gap at which its probability rounds to exactly 1, a
+    little more or less.
+    """
     x = -draw.uniform(rows, n) / 16
     for row in range(rows):
         edge = WIDE[(row // 2) % len(WIDE)]
@@ -80,14 +86,18 @@ def very_negative(rows: int, n: int, format: Format, draw: Draw) -> Array:
 
 @family
 def offset(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """A large common offset up to 1e6: softmax does not change, but a kernel that rounds lse or max * log2(e) does."""
+    """A large common offset up to 1e6: softmax does not change, but a kernel that rounds lse or max
+    * log2(e) does.
+    """
     offsets = np.array([30.0, 100.0, -300.0, 1000.0, 10000.0, -10000.0, 60000.0, 1e6])
     return np.asarray(4 * draw.normal(rows, n) + offsets[np.arange(rows) % len(offsets)][:, None])
 
 
 @family
 def ties(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """All entries equal, several equal maxima, or few distinct values: sums that stagnate in a narrow accumulator."""
+    """All entries equal, several equal maxima, or few distinct values: sums that stagnate in a
+    narrow accumulator.
+    """
     x = np.zeros((rows, n))
     for row in range(rows):
         kind = row % 4
@@ -127,13 +137,17 @@ def _heavy_ends(rows: int, n: int, draw: Draw, floor: float) -> Array:
 
 @family
 def sparse(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """Finite logits at tile boundaries and in each tile of 1024, all others -inf: a lost entry or tile shows at any length."""
+    """Finite logits at tile boundaries and in each tile of 1024, all others -inf: a lost entry or
+    tile shows at any length.
+    """
     return _heavy_ends(rows, n, draw, -np.inf)
 
 
 @family
 def two_heavy_ends(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """Large logits at tile boundaries and one in each tile of 1024, all others about 30 lower: one lost rescale shows."""
+    """Large logits at tile boundaries and one in each tile of 1024, all others about 30 lower: one
+    lost rescale shows.
+    """
     return _heavy_ends(rows, n, draw, -30.0) - draw.uniform(rows, n) / 4
 
 
@@ -148,11 +162,14 @@ def ramps(rows: int, n: int, format: Format, draw: Draw) -> Array:
 
 @family
 def masked_tiles(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """Leading, trailing and interior tiles of -inf, one row of -inf only: -inf - -inf is NaN in a careless recurrence."""
+    """Leading, trailing and interior tiles of -inf, one row of -inf only: -inf - -inf is NaN in a
+    careless recurrence.
+    """
     x = 3 * draw.normal(rows, n)
     fitting = [size for size in TILES if size < n] or [max(n - 1, 0)]
     for row in range(rows):
-        # The widest tile first: a row of 8 must meet it, and a kernel that guards 32 columns may not guard 1024.
+        # The widest tile first: a row of 8 must meet it, and a kernel that guards 32 columns may
+        # not guard 1024.
         width = fitting[-1 - (row // 4) % len(fitting)]
         kind = row % 4
         if kind == 0:
@@ -169,7 +186,8 @@ def masked_tiles(rows: int, n: int, format: Format, draw: Draw) -> Array:
 
 @family
 def sentinels(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """Masking by a finite number (-1e4, -1e9, the lowest finite): exactly 0 behind it, and rows that are all sentinel.
+    """Masking by a finite number (-1e4, -1e9, the lowest finite): exactly 0 behind it, and rows
+    that are all sentinel.
 
     No row is all lowest finite: its max * log2(e) may overflow, which is legitimate in the base-2 form.
     """
@@ -186,7 +204,9 @@ def sentinels(rows: int, n: int, format: Format, draw: Draw) -> Array:
 
 @family
 def nan_and_infinity(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """NaN, +inf or both in some rows, ordinary rows between them: a special value stays in its row and is never lost."""
+    """NaN, +inf or both in some rows, ordinary rows between them: a special value stays in its row
+    and is never lost.
+    """
     x = 2 * draw.normal(rows, n)
     for row in range(rows):
         place = draw.integers(n, 2)

@@ -20,8 +20,9 @@ LOWEST = -1.7976931348623157e308
 class Trigger:
     """The logits of a report and what stands behind them in a longer row.
 
-    rest: "masked" = -inf, which leaves the result of the short row as it was; "repeated" = the logits again and again;
-    "last" = the last logit, for rows of one entry against many. source: repository#number of the reports.
+    rest: "masked" = -inf, which leaves the result of the short row as it was; "repeated" = the
+    logits again and again; "last" = the last logit, for rows of one entry against many. source:
+    repository#number of the reports.
     """
 
     source: str
@@ -93,7 +94,8 @@ TRIGGERS = (
 
 @family
 def known_bugs(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """The numbers of public bug reports, one a row; fewer rows than reports hold a run of them that the seed chooses.
+    """The numbers of public bug reports, one a row; fewer rows than reports hold a run of them that
+    the seed chooses.
 
     A row of the table is met by every case of 64 rows. Longer rows continue as each Trigger says.
     """

@@ -1,4 +1,6 @@
-"""Layouts: the same values at other places in memory. A kernel reads what the strides say, or reads something else."""
+"""Layouts: the same values at other places in memory. A kernel reads what the strides say, or reads
+something else.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,13 @@ LAYOUTS = ("contiguous", "transposed", "strided", "padded", "expanded", "channel
 
 
 def arrange(tensor: Any, layout: str) -> Any:
-    """The tensor in this layout: equal values and shape, other strides or storage offset; NaN lies between the entries.
+    """The tensor in this layout: equal values and shape, other strides or storage offset; NaN lies
+    between the entries.
 
-    transposed: the last dim varies slowest. strided: every second entry of a longer last dim. padded: a window of longer
-    rows, which begin at odd places. channels_last: the second dim varies fastest. expanded: one slice of the first dim
-    with stride 0, so all slices must be equal; NaN where the others would be.
-    Raises ValueError for an unknown layout.
+    transposed: the last dim varies slowest. strided: every second entry of a longer last dim.
+    padded: a window of longer rows, which begin at odd places. channels_last: the second dim varies
+    fastest. expanded: one slice of the first dim with stride 0, so all slices must be equal; NaN
+    where the others would be. Raises ValueError for an unknown layout.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout={layout!r} is not one of {', '.join(LAYOUTS)}")

@@ -1,7 +1,9 @@
-"""Makes data/normal_quantiles.txt: quantiles of the standard normal distribution as exact float64 hexadecimals.
+"""Makes data/normal_quantiles.txt: quantiles of the standard normal distribution as exact float64
+hexadecimals.
 
-Line k = 0 .. 1024 holds the quantile of 1/2 + k/2048; the last line holds that of 1 - 2^-20 = 4.76 sigma instead of infinity.
-Inputs interpolate between the lines, so generators need no exp, log or cos, whose bits differ between machines.
+Line k = 0 .. 1024 holds the quantile of 1/2 + k/2048; the last line holds that of 1 - 2^-20 = 4.76
+sigma instead of infinity. Inputs interpolate between the lines, so generators need no exp, log or
+cos, whose bits differ between machines.
 
     python suite/inputs/make_normal_quantiles.py        (about 2 s; 50 digits by mpmath, rounded once)
 """

@@ -16,7 +16,8 @@ LN2 = 0.6931471805599453
 
 @family
 def exact_offset(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """Offsets up to half the largest number, in steps of the last bit: the inputs are exact, so no error is theirs.
+    """Offsets up to half the largest number, in steps of the last bit: the inputs are exact, so no
+    error is theirs.
 
     No max * log2(e) overflows. Formats too narrow for a step have equal entries there.
     """
@@ -32,7 +33,9 @@ def exact_offset(rows: int, n: int, format: Format, draw: Draw) -> Array:
 
 @family
 def tiny_logits(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """Subnormal logits of each format and zeros of both signs: every exponential is 1, whatever their bits look like."""
+    """Subnormal logits of each format and zeros of both signs: every exponential is 1, whatever
+    their bits look like.
+    """
     tiny = np.array([f.smallest_subnormal for f in WIDE])[np.arange(rows) % 4][:, None]
     steps = draw.integers(127, rows, n) + 1.0
     steps[draw.integers(3, rows, n) == 0] = 0.0
@@ -42,7 +45,9 @@ def tiny_logits(rows: int, n: int, format: Format, draw: Draw) -> Array:
 
 @family
 def subnormal_results(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """Results in every binade of each format's subnormals; in half the rows the division, not exp, takes them there."""
+    """Results in every binade of each format's subnormals; in half the rows the division, not exp,
+    takes them there.
+    """
     x = np.zeros((rows, n))
     for row in range(rows):
         edge = WIDE[row % 4]
@@ -58,7 +63,9 @@ def subnormal_results(rows: int, n: int, format: Format, draw: Draw) -> Array:
 
 @family
 def geometric_gaps(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """Gaps at multiples of ln 2 and odd multiples of ln 2 / 2: powers of two, and the seams of every exp's range reduction."""
+    """Gaps at multiples of ln 2 and odd multiples of ln 2 / 2: powers of two, and the seams of
+    every exp's range reduction.
+    """
     factors = np.array([1.0, 0.5, 0.25, 1.0])[np.arange(rows) % 4][:, None]
     start = draw.integers(120, rows)[:, None]
     steps = (np.arange(n)[None, :] + start) % 120
@@ -68,8 +75,17 @@ def geometric_gaps(rows: int, n: int, format: Format, draw: Draw) -> Array:
 
 @family
 def near_ties(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """Logits at and beside midpoints of bfloat16, float16 and float32 below a power of two: scores rounded on the way show."""
-    pairs = ((10, 9), (3, 9), (14, 12), (10, 12), (20, 25), (24, 25))  # exponent of the top, bits of its midpoints
+    """Logits at and beside midpoints of bfloat16, float16 and float32 below a power of two: scores
+    rounded on the way show.
+    """
+    pairs = (
+        (10, 9),
+        (3, 9),
+        (14, 12),
+        (10, 12),
+        (20, 25),
+        (24, 25),
+    )  # exponent of the top, bits of its midpoints
     exponent, bits = np.array(pairs)[np.arange(rows) % len(pairs)].T
     steps = draw.integers(8, rows, n) * np.ldexp(1.0, -bits)[:, None]
     beside = (draw.integers(3, rows, n) - 1.0) * 2.0**-30
@@ -78,10 +94,11 @@ def near_ties(rows: int, n: int, format: Format, draw: Draw) -> Array:
 
 @family
 def midpoint_results(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """Up to 8 finite logits whose largest result lies 2^-18 beside a midpoint of bfloat16 or float16: errors of 1e-5 show.
+    """Up to 8 finite logits whose largest result lies 2^-18 beside a midpoint of bfloat16 or
+    float16: errors of 1e-5 show.
 
-    Elsewhere a 16-bit output hides them. The best of 4,096 draws of multiples of 1/16, which are numbers of every format;
-    their exponentials are products of one constant.
+    Elsewhere a 16-bit output hides them. The best of 4,096 draws of multiples of 1/16, which are
+    numbers of every format; their exponentials are products of one constant.
     """
     count = min(n, 8)
     x = np.full((rows, n), -np.inf)
@@ -108,7 +125,8 @@ def midpoint_results(rows: int, n: int, format: Format, draw: Draw) -> Array:
 
 @family
 def log_near_zero(rows: int, n: int, format: Format, draw: Draw) -> Array:
-    """Rows whose logsumexp, or whose largest log-probability, is next to 0: what is lost of the sum is all there is.
+    """Rows whose logsumexp, or whose largest log-probability, is next to 0: what is lost of the sum
+    is all there is.
 
     Kinds: n entries of about -ln n; one entry at 0 ahead of equal ones; two that add up to 1 beside nothing.
     """

@@ -1,7 +1,9 @@
-"""Families of attention states for merge_states: two outputs with their log-sum-exps, the same bits on every machine.
+"""Families of attention states for merge_states: two outputs with their log-sum-exps, the same bits
+on every machine.
 
-A family is one function (shape [..., E], format, draw) -> (o_a, lse_a, o_b, lse_b), float64; build() rounds the outputs to the
-format and the log-sum-exps to the format that kernels keep them in: float32, float64 for float64.
+A family is one function (shape [..., E], format, draw) -> (o_a, lse_a, o_b, lse_b), float64;
+build() rounds the outputs to the format and the log-sum-exps to the format that kernels keep them
+in: float32, float64 for float64.
 """
 
 from __future__ import annotations
@@ -21,7 +23,12 @@ Generator = Callable[[Shape, Format, Draw], Pair]
 
 def alike(shape: Shape, format: Format, draw: Draw) -> Pair:
     """Two states of about the same weight, as halves of one attention are."""
-    return draw.normal(*shape), 4 + draw.normal(*shape[:-1]), draw.normal(*shape), 4 + draw.normal(*shape[:-1])
+    return (
+        draw.normal(*shape),
+        4 + draw.normal(*shape[:-1]),
+        draw.normal(*shape),
+        4 + draw.normal(*shape[:-1]),
+    )
 
 
 def far_apart(shape: Shape, format: Format, draw: Draw) -> Pair:
@@ -32,7 +39,9 @@ def far_apart(shape: Shape, format: Format, draw: Draw) -> Pair:
 
 
 def one_empty(shape: Shape, format: Format, draw: Draw) -> Pair:
-    """One of the states has seen no key: its log-sum-exp is -inf and whatever its output holds weighs nothing."""
+    """One of the states has seen no key: its log-sum-exp is -inf and whatever its output holds
+    weighs nothing.
+    """
     o_a, lse_a, o_b, lse_b = alike(shape, format, draw)
     empty = draw.integers(4, *shape[:-1])
     return (
@@ -44,7 +53,9 @@ def one_empty(shape: Shape, format: Format, draw: Draw) -> Pair:
 
 
 def both_empty(shape: Shape, format: Format, draw: Draw) -> Pair:
-    """Rows in which neither state has seen a key, beside others: their result is 0 with a log-sum-exp of -inf, never NaN."""
+    """Rows in which neither state has seen a key, beside others: their result is 0 with a
+    log-sum-exp of -inf, never NaN.
+    """
     o_a, lse_a, o_b, lse_b = alike(shape, format, draw)
     empty = draw.integers(2, *shape[:-1]) == 1
     return (
@@ -74,26 +85,38 @@ def opposite(shape: Shape, format: Format, draw: Draw) -> Pair:
 
 
 def huge(shape: Shape, format: Format, draw: Draw) -> Pair:
-    """Outputs near half the format's largest number: weights are normalised before they are applied, or it overflows."""
+    """Outputs near half the format's largest number: weights are normalised before they are
+    applied, or it overflows.
+    """
     lse_a, lse_b = 60 + draw.normal(*shape[:-1]), 60 + draw.normal(*shape[:-1])
     largest = min(format.largest, 2.0**127) / 2
-    return largest * (0.5 + draw.uniform(*shape) / 2), lse_a, largest * (0.5 + draw.uniform(*shape) / 2), lse_b
+    return (
+        largest * (0.5 + draw.uniform(*shape) / 2),
+        lse_a,
+        largest * (0.5 + draw.uniform(*shape) / 2),
+        lse_b,
+    )
 
 
 FAMILIES: dict[str, Generator] = {
-    function.__name__: function for function in (alike, far_apart, one_empty, both_empty, large, equal, opposite, huge)
+    function.__name__: function
+    for function in (alike, far_apart, one_empty, both_empty, large, equal, opposite, huge)
 }
 
 
 def get_family(name: str) -> Generator:
     """The family of that name. Raises ValueError with the valid names."""
     if name not in FAMILIES:
-        raise ValueError(f"unknown input family of merge_states {name!r}; expected one of {', '.join(FAMILIES)}")
+        raise ValueError(
+            f"unknown input family of merge_states {name!r}; expected one of {', '.join(FAMILIES)}"
+        )
     return FAMILIES[name]
 
 
 def build(name: str, shape: Shape, format: Format, seed: int) -> dict[str, Array]:
-    """The family's states for this seed: o_a, o_b of `shape`, lse_a, lse_b without its last dim, numbers of their formats."""
+    """The family's states for this seed: o_a, o_b of `shape`, lse_a, lse_b without its last dim,
+    numbers of their formats.
+    """
     o_a, lse_a, o_b, lse_b = get_family(name)(shape, format, Draw(f"states|{name}|{shape}|{seed}"))
     wide = compute_format(format)
     values = {"o_a": (o_a, format), "lse_a": (lse_a, wide), "o_b": (o_b, format), "lse_b": (lse_b, wide)}

@@ -1,4 +1,6 @@
-"""Targets of cross_entropy for rows of logits: class indices, some of them ignored, or class probabilities."""
+"""Targets of cross_entropy for rows of logits: class indices, some of them ignored, or class
+probabilities.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,15 @@ from suite.formats import Array, Format
 from suite.inputs.draws import Draw
 
 TARGETS = ("indices", "probabilities", "ignored")
-"""indices: of classes, some rows ignored. probabilities: of the classes, in the logits' format. ignored: every row is."""
+"""indices: of classes, some rows ignored. probabilities: of the classes, in the logits' format.
+ignored: every row is.
+"""
 
 
 def indices(x: Array, ignore_index: int, draw: Draw) -> NDArray[np.int64]:
-    """[rows]: the first class, the last, the most likely or any; of eight rows one is ignored and one may hit a -inf."""
+    """[rows]: the first class, the last, the most likely or any; of eight rows one is ignored and
+    one may hit a -inf.
+    """
     rows, n = x.shape
     chosen = draw.integers(max(n, 1), rows)
     for row in range(rows):
@@ -27,7 +33,9 @@ def indices(x: Array, ignore_index: int, draw: Draw) -> NDArray[np.int64]:
 
 
 def probabilities(x: Array, format: Format, draw: Draw) -> Array:
-    """[rows, n]: weights of `format` that sum to about 1: one-hot, dense, or with zeros, also on logits of -inf."""
+    """[rows, n]: weights of `format` that sum to about 1: one-hot, dense, or with zeros, also on
+    logits of -inf.
+    """
     rows, n = x.shape
     weights = draw.uniform(rows, n)
     weights[1::4] *= draw.integers(2, rows, n)[1::4]

@@ -1,6 +1,8 @@
-"""Upstream gradients: what comes back from behind an op's output, by kind, named and seeded like the input families.
+"""Upstream gradients: what comes back from behind an op's output, by kind, named and seeded like
+the input families.
 
-Each kind is one function (shape, along, format, draw) -> float64 array of the output's shape; `along`: the dim of a row.
+Each kind is one function (shape, along, format, draw) -> float64 array of the output's shape;
+`along`: the dim of a row.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ def ones(shape: tuple[int, ...], along: int, format: Format, draw: Draw) -> Arra
 
 
 def one_hot(shape: tuple[int, ...], along: int, format: Format, draw: Draw) -> Array:
-    """One 1 a row, of a single entry the 1 itself: a row of the Jacobian; nothing may leak from the other entries."""
+    """One 1 a row, of a single entry the 1 itself: a row of the Jacobian; nothing may leak from the
+    other entries.
+    """
     if not shape:
         return np.ones(shape)
     upstream = np.zeros(shape)
@@ -37,12 +41,16 @@ def normal(shape: tuple[int, ...], along: int, format: Format, draw: Draw) -> Ar
 
 
 def huge(shape: tuple[int, ...], along: int, format: Format, draw: Draw) -> Array:
-    """Normal, times 2^(3/4 of the largest exponent): a loss scale; small weights come back to normal numbers by it."""
+    """Normal, times 2^(3/4 of the largest exponent): a loss scale; small weights come back to
+    normal numbers by it.
+    """
     return draw.normal(*shape) * 2.0 ** (format.emax * 3 // 4)
 
 
 def tiny(shape: tuple[int, ...], along: int, format: Format, draw: Draw) -> Array:
-    """Normal, times 2^(3/4 of the smallest exponent): products with weights fall below the format's normal numbers."""
+    """Normal, times 2^(3/4 of the smallest exponent): products with weights fall below the format's
+    normal numbers.
+    """
     return draw.normal(*shape) * 2.0 ** (format.emin * 3 // 4)
 
 

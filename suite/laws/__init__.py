@@ -1,7 +1,9 @@
-"""Laws: relations between several calls of one kernel. What one output tells is the judge's; what only two tell is here.
+"""Laws: relations between several calls of one kernel. What one output tells is the judge's; what
+only two tell is here.
 
-A law is one generator function of relations.py: (Trial) -> calls, then a Finding. Both sides must lie within the op's own
-bound, so a law is exactly as strict as the judge; whether they agree bit for bit is recorded, not judged.
+A law is one generator function of relations.py: (Trial) -> calls, then a Finding. Both sides must
+lie within the op's own bound, so a law is exactly as strict as the judge; whether they agree bit
+for bit is recorded, not judged.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from suite.formats import Format
-from suite.judge import Judgement
+from suite.inputs import first_sentence
+from suite.verdict.judge import Judgement
 
 Memory = Literal["plain", "filled", "guarded"]
 RELATIONS = ("batch", "canaries", "neighbour", "permutation", "repeat", "replay", "shift", "written")
@@ -41,7 +44,16 @@ ATTENTION = (
 BACKWARD = ("double_backward", "doubled", "other_upstream")
 """Those of gradients."""
 
-IN_PART = ("hidden_keys", "masked", "neutral", "parts", "repeated_heads", "shifted_scores", "wide_softcap", "with_log_sum_exp")
+IN_PART = (
+    "hidden_keys",
+    "masked",
+    "neutral",
+    "parts",
+    "repeated_heads",
+    "shifted_scores",
+    "wide_softcap",
+    "with_log_sum_exp",
+)
 """Those that still say something where a kernel declines some of their calls."""
 
 
@@ -49,11 +61,12 @@ IN_PART = ("hidden_keys", "masked", "neutral", "parts", "repeated_heads", "shift
 class Trial:
     """One judged call of a kernel, and the judge of further ones.
 
-    inputs: float64, by name, the logits first. options: with defaults. output: the judged float64 output, a tuple where the op
-    has several. dim: the dimension of the rows, counted from 0.
-    keeps_length: whether the output has the logits' shape. targeted: whether each row has a target beside its logits.
-    format: of the logits. judge_call: the judgement of an output for such a call. supports: None, or why the kernel takes no
-    such call.
+    inputs: float64, by name, the logits first. options: with defaults. output: the judged float64
+    output, a tuple where the op has several. dim: the dimension of the rows, counted from 0.
+    keeps_length: whether the output has the logits' shape. targeted: whether each row has a target
+    beside its logits.
+    format: of the logits. judge_call: the judgement of an output for such a call. supports: None,
+    or why the kernel takes no such call.
     """
 
     inputs: Mapping[str, Any]
@@ -81,8 +94,8 @@ class Trial:
 
 
 class Call(NamedTuple):
-    """A further call that a law wants: these inputs and options in place of the trial's, an input of None left out; with
-    memory="filled" or "guarded" under watch (suite/execution/memory.py).
+    """A further call that a law wants: these inputs and options in place of the trial's, an input
+    of None left out; with memory="filled" or "guarded" under watch (suite/execution/memory.py).
     """
 
     inputs: Mapping[str, Any]
@@ -92,9 +105,11 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """held: whether the law holds. bitwise: whether both sides have the same bits, None if that has no meaning. note: why.
+    """held: whether the law holds. bitwise: whether both sides have the same bits, None if that has
+    no meaning. note: why.
 
-    status: what the record's becomes where it does not hold, another than law_broken where a call of the law ended the kernel.
+    status: what the record's becomes where it does not hold, another than law_broken where a call
+    of the law ended the kernel.
     """
 
     held: bool
@@ -105,8 +120,9 @@ class Finding:
 
 Inquiry = Generator[list[Call], list[Any], Finding]
 Law = Callable[[Trial], Inquiry]
-"""A generator: it yields all its calls at once, so that they can be made while it judges, gets their float64 outputs,
-None for a call that the kernel declines, and returns its finding; or returns one without a call.
+"""A generator: it yields all its calls at once, so that they can be made while it judges, gets
+their float64 outputs, None for a call that the kernel declines, and returns its finding; or returns
+one without a call.
 """
 
 
@@ -125,4 +141,4 @@ def get_law(name: str) -> Law:
 
 def all_laws() -> dict[str, str]:
     """Every law's name and its statement."""
-    return {name: (get_law(name).__doc__ or "").strip().split("\n")[0] for name in _ALL}
+    return {name: first_sentence(get_law(name)) for name in _ALL}

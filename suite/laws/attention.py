@@ -1,5 +1,6 @@
-"""The relations of attention, one per function, as in relations.py. Where both sides have the same exact value, the other side
-is judged by the reference of the first: a law is then as strict as the judge.
+"""The relations of attention, one per function, as in relations.py. Where both sides have the same
+exact value, the other side is judged by the reference of the first: a law is then as strict as the
+judge.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ HUGE = 2.0**10
 """What hidden keys and values hold: far from every result, and a number of every format."""
 
 WIDE = 2.0**10
-"""A softcap that ordinary scores hardly feel: s - c tanh(s / c) is at most s^3 / (3 c^2), and c u is still small."""
+"""A softcap that ordinary scores hardly feel: s - c tanh(s / c) is at most s^3 / (3 c^2), and c u
+is still small.
+"""
 
 
 def reversed_keys(trial: Trial) -> Inquiry:
-    """Keys and values in reverse order, with their columns of the mask, give the same result: a sum has no order."""
+    """Keys and values in reverse order, with their columns of the mask, give the same result: a sum
+    has no order.
+    """
     if _positional(trial):
         return Finding(held=True, note="keys have positions here")
     changes = {"k": _backwards(trial.inputs["k"], 2), "v": _backwards(trial.inputs["v"], 2)}
@@ -32,7 +37,9 @@ def reversed_keys(trial: Trial) -> Inquiry:
 
 
 def reversed_queries(trial: Trial) -> Inquiry:
-    """Queries in reverse order, with their rows of the mask, give the same results in reverse: no query knows another."""
+    """Queries in reverse order, with their rows of the mask, give the same results in reverse: no
+    query knows another.
+    """
     if _positional(trial, keys=False):
         return Finding(held=True, note="queries have positions here")
     changes = {"q": _backwards(trial.inputs["q"], 2)}
@@ -52,19 +59,29 @@ def prefix(trial: Trial) -> Inquiry:
     if trial.inputs.get("mask") is not None:
         changes["mask"] = _whole_mask(trial)[:, :, :count]
     [output] = yield [Call(changes, {})]
-    return compare(trial, f"the first {count} queries alone", _placed(trial, output, (slice(None), slice(None), slice(count))))
+    return compare(
+        trial,
+        f"the first {count} queries alone",
+        _placed(trial, output, (slice(None), slice(None), slice(count))),
+    )
 
 
 def causal_prefix(trial: Trial) -> Inquiry:
     """Under a causal mask the first queries give the same result without the later keys."""
     count = trial.inputs["q"].shape[2] * 3 // 4
-    if trial.options["causal"] != "top_left" or not 0 < count < trial.inputs["k"].shape[2] or "mask" in trial.inputs:
+    if (
+        trial.options["causal"] != "top_left"
+        or not 0 < count < trial.inputs["k"].shape[2]
+        or "mask" in trial.inputs
+    ):
         return Finding(held=True, note="no causal prefix")
     inputs = {name: trial.inputs[name][:, :, :count] for name in ("q", "k", "v")}
     if "kv_lengths" in trial.inputs:
         inputs["kv_lengths"] = np.minimum(trial.inputs["kv_lengths"], count)
     [output] = yield [Call(inputs, {})]
-    return compare(trial, f"the first {count} of all", _placed(trial, output, (slice(None), slice(None), slice(count))))
+    return compare(
+        trial, f"the first {count} of all", _placed(trial, output, (slice(None), slice(None), slice(count)))
+    )
 
 
 def masked(trial: Trial) -> Inquiry:
@@ -82,8 +99,8 @@ def masked(trial: Trial) -> Inquiry:
 
 
 def neutral(trial: Trial) -> Inquiry:
-    """Every option at its limit changes nothing: the default scale given, a window that reaches over all, a mask that shows
-    all, no bias, slopes of 0, a sink at -inf, all keys counted.
+    """Every option at its limit changes nothing: the default scale given, a window that reaches
+    over all, a mask that shows all, no bias, slopes of 0, a sink at -inf, all keys counted.
     """
     (batches, heads, length, head_size), size = trial.inputs["q"].shape, trial.inputs["k"].shape[2]
     calls = {}
@@ -113,12 +130,16 @@ def repeated_heads(trial: Trial) -> Inquiry:
 
 
 def hidden_keys(trial: Trial) -> Inquiry:
-    """Keys that nobody sees change nothing, whatever finite numbers they hold: behind kv_lengths, or masked."""
+    """Keys that nobody sees change nothing, whatever finite numbers they hold: behind kv_lengths,
+    or masked.
+    """
     if trial.options["causal"] == "bottom_right":
         return Finding(held=True, note="more keys would move the diagonal")
     batches, size = trial.inputs["k"].shape[0], trial.inputs["k"].shape[2]
     longer = {
-        name: np.concatenate([trial.inputs[name], np.full_like(trial.inputs[name][:, :, :1].repeat(7, axis=2), HUGE)], axis=2)
+        name: np.concatenate(
+            [trial.inputs[name], np.full_like(trial.inputs[name][:, :, :1].repeat(7, axis=2), HUGE)], axis=2
+        )
         for name in ("k", "v")
     }
     calls = {}
@@ -143,22 +164,34 @@ def shifted_scores(trial: Trial) -> Inquiry:
 
 
 def wide_softcap(trial: Trial) -> Inquiry:
-    """A softcap far above every score caps nothing: c tanh(s / c) is s within its rounding, as the cap goes to infinity."""
+    """A softcap far above every score caps nothing: c tanh(s / c) is s within its rounding, as the
+    cap goes to infinity.
+    """
     return (yield from _judged(trial, {f"a softcap of {WIDE:,.0f}": Call({}, {"softcap": WIDE})}))
 
 
 def equal_values(trial: Trial) -> Inquiry:
-    """The average of equal values is that value: an output lies within the hull of V, which is one point here."""
+    """The average of equal values is that value: an output lies within the hull of V, which is one
+    point here.
+    """
     if not np.isfinite(trial.inputs["q"]).all() or not np.isfinite(trial.inputs["k"]).all():
         return Finding(held=True, note="NaN is no average")
     column = np.arange(trial.inputs["v"].shape[3])
     values = np.where(column % 2 == 0, 1.0, -3.0)
-    return (yield from _judged(trial, {"equal values": Call({"v": np.broadcast_to(values, trial.inputs["v"].shape)}, {})}))
+    return (
+        yield from _judged(
+            trial, {"equal values": Call({"v": np.broadcast_to(values, trial.inputs["v"].shape)}, {})}
+        )
+    )
 
 
 def with_log_sum_exp(trial: Trial) -> Inquiry:
     """The result with its log-sum-exp is judged as both, and the sum alone is not another's."""
-    return (yield from _judged(trial, {"with return_lse": Call({}, {"return_lse": not trial.options["return_lse"]})}))
+    return (
+        yield from _judged(
+            trial, {"with return_lse": Call({}, {"return_lse": not trial.options["return_lse"]})}
+        )
+    )
 
 
 def parts(trial: Trial) -> Inquiry:
@@ -187,7 +220,9 @@ def alone(trial: Trial) -> Inquiry:
     outputs = yield calls
     bitwise = True
     for batch, output in zip((0, batches - 1), outputs, strict=True):
-        found = compare(trial, f"batch entry {batch} alone", _placed(trial, output, (slice(batch, batch + 1),)))
+        found = compare(
+            trial, f"batch entry {batch} alone", _placed(trial, output, (slice(batch, batch + 1),))
+        )
         bitwise &= bool(found.bitwise)
         if not found.held:
             return found
@@ -195,7 +230,9 @@ def alone(trial: Trial) -> Inquiry:
 
 
 def hostile_neighbours(trial: Trial) -> Inquiry:
-    """A batch entry, and a query, keeps its result when every other one's query turns to NaN, infinities and huge numbers."""
+    """A batch entry, and a query, keeps its result when every other one's query turns to NaN,
+    infinities and huge numbers.
+    """
     query = trial.inputs["q"].copy()
     batches, _, length, _ = query.shape
     index = np.arange(length)
@@ -213,7 +250,9 @@ def hostile_neighbours(trial: Trial) -> Inquiry:
 
 
 def other_inputs(trial: Trial) -> Inquiry:
-    """A call on other queries of the same shape is right too, and so is the first again after it: none is kept and replayed."""
+    """A call on other queries of the same shape is right too, and so is the first again after it:
+    none is kept and replayed.
+    """
     other = Call({"q": -trial.inputs["q"]}, {})
     output, again = yield [other, Call({}, {})]
     found = finding("the queries negated", trial.judge_call(other, output), None)
@@ -283,7 +322,9 @@ def _entry(trial: Trial, batch: int) -> dict[str, Any]:
     """The inputs of one batch entry."""
     some = {}
     for name, tensor in trial.inputs.items():
-        batched = name in ("q", "k", "v", "kv_lengths") or (name == "mask" and tensor.ndim == 4 and tensor.shape[0] > 1)
+        batched = name in ("q", "k", "v", "kv_lengths") or (
+            name == "mask" and tensor.ndim == 4 and tensor.shape[0] > 1
+        )
         some[name] = tensor[batch : batch + 1] if batched else tensor
     return some
 

@@ -11,9 +11,14 @@ from suite.ops import SECOND, UPSTREAM
 
 
 def doubled(trial: Trial) -> Inquiry:
-    """Twice the upstream gives twice the gradient, to the bit where nothing under- or overflows: the way back is linear."""
+    """Twice the upstream gives twice the gradient, to the bit where nothing under- or overflows:
+    the way back is linear.
+    """
     upstreams = {name: values for name, values in trial.inputs.items() if name.startswith(UPSTREAM)}
-    if any(np.abs(values[np.isfinite(values)]).max(initial=0.0) > trial.format.largest / 4 for values in upstreams.values()):
+    if any(
+        np.abs(values[np.isfinite(values)]).max(initial=0.0) > trial.format.largest / 4
+        for values in upstreams.values()
+    ):
         return Finding(held=True, note="twice the upstream is no number of the format")
     call = Call({name: 2 * values for name, values in upstreams.items()}, {})
     [output] = yield [call]
@@ -23,15 +28,26 @@ def doubled(trial: Trial) -> Inquiry:
 
 
 def other_upstream(trial: Trial) -> Inquiry:
-    """A second way back, with the upstream reversed, is right too: none is kept from before, and none is ignored."""
-    call = Call({name: np.flip(values).copy() for name, values in trial.inputs.items() if name.startswith(UPSTREAM)}, {})
+    """A second way back, with the upstream reversed, is right too: none is kept from before, and
+    none is ignored.
+    """
+    call = Call(
+        {name: np.flip(values).copy() for name, values in trial.inputs.items() if name.startswith(UPSTREAM)},
+        {},
+    )
     output, again = yield [call, Call({}, {})]
     found = finding("the upstream reversed", trial.judge_call(call, output), None)
-    return finding("the first upstream once more", trial.judge_call(Call({}, {}), again), None) if found.held else found
+    return (
+        finding("the first upstream once more", trial.judge_call(Call({}, {}), again), None)
+        if found.held
+        else found
+    )
 
 
 def double_backward(trial: Trial) -> Inquiry:
-    """Where a gradient can be differentiated again, that is right too: penalties on gradients and second orders need it."""
+    """Where a gradient can be differentiated again, that is right too: penalties on gradients and
+    second orders need it.
+    """
     x = trial.x
     if not {"x", "logits"} & set(trial.inputs):
         return Finding(held=True, note="no op of rows")
@@ -40,5 +56,8 @@ def double_backward(trial: Trial) -> Inquiry:
     if trial.supports(call) is not None:
         return Finding(held=True, note="the kernel takes no such call")
     [output] = yield [call]
-    what = "the gradient of the gradient (a backward that cannot be differentiated is marked once_differentiable)"
+    what = (
+        "the gradient of the gradient (a backward that cannot be differentiated is marked"
+        " once_differentiable)"
+    )
     return finding(what, trial.judge_call(call, output), None)

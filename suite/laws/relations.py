@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from suite.formats import Array
-from suite.judge import Judgement
 from suite.laws import Finding, Inquiry, Trial
+from suite.verdict.judge import Judgement
 
 
 def repeat(trial: Trial) -> Inquiry:
@@ -19,7 +19,9 @@ def repeat(trial: Trial) -> Inquiry:
 
 
 def replay(trial: Trial) -> Inquiry:
-    """After a call on other values of the same shape, and for those too, the result is right: none is kept and replayed."""
+    """After a call on other values of the same shape, and for those too, the result is right: none
+    is kept and replayed.
+    """
     moved = np.roll(trial.x, 1, axis=trial.dim)
     output, again = yield [trial.call(moved), trial.call(trial.x)]
     what = "the entries of each row moved on by one"
@@ -30,14 +32,18 @@ def replay(trial: Trial) -> Inquiry:
 
 
 def permutation(trial: Trial) -> Inquiry:
-    """Reversing a row reverses its result: the order of the entries decides rounding only, and no result is replayed."""
+    """Reversing a row reverses its result: the order of the entries decides rounding only, and no
+    result is replayed.
+    """
     moved = np.flip(trial.x, axis=trial.dim).copy()
     [output] = yield [trial.call(moved)]
     return _moved(trial, "the same rows reversed", moved, output, lambda y: np.flip(y, axis=trial.dim))
 
 
 def shift(trial: Trial) -> Inquiry:
-    """A common shift of all logits, exactly representable, is judged like the rows themselves: only differences count."""
+    """A common shift of all logits, exactly representable, is judged like the rows themselves: only
+    differences count.
+    """
     finite = np.isfinite(trial.x)
     largest = float(np.abs(trial.x[finite]).max(initial=1.0))
     amount = max(2.0 ** ((trial.format.precision + 1) // 2), 2.0 ** np.ceil(np.log2(largest)))
@@ -57,14 +63,17 @@ def shift(trial: Trial) -> Inquiry:
 def batch(trial: Trial) -> Inquiry:
     """A row gives the same result alone as among others: nothing leaks between the rows of a batch."""
     if trial.x.ndim < 2 or trial.targeted:
-        return Finding(held=True, note="one row only" if trial.x.ndim < 2 else "rows have targets, which stay a batch")
+        return Finding(
+            held=True, note="one row only" if trial.x.ndim < 2 else "rows have targets, which stay a batch"
+        )
     batch_axis = 0 if trial.dim != 0 else 1
     row_in_output = batch_axis if trial.keeps_length or trial.dim > batch_axis else batch_axis - 1
     size = trial.x.shape[batch_axis]
     parts = {f"row {row} on its own": [row] for row in sorted({0, size - 1})}
     parts |= {f"the first {size // 2} rows after all of them": list(range(size // 2))} if size > 1 else {}
     calls = [trial.call(np.take(trial.x, rows, axis=batch_axis)) for rows in parts.values()]
-    # Before the last: a larger call of the same row length, whose memory or state might be taken for this one's.
+    # Before the last: a larger call of the same row length, whose memory or state might be taken
+    # for this one's.
     outputs = yield [*calls[:-1], trial.call(trial.x), calls[-1]]
     bitwise = True
     for (what, rows), output in zip(parts.items(), [*outputs[:-2], outputs[-1]], strict=True):
@@ -96,26 +105,33 @@ def neighbour(trial: Trial) -> Inquiry:
 
 
 def written(trial: Trial) -> Inquiry:
-    """Every entry of the output is written: fresh memory that holds NaN shows none of it (fill_uninitialized_memory)."""
+    """Every entry of the output is written: fresh memory that holds NaN shows none of it
+    (fill_uninitialized_memory).
+    """
     [output] = yield [trial.call(trial.x, memory="filled")]
     return compare(trial, "with uninitialised memory full of NaN", output)
 
 
 def canaries(trial: Trial) -> Inquiry:
-    """Nothing is written outside the input and the tensors that the kernel makes, and nothing outside the input is read."""
+    """Nothing is written outside the input and the tensors that the kernel makes, and nothing
+    outside the input is read.
+    """
     [output] = yield [trial.call(trial.x, memory="guarded")]
     return compare(trial, "between canaries", output)
 
 
 def compare(trial: Trial, what: str, output: Any) -> Finding:
-    """Judges an output that must be right for the trial's own rows; one with the same bits has been judged already."""
+    """Judges an output that must be right for the trial's own rows; one with the same bits has been
+    judged already.
+    """
     if _same(output, trial.output):
         return Finding(held=True, bitwise=True)
     return finding(what, trial.judge(trial.x, output), False)
 
 
 def _moved(trial: Trial, what: str, x: Array, output: Array, back: Callable[[Array], Array]) -> Finding:
-    """Judges a call with the entries of each row moved; moved back, the result must be right for the trial's own rows.
+    """Judges a call with the entries of each row moved; moved back, the result must be right for
+    the trial's own rows.
 
     A target does not move with its row's entries, so that the result is another and is judged for x itself.
     """

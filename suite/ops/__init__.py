@@ -1,4 +1,6 @@
-"""The ops: each a definition (mathematics and special values, written once), a bound and kernels, in a folder of its own."""
+"""The ops: each a definition (mathematics and special values, written once), a bound and kernels,
+in a folder of its own.
+"""
 
 from __future__ import annotations
 
@@ -48,13 +50,16 @@ class Values(NamedTuple):
 class Op(ABC):
     """An operation with a definition.
 
-    name; arguments: the names of its input tensors, the logits first. optional: those of further ones, given by name.
-    upstreams: those of the gradients of its outputs, in order. differentiable: those of the inputs that have a gradient.
+    name; arguments: the names of its input tensors, the logits first. optional: those of further
+    ones, given by name.
+    upstreams: those of the gradients of its outputs, in order. differentiable: those of the inputs
+    that have a gradient.
     options: names and defaults of what changes the meaning of a call. keeps_length: the output has the
     logits' shape. lower_limit: no exact result is below it. summary: the formula, in one line.
 
-    A problem holds the inputs of one call in canonical form, as rows (suite.ops.rows.Rows or a subclass); facts are what
-    its bound is made of. Both are computed once and shared by every kernel that is judged on these inputs.
+    A problem holds the inputs of one call in canonical form, as rows (suite.ops.rows.Rows or a
+    subclass); facts are what its bound is made of. Both are computed once and shared by every
+    kernel that is judged on these inputs.
     """
 
     name: ClassVar[str]
@@ -68,8 +73,9 @@ class Op(ABC):
     summary: ClassVar[str]
 
     def of(self, tensors: Mapping[str, Any]) -> Op:
-        """This op; or its backward, where the gradient of an output is among the tensors of a call; or its double backward,
-        where the gradient of that is. Raises NotImplementedError where an op has none.
+        """This op; or its backward, where the gradient of an output is among the tensors of a call;
+        or its double backward, where the gradient of that is. Raises NotImplementedError where an
+        op has none.
         """
         if UPSTREAM not in tensors:
             alone = [name for name in (*self.upstreams, SECOND) if name in tensors]
@@ -80,16 +86,24 @@ class Op(ABC):
             first = self.of({name: tensor for name, tensor in tensors.items() if name != SECOND})
             doubled: Op = importlib.import_module("suite.ops.double_backward").double_backward(first)
             return doubled
-        backward: Op = importlib.import_module(f"suite.ops.{self.name}.backward").backward(self.wanted(tensors))
+        backward: Op = importlib.import_module(f"suite.ops.{self.name}.backward").backward(
+            self.wanted(tensors)
+        )
         return backward
 
     def wanted(self, tensors: Mapping[str, Any]) -> tuple[str, ...]:
-        """The names of the tensors whose gradients its backward gives, in order: the floating ones that have one."""
-        return tuple(name for name in self.differentiable if name in tensors and "bool" not in str(tensors[name].dtype))
+        """The names of the tensors whose gradients its backward gives, in order: the floating ones
+        that have one.
+        """
+        return tuple(
+            name for name in self.differentiable if name in tensors and "bool" not in str(tensors[name].dtype)
+        )
 
     @abstractmethod
     def check_options(self, options: Options, shapes: Shapes) -> dict[str, Any]:
-        """The options in canonical form. Raises ValueError for a value that has no meaning for inputs of these shapes."""
+        """The options in canonical form. Raises ValueError for a value that has no meaning for
+        inputs of these shapes.
+        """
 
     @abstractmethod
     def axis(self, options: Options, shape: tuple[int, ...]) -> int:
@@ -108,12 +122,13 @@ class Op(ABC):
         """The ingredients of the bound; rows without a finite largest logit count as zeros."""
 
     def audited(self, problem: Any, radius: Array) -> NDArray[np.intp]:
-        """The rows whose float64 reference is compared with a certified one, as a check of the oracle itself; most ops need
-        none, as their bounds are checked on all kinds of rows by tests.
+        """The rows whose float64 reference is compared with a certified one, as a check of the
+        oracle itself; most ops need none, as their bounds are checked on all kinds of rows by
+        tests.
         """
         return np.zeros(0, dtype=np.intp)
 
-    def exponents(self, facts: Any) -> RowFacts:
+    def scores(self, facts: Any) -> RowFacts:
         """The facts of what is exponentiated, by which a kernel may declare its domain."""
         rows: RowFacts = facts
         return rows
@@ -143,7 +158,9 @@ class Op(ABC):
         """An output of the right shape as the rows of the reference."""
 
     @abstractmethod
-    def output_index(self, row: int, column: int, problem: Any, shapes: Shapes, options: Options) -> tuple[int, ...]:
+    def output_index(
+        self, row: int, column: int, problem: Any, shapes: Shapes, options: Options
+    ) -> tuple[int, ...]:
         """The index in the output tensor of an entry of its rows."""
 
     def places(self, failed: NDArray[np.bool_], problem: Any) -> Mapping[str, str]:
@@ -151,7 +168,9 @@ class Op(ABC):
         return column_places(failed)
 
     def marking(self, inputs: Mapping[str, Array]) -> tuple[Mapping[str, Array], Describe] | None:
-        """Inputs for one more call of a kernel that failed, and what its output rows then say about where; or None."""
+        """Inputs for one more call of a kernel that failed, and what its output rows then say about
+        where; or None.
+        """
         return None
 
     def outputs(self, options: Options) -> tuple[Op, ...]:
@@ -167,22 +186,27 @@ class Op(ABC):
         return format
 
     def beyond_rows(self, output: NDArray[Any], problem: Any, options: Options) -> NDArray[np.bool_] | None:
-        """Where the reference has a sample of the rows only: which entries of all the output cannot be right whatever the
-        reference would be; in the output's shape.
+        """Where the reference has a sample of the rows only: which entries of all the output cannot
+        be right whatever the reference would be; in the output's shape.
         """
         return None
 
     def resolve_options(self, options: Options | None, shapes: Shapes) -> dict[str, Any]:
-        """The options with defaults filled in. Raises ValueError for an unknown name or a value without a meaning."""
+        """The options with defaults filled in. Raises ValueError for an unknown name or a value
+        without a meaning.
+        """
         given = dict(options or {})
         unknown = sorted(set(given) - set(self.options))
         if unknown:
-            raise ValueError(f"{self.name} has no option {unknown[0]!r}; valid options: {', '.join(self.options)}")
+            raise ValueError(
+                f"{self.name} has no option {unknown[0]!r}; valid options: {', '.join(self.options)}"
+            )
         return self.check_options({**self.options, **given}, shapes)
 
 
 def parse_option(op: Op, name: str, text: str) -> Any:
-    """The value that a text gives the option, by the type of its default. Raises ValueError where it gives none.
+    """The value that a text gives the option, by the type of its default. Raises ValueError where
+    it gives none.
 
     Where the default is None: None, an integer, a number, two of these joined by a comma, or the text itself.
     """
@@ -255,7 +279,9 @@ class RowOp(Op):
     def output_rows(self, output: NDArray[Any], problem: Rows | None, options: Options) -> NDArray[Any]:
         return as_rows(output, options["dim"]) if self.keeps_length else output.reshape(-1, 1)
 
-    def output_index(self, row: int, column: int, problem: Rows, shapes: Shapes, options: Options) -> tuple[int, ...]:
+    def output_index(
+        self, row: int, column: int, problem: Rows, shapes: Shapes, options: Options
+    ) -> tuple[int, ...]:
         shape = shapes["x"]
         dim = self.axis(options, shape)
         others = shape[:dim] + shape[dim + 1 :]
@@ -264,7 +290,9 @@ class RowOp(Op):
 
 
 def column_places(failed: NDArray[np.bool_]) -> dict[str, str]:
-    """Where in a tile the failures sit, for the largest tile size for which that says more than chance would."""
+    """Where in a tile the failures sit, for the largest tile size for which that says more than
+    chance would.
+    """
     columns = np.nonzero(failed)[1]
     described: dict[str, str] = {}
     for size in TILES:

@@ -1,7 +1,9 @@
-"""The arithmetics in which a definition is evaluated: float64, mpmath (the definition of truth) and Arb balls (certified).
+"""The arithmetics in which a definition is evaluated: float64, mpmath (the definition of truth) and
+Arb balls (certified).
 
-An arithmetic holds arrays: float64 ones, or numpy object arrays of mpf or arb numbers. +, - and / are the arrays' own.
-flint and mpmath are imported where they are used; precision is set around each computation, never for the process.
+An arithmetic holds arrays: float64 ones, or numpy object arrays of mpf or arb numbers. +, - and /
+are the arrays' own. flint and mpmath are imported where they are used; precision is set around each
+computation, never for the process.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Double backward of the row-wise ops: the gradient of <h, dx>, dx a gradient of the first backward, h a further upstream.
+"""Double backward of the row-wise ops: the gradient of <h, dx>, dx a gradient of the first
+backward, h a further upstream.
 
-With weights p, means under them H = sum p h, S = sum p g and C = sum p (h - H)(g - S), g the upstream of the forward:
+With weights p, means under them H = sum p h, S = sum p g and C = sum p (h - H)(g - S), g the
+upstream of the forward:
 
     softmax         p_k ((h_k - H)(g_k - S) - C) / T^2
     log_softmax     -G p_k (h_k - H),    G = sum g
@@ -79,7 +81,9 @@ class TwiceFacts(GradientFacts):
 
 
 class DoubleBackward(RowBackward):
-    """Of one op: its first backward, and the factor [rows, 1] of it in float64 and exactly; None of softmax."""
+    """Of one op: its first backward, and the factor [rows, 1] of it in float64 and exactly; None of
+    softmax.
+    """
 
     def __init__(self, first: RowBackward) -> None:
         super().__init__(first.forward)
@@ -91,13 +95,19 @@ class DoubleBackward(RowBackward):
     def check_options(self, options: Options, shapes: Shapes) -> dict[str, Any]:
         logits = self.arguments[0]
         if shapes[SECOND] != shapes[logits]:
-            raise ValueError(f"{SECOND} has shape {list(shapes[SECOND])}; expected that of {logits}, {list(shapes[logits])}")
+            raise ValueError(
+                f"{SECOND} has shape {list(shapes[SECOND])}; expected that of {logits},"
+                f" {list(shapes[logits])}"
+            )
         return self.first.check_options(options, shapes)
 
     def problem(self, inputs: Mapping[str, Array], options: Options) -> Twice:
         first = self.first.problem(inputs, options)
         second = as_rows(np.asarray(inputs[SECOND]), self.axis(options, inputs[SECOND].shape))
-        return Twice(first, np.concatenate([second, np.zeros((len(second), first.x.shape[1] - second.shape[1]))], axis=1))
+        return Twice(
+            first,
+            np.concatenate([second, np.zeros((len(second), first.x.shape[1] - second.shape[1]))], axis=1),
+        )
 
     def special(self, problem: Twice, semantics: Semantics) -> NDArray[np.int8]:
         codes = self.first.special(problem.first, semantics)
@@ -110,8 +120,8 @@ class DoubleBackward(RowBackward):
         factor = None if self.forward.name == "softmax" else np.abs(self._factor(Float64(), safe))
         return TwiceFacts(first.rows, first.upstream, exact, first.ordinary, factor, problem.second)
 
-    def exponents(self, facts: TwiceFacts) -> RowFacts:
-        return self.first.exponents(facts)
+    def scores(self, facts: TwiceFacts) -> RowFacts:
+        return self.first.scores(facts)
 
     def define(self, arithmetic: Arithmetic, problem: Twice) -> Any:
         first = problem.first
@@ -132,15 +142,21 @@ class DoubleBackward(RowBackward):
             return arithmetic.lift(np.zeros((1, 1))) - arithmetic.row_sum(g)
         if self.forward.name == "logsumexp":
             return g
-        one, smoothing, divisor = (arithmetic.lift(np.array([[float(v)]])) for v in (1.0, first.smoothing, first.divisor or 1))
+        one, smoothing, divisor = (
+            arithmetic.lift(np.array([[float(v)]])) for v in (1.0, first.smoothing, first.divisor or 1)
+        )
         total = arithmetic.row_sum(arithmetic.lift(first.weights * first.kept[:, None]))
         if first.smoothing > 0:
-            total = (one - smoothing) * total + smoothing * arithmetic.lift(first.kept[:, None].astype(np.float64))
+            total = (one - smoothing) * total + smoothing * arithmetic.lift(
+                first.kept[:, None].astype(np.float64)
+            )
         return g / divisor * total
 
     @np.errstate(over="ignore", invalid="ignore", under="ignore")
     def bound(self, facts: TwiceFacts, numerics: Numerics, target: Format) -> Allowed:
-        """p_k ((tau_k + 16 u + 4 u_s) M_k + the same of all, weighted) and its underflow, M_k what the products may be."""
+        """p_k ((tau_k + 16 u + 4 u_s) M_k + the same of all, weighted) and its underflow, M_k what
+        the products may be.
+        """
         rows, h, p = facts.rows, np.abs(facts.second), facts.rows.probability
         u, lost = numerics.arithmetic(target).unit_roundoff, underflow(numerics, target)
         own = numerics if facts.factor is None else recomputing(numerics)
@@ -157,7 +173,9 @@ class DoubleBackward(RowBackward):
             tau = relative_error(rows, own, target) + 16 * u + 4 * saved
             of_sums = (terms * tau).sum(axis=1, keepdims=True) + 4 * sum_error(terms, u)
             of_sums = of_sums + lost * magnitude.sum(axis=1, keepdims=True)
-            error = p * (tau * magnitude + of_sums) * (1 + tau) + lost * (magnitude + terms.sum(axis=1, keepdims=True))
+            error = p * (tau * magnitude + of_sums) * (1 + tau) + lost * (
+                magnitude + terms.sum(axis=1, keepdims=True)
+            )
             error = error + stored_underflow(rows, numerics, target)
             error = np.where(rows.x > -np.inf, np.where(tau < 0.5, error, np.inf), 0.0)
             errors.append(rows.shown(error))
@@ -168,7 +186,9 @@ _FOUND: dict[str, DoubleBackward] = {}
 
 
 def double_backward(first: Op) -> Op:
-    """The double backward of an op of rows, by its first backward. Raises NotImplementedError for another op."""
+    """The double backward of an op of rows, by its first backward. Raises NotImplementedError for
+    another op.
+    """
     if not isinstance(first, RowBackward):
         raise NotImplementedError(f"{first.name} has no double backward here")
     return _FOUND.setdefault(first.name, DoubleBackward(first))

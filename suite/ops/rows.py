@@ -1,4 +1,6 @@
-"""The logits of a row-wise op: their layout as rows, their facts, and the quantities that every bound is made of."""
+"""The logits of a row-wise op: their layout as rows, their facts, and the quantities that every
+bound is made of.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,15 @@ from numpy.typing import NDArray
 from suite.formats import Array, Format
 from suite.numerics import Numerics
 
-FINITE, NAN, POSITIVE_INFINITY, NEGATIVE_INFINITY, NAN_OR_NEGATIVE_INFINITY, NAN_OR_POSITIVE_INFINITY, ANYTHING = range(7)
+(
+    FINITE,
+    NAN,
+    POSITIVE_INFINITY,
+    NEGATIVE_INFINITY,
+    NAN_OR_NEGATIVE_INFINITY,
+    NAN_OR_POSITIVE_INFINITY,
+    ANYTHING,
+) = range(7)
 LOG2_E = 1.4426950408889634
 
 SPECIAL_NAMES = ("finite", "NaN", "inf", "-inf", "NaN or -inf", "NaN or inf", "anything")
@@ -22,8 +32,8 @@ SPECIAL_NAMES = ("finite", "NaN", "inf", "-inf", "NaN or -inf", "NaN or inf", "a
 class Rows:
     """Logits as rows: the canonical form of a row-wise op's inputs.
 
-    x: float64 [rows, n]. temperature: by which the logits are divided. hidden: how many columns at the end are logits that
-    the op itself adds, which have no entry in the output.
+    x: float64 [rows, n]. temperature: by which the logits are divided. hidden: how many columns at
+    the end are logits that the op itself adds, which have no entry in the output.
     """
 
     x: Array
@@ -51,10 +61,15 @@ class Rows:
 
     def content(self) -> bytes:
         """Bytes that are equal exactly where the problem is."""
-        return f"{self.x.shape}|{self.temperature!r}|{self.hidden}|".encode() + np.ascontiguousarray(self.x).tobytes()
+        return (
+            f"{self.x.shape}|{self.temperature!r}|{self.hidden}|".encode()
+            + np.ascontiguousarray(self.x).tobytes()
+        )
 
     def describe(self, row: int, column: int | None) -> str:
-        """The logit behind an entry of the output, if it has one of its own, and what is special about its row."""
+        """The logit behind an entry of the output, if it has one of its own, and what is special
+        about its row.
+        """
         values = self.x[row]
         entry = f"x = {float(values[column])!r} in a row of " if column is not None else "a row of "
         counts = (("NaN", np.isnan(values)), ("+inf", values == np.inf), ("-inf", values == -np.inf))
@@ -70,8 +85,8 @@ class Rows:
 class RowFacts:
     """Facts of rows of logits x [rows, n], each with a finite largest entry: the ingredients of the bounds.
 
-    All are float64 of shape [rows, 1], or [rows, n] where noted; -inf logits have probability 0 and an infinite gap.
-    Gaps and the maximum are those of x / temperature.
+    All are float64 of shape [rows, 1], or [rows, n] where noted; -inf logits have probability 0 and
+    an infinite gap. Gaps and the maximum are those of x / temperature.
     """
 
     x: Array  # [rows, n]
@@ -99,8 +114,9 @@ class RowFacts:
 
     @property
     def argument_roundings(self) -> float:
-        """Roundings, in units of u times the gap, that the argument of exp meets: subtraction, the factor log2(e), its
-        rounded constant; three more where a temperature takes part: itself, its reciprocal, the product.
+        """Roundings, in units of u times the gap, that the argument of exp meets: subtraction, the
+        factor log2(e), its rounded constant; three more where a temperature takes part: itself, its
+        reciprocal, the product.
         """
         return 2.25 if self.temperature == 1 else 5.25
 
@@ -140,16 +156,22 @@ class RowFacts:
 
     @cached_property
     def rescales(self) -> Array:
-        """rho = sum_j p_j #{distinct x > x_j}: the rescales that term j can meet in any order of traversal."""
+        """rho = sum_j p_j #{distinct x > x_j}: the rescales that term j can meet in any order of
+        traversal.
+        """
         gaps = np.sort(self.gap, axis=1)
         return np.asarray(np.einsum("ij,ij->i", np.exp(-gaps), _distinct_before(gaps))[:, None] / self.total)
 
     @cached_property
     def larger(self) -> Array:
-        """[rows, n]: how many distinct entries are larger, the rescales that each one can meet in any order of traversal."""
+        """[rows, n]: how many distinct entries are larger, the rescales that each one can meet in
+        any order of traversal.
+        """
         order = np.argsort(self.gap, axis=1, kind="stable")
         larger = np.empty(self.gap.shape)
-        np.put_along_axis(larger, order, _distinct_before(np.take_along_axis(self.gap, order, axis=1)), axis=1)
+        np.put_along_axis(
+            larger, order, _distinct_before(np.take_along_axis(self.gap, order, axis=1)), axis=1
+        )
         return larger
 
     @cached_property
@@ -165,8 +187,9 @@ class RowFacts:
     def summation(self, unit_roundoff: float) -> Array:
         """sigma: rounding errors of a sum of the e^-D_j in any order, in units of u s.
 
-        An addition loses at most u times its result and at most its smaller operand, so zeros and absorbed terms cost
-        next to nothing: sigma = min(n - 1, sum_j min(1, p_j / u)), n counting what is not -inf.
+        An addition loses at most u times its result and at most its smaller operand, so zeros and
+        absorbed terms cost next to nothing: sigma = min(n - 1, sum_j min(1, p_j / u)), n counting
+        what is not -inf.
         """
         lost = np.minimum(self.exponential, unit_roundoff * self.total).sum(axis=1, keepdims=True)
         return np.asarray(np.minimum(np.maximum(self.visible - 1, 0.0), lost / (unit_roundoff * self.total)))
@@ -183,9 +206,12 @@ def _distinct_before(ordered: Array) -> Array:
 class Allowed:
     """What a bound allows, element by element, in the shape of the reference.
 
-    absolute: float64, the largest allowed |output - exact| before the output's own rounding; inf = not judged.
-    flush_below: an exact 0 is accepted where the exact result is at most this (a device that flushes subnormals); or None.
-    may_overflow: where an honest intermediate overflows, so that an infinity of the result's sign is accepted too; or None.
+    absolute: float64, the largest allowed |output - exact| before the output's own rounding; inf =
+    not judged.
+    flush_below: an exact 0 is accepted where the exact result is at most this (a device that
+    flushes subnormals); or None.
+    may_overflow: where an honest intermediate overflows, so that an infinity of the result's sign
+    is accepted too; or None.
     """
 
     absolute: Array
@@ -198,7 +224,9 @@ class Allowed:
 
 
 def total_error(facts: RowFacts, numerics: Numerics, target: Format) -> Array:
-    """Relative error of s = sum_j e^-D_j in a kernel with these numerics, first order, [rows, 1] (docs/verdict.md, 2)."""
+    """Relative error of s = sum_j e^-D_j in a kernel with these numerics, first order, [rows, 1]
+    (docs/verdict.md, 2).
+    """
     arithmetic = numerics.arithmetic(target)
     u = arithmetic.unit_roundoff
     exp_error = 2 * numerics.exp_ulp
@@ -221,7 +249,9 @@ def total_error(facts: RowFacts, numerics: Numerics, target: Format) -> Array:
 
 
 def underflow_scale(facts: RowFacts, numerics: Numerics, target: Format) -> tuple[float, Array]:
-    """(eta, scale): an exponential rounded to a subnormal is wrong by eta/2, which scale = e^-y (1 if shifted) magnifies."""
+    """(eta, scale): an exponential rounded to a subnormal is wrong by eta/2, which scale = e^-y (1
+    if shifted) magnifies.
+    """
     formats = [numerics.arithmetic(target), numerics.format_of("probabilities", target)]
     eta = max(f.smallest_subnormal for f in formats if f is not None)
     if numerics.shift != "none":

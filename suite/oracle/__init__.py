@@ -1,7 +1,8 @@
 """The oracle: the exact value of an op on given inputs, as hi + lo with a certified radius.
 
 Tiers, cheapest first; a row moves up only where the radius is too large for a certain verdict:
-    float64  numpy in double precision; its radius is the op's own bound at u = 2^-53, with an accuracy of exp and log
+    float64  numpy in double precision; its radius is the op's own bound at u = 2^-53, with an accuracy
+             of exp and log
              that is measured at start-up (libm.py)
     arb      ball arithmetic of python-flint, rigorous, with as many bits as it takes
     mpmath   the definition of truth, used where python-flint is missing
@@ -28,7 +29,9 @@ from suite.oracle import cache, libm, tiers
 from suite.oracle.certified import certified_tier
 
 REFERENCE_VERSION = 2
-"""Raised when a definition or a tier changes its values, so that stored references of before are not read again."""
+"""Raised when a definition or a tier changes its values, so that stored references of before are
+not read again.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +39,8 @@ class Reference:
     """The exact output of an op on the rows of its input.
 
     hi + lo: float64 [rows, k], the value as an unevaluated sum; radius: |exact - (hi + lo)| is at most this.
-    special: int8 [rows, k], which kind of value each entry is (suite.ops.rows); hi, lo and radius hold for FINITE only.
+    special: int8 [rows, k], which kind of value each entry is (suite.ops.rows); hi, lo and radius
+    hold for FINITE only.
     tier: the highest tier that was needed. facts: the ingredients of the bound. problem: the inputs in
     canonical form.
     """
@@ -128,7 +132,9 @@ class Oracle:
 
 
 def _audit(op: Op, problem: Any, hi: Array, radius: Array) -> None:
-    """Compares a few rows of the float64 tier with balls. Raises ArithmeticError where an error is larger than its radius."""
+    """Compares a few rows of the float64 tier with balls. Raises ArithmeticError where an error is
+    larger than its radius.
+    """
     if certified_tier() != "arb":
         return
     for row in op.audited(problem, radius):

@@ -26,7 +26,9 @@ _KEY = re.compile(r"[0-9a-f]{40}")
 
 
 def pack(folder: Path, path: Path) -> int:
-    """Writes the references of a cache folder into one file, and returns how many. Raises OSError where that cannot be."""
+    """Writes the references of a cache folder into one file, and returns how many. Raises OSError
+    where that cannot be.
+    """
     keys = sorted(file.stem for file in folder.glob("*/*.npz"))
     found = {key: reference for key in keys if (reference := cache.load(folder, key)) is not None}
     references = list(found.values())
@@ -48,13 +50,21 @@ def pack(folder: Path, path: Path) -> int:
 def unpack(path: Path, folder: Path) -> int:
     """Puts the references of a file into a cache folder, and returns how many.
 
-    Raises ValueError for a file that is torn, of another version or something else, and where the folder takes nothing;
-    OSError where the file cannot be read.
+    Raises ValueError for a file that is torn, of another version or something else, and where the
+    folder takes nothing; OSError where the file cannot be read.
     """
     content = path.read_bytes()
     try:
         references = _references(_arrays(content))
-    except (ValueError, EOFError, TypeError, AttributeError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
+    except (
+        ValueError,
+        EOFError,
+        TypeError,
+        AttributeError,
+        NotImplementedError,
+        zlib.error,
+        zipfile.BadZipFile,
+    ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{str(path)!r} is no whole file of references: {reason}") from None
     for key, reference in references.items():
@@ -65,7 +75,9 @@ def unpack(path: Path, folder: Path) -> int:
 
 
 def _arrays(content: bytes) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file. Raises ValueError where it is none, in words for its user: numpy's are about pickles."""
+    """All arrays of an .npz file. Raises ValueError where it is none, in words for its user:
+    numpy's are about pickles.
+    """
     if not zipfile.is_zipfile(io.BytesIO(content)):
         raise ValueError("it is no .npz file, or its end is missing")
     arrays = dict[str, np.ndarray]()
@@ -85,7 +97,12 @@ def _references(arrays: dict[str, np.ndarray]) -> dict[str, Certified]:
     if str(arrays["format"]) != FORMAT:
         raise ValueError(f"its format is {str(arrays['format'])[:60]!r}; expected {FORMAT!r}")
     keys, tiers, shapes = arrays["keys"].tolist(), arrays["tiers"].tolist(), arrays["shapes"]
-    if shapes.dtype != np.int64 or shapes.shape != (len(keys), 2) or len(tiers) != len(keys) or (shapes < 0).any():
+    if (
+        shapes.dtype != np.int64
+        or shapes.shape != (len(keys), 2)
+        or len(tiers) != len(keys)
+        or (shapes < 0).any()
+    ):
         raise ValueError("keys, tiers and shapes do not belong together")
     rows, values = arrays["rows"], [arrays[name] for name in ("hi", "lo", "radius")]
     if any(one.dtype != np.float64 or one.shape != (shapes.prod(axis=1).sum(),) for one in values):
@@ -93,14 +110,18 @@ def _references(arrays: dict[str, np.ndarray]) -> dict[str, Certified]:
     if rows.dtype != np.int64 or rows.shape != (shapes[:, 0].sum(),):
         raise ValueError("rows is not as long as shapes says")
     hi, lo, radius = values
-    if np.isnan(hi).any() or not np.isfinite(lo).all():  # hi is infinite where the exact value is beyond float64
+    if (
+        np.isnan(hi).any() or not np.isfinite(lo).all()
+    ):  # hi is infinite where the exact value is beyond float64
         raise ValueError("a value of hi or lo is no number")
     if not (np.isfinite(radius) & (radius >= 0)).all():
         raise ValueError("a radius is no finite number from 0 on")
     found, row, entry = dict[str, Certified](), 0, 0
     for key, tier, (count, columns) in zip(keys, tiers, shapes.tolist(), strict=True):
         if not isinstance(key, str) or not _KEY.fullmatch(key) or tier not in TIERS:
-            raise ValueError(f"key {key!r}, tier {tier!r}: expected 40 hexadecimal digits and one of {', '.join(TIERS)}")
+            raise ValueError(
+                f"key {key!r}, tier {tier!r}: expected 40 hexadecimal digits and one of {', '.join(TIERS)}"
+            )
         own, size = rows[row : row + count], count * columns
         if (np.diff(own) <= 0).any():
             raise ValueError(f"the rows of {key} are not ascending")

@@ -1,4 +1,6 @@
-"""Costly references on disk, by content: written to a temporary file and renamed, so parallel processes never see half."""
+"""Costly references on disk, by content: written to a temporary file and renamed, so parallel
+processes never see half.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def load(folder: Path | None, key: str) -> Certified | None:
         return None
     try:
         with _path(folder, key).open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            return Certified(stored["rows"], stored["hi"], stored["lo"], stored["radius"], str(stored["tier"]))
+            return Certified(
+                stored["rows"], stored["hi"], stored["lo"], stored["radius"], str(stored["tier"])
+            )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 

@@ -1,4 +1,6 @@
-"""What the parts of the oracle share: certified rows, which certified tier there is, and what float64 assumes."""
+"""What the parts of the oracle share: certified rows, which certified tier there is, and what
+float64 assumes.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ ASSUMED_ULP = 4.0
 
 
 class Certified(NamedTuple):
-    """Rows of a problem by a certified tier: hi + lo within radius of the exact value. rows: which, ascending."""
+    """Rows of a problem by a certified tier: hi + lo within radius of the exact value. rows: which,
+    ascending.
+    """
 
     rows: NDArray[np.intp]
     hi: Array
@@ -29,7 +33,9 @@ class Certified(NamedTuple):
         Another machine's float64 tier may have left fewer rows to the certified one.
         """
         shape = (len(self.rows), columns)
-        whole = self.hi.shape == self.lo.shape == self.radius.shape == shape and bool(np.isin(rows, self.rows).all())
+        whole = self.hi.shape == self.lo.shape == self.radius.shape == shape and bool(
+            np.isin(rows, self.rows).all()
+        )
         return whole and self.tier in ("arb", certified_tier())
 
 

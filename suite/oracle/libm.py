@@ -1,8 +1,10 @@
-"""How accurate numpy's float64 exp and log are on this machine: the one assumption of the float64 tier, measured.
+"""How accurate numpy's float64 exp and log are on this machine: the one assumption of the float64
+tier, measured.
 
-The tier is proved for an error of at most ASSUMED_ULP ulps. Public tables put the worst libraries at 1.5 ulp (exp) and
-0.95 ulp (log) (Gladman, Innocente, Mather and Zimmermann, hal-03141101); vectorised code may differ, so it is measured
-on POINTS points against the certified tier and the result travels with every run.
+The tier is proved for an error of at most ASSUMED_ULP ulps. Public tables put the worst libraries
+at 1.5 ulp (exp) and 0.95 ulp (log) (Gladman, Innocente, Mather and Zimmermann, hal-03141101);
+vectorised code may differ, so it is measured on POINTS points against the certified tier and the
+result travels with every run.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ POINTS_WITHOUT_FLINT = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Largest error of exp on [-745, 0] and log on [1, 2^20] in ulps, over `points` points each, against `against`."""
+    """Largest error of exp on [-745, 0] and log on [1, 2^20] in ulps, over `points` points each,
+    against `against`.
+    """
 
     exp_ulp: float
     log_ulp: float
@@ -50,20 +54,28 @@ def _largest_ulp(name: str, points: np.ndarray) -> float:
 
         function = getattr(arb, name)
         with ctx.workprec(128):
-            error = [float((function(arb(x)) - y).abs_upper()) for x, y in zip(points.tolist(), computed.tolist(), strict=True)]
+            error = [
+                float((function(arb(x)) - y).abs_upper())
+                for x, y in zip(points.tolist(), computed.tolist(), strict=True)
+            ]
         return float(np.max(np.asarray(error) / ulps))
     import mpmath
 
     with Mpmath.precision(128):
         function = getattr(mpmath, name)
-        error = [float(abs(function(mpmath.mpf(x)) - y)) for x, y in zip(points.tolist(), computed.tolist(), strict=True)]
+        error = [
+            float(abs(function(mpmath.mpf(x)) - y))
+            for x, y in zip(points.tolist(), computed.tolist(), strict=True)
+        ]
     return float(np.max(np.asarray(error) / ulps))
 
 
 @functools.cache
 def accuracy() -> Accuracy:
-    """The measurement of this machine: from the disk where the same numpy was measured on the same CPU, else made now."""
-    from suite.environment import numpy_identity
+    """The measurement of this machine: from the disk where the same numpy was measured on the same
+    CPU, else made now.
+    """
+    from suite.records.environment import numpy_identity
 
     path = cache.default_folder() / f"libm-{numpy_identity()}.json"
     try:
@@ -75,6 +87,8 @@ def accuracy() -> Accuracy:
 
 
 def is_accurate() -> bool:
-    """Whether the float64 tier's assumption holds here; where it does not, every row goes to the certified tier."""
+    """Whether the float64 tier's assumption holds here; where it does not, every row goes to the
+    certified tier.
+    """
     measured = accuracy()
     return measured.exp_ulp <= ASSUMED_ULP and measured.log_ulp <= ASSUMED_ULP

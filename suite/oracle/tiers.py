@@ -21,10 +21,12 @@ TINY = 5e-324
 
 
 def sufficient(hi: Array, radius: Array, allowed: Array, target: Format, finite: Mask) -> Mask:
-    """[rows]: whether the radius is small enough everywhere in the row for a verdict that does not depend on it.
+    """[rows]: whether the radius is small enough everywhere in the row for a verdict that does not
+    depend on it.
 
-    Small enough is 2^-10 ulp of the output; where no double-double can be that close (results near 0 of a logarithm,
-    subnormal results), 2^-6 of what the bound allows; and never asked to be below the smallest float64.
+    Small enough is 2^-10 ulp of the output; where no double-double can be that close (results near
+    0 of a logarithm, subnormal results), 2^-6 of what the bound allows; and never asked to be below
+    the smallest float64.
     """
     needed = np.fmax(np.fmax(target.ulp(hi) * 2.0**-10, allowed * 2.0**-6), TINY)
     return np.asarray(np.all((radius <= needed) | ~finite, axis=1))
@@ -40,10 +42,13 @@ def float64(op: Op, problem: Any, facts: Any, rows: NDArray[np.intp]) -> tuple[A
     return hi, op.bound(facts, numerics, float64_format).absolute
 
 
-def certified(op: Op, problem: Any, rows: NDArray[np.intp], allowed: Array, target: Format, finite: Mask) -> Certified:
+def certified(
+    op: Op, problem: Any, rows: NDArray[np.intp], allowed: Array, target: Format, finite: Mask
+) -> Certified:
     """These rows by Arb, or by mpmath where python-flint is missing, with as many bits as the verdict needs.
 
-    Raises ArithmeticError where even LAST_BITS bits leave a radius that is too large, which no input known does.
+    Raises ArithmeticError where even LAST_BITS bits leave a radius that is too large, which no
+    input known does.
     """
     tier = certified_tier()
     evaluate = arb if tier == "arb" else mpmath
@@ -56,18 +61,30 @@ def certified(op: Op, problem: Any, rows: NDArray[np.intp], allowed: Array, targ
         beyond = ~np.isfinite(hi)  # larger than every float64, and certainly so: infinity is its rounding
         result.hi[pending] = hi
         result.lo[pending], result.radius[pending] = np.where(beyond, 0.0, lo), np.where(beyond, 0.0, radius)
-        enough = sufficient(result.hi[pending], result.radius[pending], allowed[chosen], target, finite[chosen])
+        enough = sufficient(
+            result.hi[pending], result.radius[pending], allowed[chosen], target, finite[chosen]
+        )
         pending, bits = pending[~enough], 2 * bits
     if len(pending):
-        raise ArithmeticError(f"{op.name}: {LAST_BITS} bits do not certify row {rows[pending[0]]} of the input")
+        raise ArithmeticError(
+            f"{op.name}: {LAST_BITS} bits do not certify row {rows[pending[0]]} of the input"
+        )
     return result
 
 
 def plausible(
-    stored: Certified, op: Op, problem: Any, facts: Any, rows: NDArray[np.intp], allowed: Array, target: Format, finite: Mask
+    stored: Certified,
+    op: Op,
+    problem: Any,
+    facts: Any,
+    rows: NDArray[np.intp],
+    allowed: Array,
+    target: Format,
+    finite: Mask,
 ) -> bool:
-    """Whether these rows of a stored reference are as certain as certified() makes them, and nowhere outside of what float64
-    proves. A file may have been altered: its own radius proves nothing.
+    """Whether these rows of a stored reference are as certain as certified() makes them, and
+    nowhere outside of what float64 proves. A file may have been altered: its own radius proves
+    nothing.
     """
     at, finite = np.searchsorted(stored.rows, rows), finite[rows]
     hi, lo, radius = stored.hi[at], stored.lo[at], stored.radius[at]
@@ -100,12 +117,15 @@ def mpmath(op: Op, problem: Any, bits: int) -> tuple[Array, Array, Array]:
         value = op.define(arithmetic, problem)
         hi = _to_float(value, float)
         lo = _to_float(value - arithmetic.lift(hi), float)
-    working = Format(name=f"{bits} bits", precision=bits, emin=-(2**40), emax=2**40, largest=np.inf, bits=bits)
+    working = Format(
+        name=f"{bits} bits", precision=bits, emin=-(2**40), emax=2**40, largest=np.inf, bits=bits
+    )
     facts = op.facts(problem)
     radius = op.bound(facts, Numerics(exp_ulp=ASSUMED_ULP, log_ulp=ASSUMED_ULP), working).absolute
     radius = np.nextafter(radius + 2.0**-52 * np.abs(lo), np.inf)
     if op.lower_limit == 0:
-        # e^-800 is below every float64: far behind a sentinel the value is 0 to within TINY, whatever the bits say.
+        # e^-800 is below every float64: far behind a sentinel the value is 0 to within TINY,
+        # whatever the bits say.
         radius = np.where(facts.shown(facts.gap) > 800, TINY, radius)
     return hi, lo, radius
 

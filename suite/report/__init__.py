@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from suite.configuration import read_configuration
-from suite.store import FULL, Run, read_run
+from suite.records.configuration import read_configuration
+from suite.records.store import FULL, Run, read_run
 
 
 class FullDiskError(ValueError):
@@ -14,12 +14,13 @@ class FullDiskError(ValueError):
 
 
 def write_report(folders: list[Path], *, page: Path | None = None, show_paths: bool = False) -> Path:
-    """Writes records.csv and report.html from these run folders, into the first one unless `page` names the HTML file.
+    """Writes records.csv and report.html from these run folders, into the first one unless `page`
+    names the HTML file.
 
-    show_paths: leave home directories, user and host names in them; else they stand there as ~, USER and HOST.
-    A run with fewer records than planned is said to be so, first on the page and on standard error.
-    Returns the page's path. Raises FullDiskError where a disk is full, any other ValueError where a folder is no run or the
-    page cannot be written.
+    show_paths: leave home directories, user and host names in them; else they stand there as ~,
+    USER and HOST. A run with fewer records than planned is said to be so, first on the page and on
+    standard error. Returns the page's path. Raises FullDiskError where a disk is full, any other
+    ValueError where a folder is no run or the page cannot be written.
     """
     from suite.report.csv import write_csv
     from suite.report.html import render
@@ -43,7 +44,9 @@ def write_report(folders: list[Path], *, page: Path | None = None, show_paths: b
 
 
 def _incomplete(run: Run, *, named: bool) -> str:
-    """A sentence where the run has fewer records than it planned; nothing where it has them all, or does not say."""
+    """A sentence where the run has fewer records than it planned; nothing where it has them all, or
+    does not say.
+    """
     try:
         planned = read_configuration(run.folder).planned
     except ValueError:

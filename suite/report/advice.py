@@ -1,7 +1,7 @@
 """Which kernel to use: at each input the fastest of those that nothing on the page speaks against.
 
-A kernel that passes where it was timed may fail elsewhere, and may say so itself: naive overflows by its own declaration. What
-speaks against a kernel is in its records, and only there.
+A kernel that passes where it was timed may fail elsewhere, and may say so itself: naive overflows
+by its own declaration. What speaks against a kernel is in its records, and only there.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from suite.records import SILENT, Measurement, Record
+from suite.records.record import SILENT, Measurement, Record
 from suite.report.compare import median, ratio_interval, times_of
 from suite.timing.statistics import FEWEST, Interval, median_interval
 
@@ -48,9 +48,9 @@ class Subject(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """What a page's records say of a subject. evaluations: of what it supports; passed: of them, without known failures.
-    families: of their inputs. declares: what differs from best practice; "" for nothing. versions: of the kernel's source that
-    were judged, in any format and direction.
+    """What a page's records say of a subject. evaluations: of what it supports; passed: of them,
+    without known failures. families: of their inputs. declares: what differs from best practice; ""
+    for nothing. versions: of the kernel's source that were judged, in any format and direction.
     """
 
     evaluations: int = 0
@@ -61,9 +61,9 @@ class Standing:
 
     @property
     def against(self) -> str:
-        """What speaks against it, "" for nothing: an evaluation that it did not pass, its own word that it fails on inputs that
-        the page may not have, or verdicts that may be of another version than the times. A wider bound that it declares does
-        not, and is shown beside it.
+        """What speaks against it, "" for nothing: an evaluation that it did not pass, its own word
+        that it fails on inputs that the page may not have, or verdicts that may be of another
+        version than the times. A wider bound that it declares does not, and is shown beside it.
         """
         if not self.evaluations:
             return "no verdict on this page"
@@ -89,7 +89,8 @@ def versions_of(records: Iterable[Record]) -> dict[tuple[str, str], frozenset[st
 
 
 def standings(records: Iterable[Record], measurements: Iterable[Measurement] = ()) -> dict[Subject, Standing]:
-    """The standing of each subject. A pass through the backward begins with the forward, so it answers for both.
+    """The standing of each subject. A pass through the backward begins with the forward, so it
+    answers for both.
 
     measurements: of throughput; what failed while it was timed has not passed, whatever its record says.
     """
@@ -103,7 +104,9 @@ def standings(records: Iterable[Record], measurements: Iterable[Measurement] = (
     for r in records:
         if r.status != "unsupported":
             for direction in ("forward", "backward") if r.direction == "forward" else ("backward",):
-                groups.setdefault(Subject(r.op, r.kernel, r.dtype, direction, r.device.partition(":")[0]), []).append(r)
+                groups.setdefault(
+                    Subject(r.op, r.kernel, r.dtype, direction, r.device.partition(":")[0]), []
+                ).append(r)
     return {
         subject: _standing(group, failed.get(subject, set()), max(len(versions.get(subject[:2], ())), 1))
         for subject, group in groups.items()
@@ -124,9 +127,10 @@ def _standing(group: Sequence[Record], failed: Set[str], versions: int) -> Stand
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
-    """The answer for one input. use: the fastest that nothing speaks against, None where there is none. as_fast: those
-    beside it whose intervals overlap with its own. unsafe: those that are faster than it, fastest first, each with what
-    speaks against it; all, where there is none to use. torch: the fastest of torch's own.
+    """The answer for one input. use: the fastest that nothing speaks against, None where there is
+    none. as_fast: those beside it whose intervals overlap with its own. unsafe: those that are
+    faster than it, fastest first, each with what speaks against it; all, where there is none to
+    use. torch: the fastest of torch's own.
     """
 
     use: Measurement | None
@@ -168,7 +172,11 @@ def ranked(group: Iterable[Measurement]) -> list[Measurement]:
 
 def _interval(m: Measurement) -> Interval:
     samples = times_of(m)
-    return median_interval(samples) if len(samples) >= FEWEST else Interval(median(samples), min(samples), max(samples))
+    return (
+        median_interval(samples)
+        if len(samples) >= FEWEST
+        else Interval(median(samples), min(samples), max(samples))
+    )
 
 
 def times_as_fast(one: Measurement, other: Measurement) -> tuple[float, float, float]:

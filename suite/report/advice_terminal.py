@@ -9,8 +9,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from suite.records import Measurement, Record
-from suite.report.advice import TORCH, Advice, Group, Standing, Subject, advise, grouped, ranked, standings, times_as_fast
+from suite.records.record import Measurement, Record
+from suite.report.advice import (
+    TORCH,
+    Advice,
+    Group,
+    Standing,
+    Subject,
+    advise,
+    grouped,
+    ranked,
+    standings,
+    times_as_fast,
+)
 from suite.report.compare_page import seconds
 from suite.report.summaries import times
 from suite.report.visible import NAME, visible
@@ -20,7 +31,9 @@ INPUTS, UNSAFE = 40, 4
 
 
 def print_advice(console: Console, measurements: Sequence[Measurement], records: Sequence[Record]) -> None:
-    """Prints a table for each op and direction; of many inputs only the longest of each setting. records: what was judged."""
+    """Prints a table for each op and direction; of many inputs only the longest of each setting.
+    records: what was judged.
+    """
     groups = grouped(measurements)
     shown = list(groups) if len(groups) <= INPUTS else _longest(groups)
     where = " at the longest inputs" if len(shown) < len(groups) else ""
@@ -36,11 +49,14 @@ def print_advice(console: Console, measurements: Sequence[Measurement], records:
             alone.add(f"{op}'s {TORCH[op][0]}")
     console.print()
     if alone:
-        console.print(f"torch's own was not timed beside them; --kernel names it, too: {', '.join(sorted(alone))}", style="dim")
+        console.print(
+            f"torch's own was not timed beside them; --kernel names it, too: {', '.join(sorted(alone))}",
+            style="dim",
+        )
     easy = len({record.family for record in records}) == 1
     console.print(
-        "the fastest of those that passed all that was judged here and do not declare that they work without a shift or in a "
-        "domain alone; bound: its error in times of the bound; report.html has the rest"
+        "the fastest of those that passed all that was judged here and do not declare that they work without"
+        " a shift or in a domain alone; bound: its error in times of the bound; report.html has the rest"
         + ("; only what was timed was judged, softmax-suite run judges hard inputs" if easy else ""),
         style="dim",
     )
@@ -59,7 +75,9 @@ def _longest(groups: Mapping[Group, Sequence[Measurement]]) -> list[Group]:
     return [group for group in groups if group in chosen]
 
 
-def _print_table(console: Console, advised: Mapping[Group, Advice], standing: Mapping[Subject, Standing]) -> None:
+def _print_table(
+    console: Console, advised: Mapping[Group, Advice], standing: Mapping[Subject, Standing]
+) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("dtype", no_wrap=True)
     table.add_column("input", overflow="fold")
@@ -92,7 +110,9 @@ def _cells(advice: Advice, standing: Mapping[Subject, Standing]) -> list[str]:
 
 def _input(group: Group) -> str:
     """The shape and the options."""
-    return _shown(" ".join(s for s in group.case.split("/")[2:-1] if not s.startswith(("upstream=", "reduction="))))
+    return _shown(
+        " ".join(s for s in group.case.split("/")[2:-1] if not s.startswith(("upstream=", "reduction=")))
+    )
 
 
 def _shown(text: str) -> str:

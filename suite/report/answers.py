@@ -1,11 +1,13 @@
-"""Three answers for every kernel and format: where it breaks, what its numerics are, how far it is from the best possible."""
+"""Three answers for every kernel and format: where it breaks, what its numerics are, how far it is
+from the best possible.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from suite.records import Measurement, Record
+from suite.records.record import Measurement, Record
 from suite.report.profile import FLUSHES, words
 from suite.report.summaries import ENDED, formats, how_bad, times, worst
 
@@ -27,7 +29,15 @@ def answers(records: Sequence[Record], measurements: Sequence[Measurement]) -> l
                 if group:
                     profile = measured.get(("exponential", op, kernel, dtype), {}).get("findings", {})
                     thresholds = measured.get(("thresholds", op, kernel, dtype), {})
-                    rows.append((kernel, dtype, _breaks(group, thresholds), _numerics(group, profile), _distance(op, group)))
+                    rows.append(
+                        (
+                            kernel,
+                            dtype,
+                            _breaks(group, thresholds),
+                            _numerics(group, profile),
+                            _distance(op, group),
+                        )
+                    )
         tables.append({"op": op, "rows": rows})
     return tables
 
@@ -39,7 +49,11 @@ def _breaks(group: Sequence[Record], thresholds: dict[str, Any]) -> list[str]:
     lines = [f"nowhere in {len(judged):,} cases"] if judged else []
     if failing:
         families = dict.fromkeys(r.family for r in failing)
-        named = sorted((worst([r for r in failing if r.family == family]) for family in families), key=_badness, reverse=True)
+        named = sorted(
+            (worst([r for r in failing if r.family == family]) for family in families),
+            key=_badness,
+            reverse=True,
+        )
         shown = ", ".join(f"{r.family} ({how_bad(r)})" for r in named[:NAMED])
         more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
         lines = [f"{len(failing):,} of {len(judged):,} cases: {shown}{more}"]
@@ -49,7 +63,9 @@ def _breaks(group: Sequence[Record], thresholds: dict[str, Any]) -> list[str]:
         if entry.get("measured") is not None:
             lines.append(f"overflows from {entry['measured']:.6g}{_why(entry)}")
     for quantity, text in (("underflow", "loses entries from gap"), ("saturation", "saturates from gap")):
-        for entry in [e for e in thresholds.get(quantity, []) if e.get("n") == 2 and e.get("measured") is not None]:
+        for entry in [
+            e for e in thresholds.get(quantity, []) if e.get("n") == 2 and e.get("measured") is not None
+        ]:
             lines.append(f"{text} {entry['measured']:.6g}{_why(entry)}")
     return lines
 
@@ -73,7 +89,9 @@ def _numerics(group: Sequence[Record], profile: dict[str, Any]) -> list[str]:
 
 
 def _distance(op: str, group: Sequence[Record]) -> list[str]:
-    """The largest error of passing results beside half an ulp, the best possible, and beside torch's own kernel."""
+    """The largest error of passing results beside half an ulp, the best possible, and beside
+    torch's own kernel.
+    """
     passing = [r for r in group if r.status == "passed"]
     if not passing:
         return ["passes nowhere"]
@@ -81,7 +99,9 @@ def _distance(op: str, group: Sequence[Record]) -> list[str]:
     errors = [r.max_ulp for r in passing if r.max_ulp is not None]
     if op == "softmax" and errors:
         half = max(errors) <= HALF_ULP and len(passing) == len(group)
-        lines.append("0.5 ulp: the best possible" if half else f"{max(errors):.3g} ulp; 0.5 is the best possible")
+        lines.append(
+            "0.5 ulp: the best possible" if half else f"{max(errors):.3g} ulp; 0.5 is the best possible"
+        )
     against = sorted(r.torch_ratio for r in passing if r.torch_ratio is not None)
     if against:
         lines.append(f"{against[len(against) // 2]:.2f} times torch's error")

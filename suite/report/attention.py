@@ -1,6 +1,8 @@
-"""Which attention kernel is safe for what: kernels down, what a user asks for across, one answer for each format.
+"""Which attention kernel is safe for what: kernels down, what a user asks for across, one answer
+for each format.
 
-Safe means: every case of the column passed. A failure that is known or declared is no surprise, and yet no safe place.
+Safe means: every case of the column passed. A failure that is known or declared is no surprise, and
+yet no safe place.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from suite.formats import DTYPES
-from suite.records import PASSING, Record
+from suite.records.record import PASSING, Record
 from suite.report.attention_columns import COLUMNS, PARTS, Asked, Column, asked
 from suite.report.summaries import first_line, how_bad, times, worst
 
@@ -48,7 +50,8 @@ Row = dict[str, dict[str, Evaluations]]
 def answer(found: Evaluations) -> Answer:
     """The answer of the records of one kernel, column and format: the worst one counts.
 
-    A case that asks for two things and is not supported says nothing about either; one that asks for this thing alone does.
+    A case that asks for two things and is not supported says nothing about either; one that asks
+    for this thing alone does.
     """
     statuses = {record.status for record, _ in found}
     if statuses - {*PASSING, "unjudged", "not_run"}:
@@ -80,7 +83,9 @@ class Matrix:
 
 
 def matrix(records: Iterable[Record]) -> Matrix:
-    """Records of other ops are left out; those whose case or format this version does not know are counted as astray."""
+    """Records of other ops are left out; those whose case or format this version does not know are
+    counted as astray.
+    """
     own = [record for record in records if record.op == "attention"]
     several = len({record.device for record in own}) > 1
     cells: dict[str, Row] = {}
@@ -100,7 +105,9 @@ def matrix(records: Iterable[Record]) -> Matrix:
 
 
 def _asked(cases: Iterable[str]) -> dict[str, Asked]:
-    """What each of these cases asks for; nothing, once masks of MOST_DRAWN entries have been drawn to say so."""
+    """What each of these cases asks for; nothing, once masks of MOST_DRAWN entries have been drawn
+    to say so.
+    """
     found: dict[str, Asked] = {}
     drawn = 0
     for case in cases:
@@ -111,10 +118,11 @@ def _asked(cases: Iterable[str]) -> dict[str, Asked]:
 
 
 def _explained(row: Row) -> Row:
-    """The row without the records of two things at once of which the other one is to blame: they say nothing of this one.
+    """The row without the records of two things at once of which the other one is to blame: they
+    say nothing of this one.
 
-    To blame for a failure is what also fails alone, in the same format; for no support, what is never asked with anything but
-    supported things and yet is not supported.
+    To blame for a failure is what also fails alone, in the same format; for no support, what is
+    never asked with anything but supported things and yet is not supported.
     """
     failing = {
         (name, dtype)
@@ -155,7 +163,10 @@ def attention_context(records: Iterable[Record]) -> dict[str, Any] | None:
     parts = []
     for title, columns in PARTS.items():
         shown = [column for column in columns if column.name in found.columns]
-        rows = [(kernel, [_chips(row.get(column.name, {})) for column in shown]) for kernel, row in sorted(found.cells.items())]
+        rows = [
+            (kernel, [_chips(row.get(column.name, {})) for column in shown])
+            for kernel, row in sorted(found.cells.items())
+        ]
         if shown:
             parts.append({"title": title, "columns": shown, "rows": rows})
     return {
@@ -212,7 +223,9 @@ def how(record: Record) -> str:
 
 
 def safe(found: Matrix) -> tuple[list[str], list[tuple[str, int]]]:
-    """(kernels that passed everything, kernels that passed wherever they go, with the number of columns they passed whole)."""
+    """(kernels that passed everything, kernels that passed wherever they go, with the number of
+    columns they passed whole).
+    """
     everywhere, partly = [], []
     for kernel, row in sorted(found.cells.items()):
         answers = {name: {answer(records) for records in formats.values()} for name, formats in row.items()}
@@ -228,7 +241,9 @@ def safe(found: Matrix) -> tuple[list[str], list[tuple[str, int]]]:
 
 
 def unsafe(found: Matrix) -> list[tuple[Answer, str, list[str]]]:
-    """(worst answer, kernel, places) of kernels that are not safe everywhere; a place: where, in which formats, how wrong."""
+    """(worst answer, kernel, places) of kernels that are not safe everywhere; a place: where, in
+    which formats, how wrong.
+    """
     lines = []
     for kernel, row in sorted(found.cells.items()):
         places = _places(row)
@@ -236,7 +251,13 @@ def unsafe(found: Matrix) -> list[tuple[Answer, str, list[str]]]:
             more = [f"and in {len(places) - NAMED} more columns"] if len(places) > NAMED else []
             given = {answer(records) for formats in row.values() for records in formats.values()}
             worst_answer = next(one for one in (FAILED, KNOWN, OPEN) if one in given)
-            lines.append((worst_answer, kernel, [_place(column, records, row) for column, records in places[:NAMED]] + more))
+            lines.append(
+                (
+                    worst_answer,
+                    kernel,
+                    [_place(column, records, row) for column, records in places[:NAMED]] + more,
+                )
+            )
     return lines
 
 
@@ -273,7 +294,9 @@ PLACES = {"key": "which keys", "head": "which heads", "query": "which queries"}
 
 
 def where(record: Record) -> list[tuple[str, str]]:
-    """Where a record's failures sit, each with a label: which keys, heads and queries, else the place in the tile."""
+    """Where a record's failures sit, each with a label: which keys, heads and queries, else the
+    place in the tile.
+    """
     named = [(label, record.tiles[name]) for name, label in PLACES.items() if name in record.tiles]
     tiles = [words for name, words in record.tiles.items() if name not in PLACES]
     return [*named, *([("in the tile", "; ".join(tiles))] if tiles else [])]

@@ -1,8 +1,9 @@
 """What a case of attention asks of a kernel, in a user's words: the columns of the report's matrix.
 
-Each column is one thing to ask for. A case stands in the column of everything that it asks for, with three exceptions that
-keep a failure where it belongs: three options or more stand in a column of their own; so does a query that sees no key, in
-whatever way it is hidden; and another number of keys, which most cases have, only counts where nothing else is asked.
+Each column is one thing to ask for. A case stands in the column of everything that it asks for,
+with three exceptions that keep a failure where it belongs: three options or more stand in a column
+of their own; so does a query that sees no key, in whatever way it is hidden; and another number of
+keys, which most cases have, only counts where nothing else is asked.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from suite.ops.attention import offset
 LONG = 1024
 """Keys from which a sequence is long."""
 LARGEST = 2**20
-"""Entries of a mask that is still drawn to see whether it hides everything: strangers' case ids may name any size."""
+"""Entries of a mask that is still drawn to see whether it hides everything: strangers' case ids may
+name any size.
+"""
 MANY = 3
 
 ORDINARY = ("normal", "probe", "probe_sharp", "minilm", "ends", "sparse")
@@ -32,7 +35,9 @@ SPECIAL = ("nan_queries", "nan_key", "infinite_values")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One thing to ask for. code: its heading in a terminal. heading: on the page. where: in a sentence, after "not safe"."""
+    """One thing to ask for. code: its heading in a terminal. heading: on the page. where: in a
+    sentence, after "not safe".
+    """
 
     name: str
     code: str
@@ -44,7 +49,9 @@ PARTS: dict[str, tuple[Column, ...]] = {
     "Masks and options": (
         Column("plain", "plain", "no option", "without any option"),
         Column("top_left", "c-tl", "causal top-left", "with a causal mask from the top-left corner"),
-        Column("bottom_right", "c-br", "causal bottom-right", "with a causal mask from the bottom-right corner"),
+        Column(
+            "bottom_right", "c-br", "causal bottom-right", "with a causal mask from the bottom-right corner"
+        ),
         Column("boolean", "bool", "boolean mask", "with a boolean mask"),
         Column("additive", "add", "additive mask", "with an additive mask"),
         Column("empty", "nokey", "a query sees nothing", "where a query sees nothing"),
@@ -72,11 +79,15 @@ PARTS: dict[str, tuple[Column, ...]] = {
 COLUMNS = {column.name: column for part in PARTS.values() for column in part}
 
 NEUTRAL = {"enable_gqa": (False, True), "return_lse": (False,)}
-"""Values of options that ask for nothing; None does so of every option. What enable_gqa allows, the number of heads tells."""
+"""Values of options that ask for nothing; None does so of every option. What enable_gqa allows, the
+number of heads tells.
+"""
 
 
 class Asked(NamedTuple):
-    """What a case asks for. columns: their names. alone: one thing only. drawn: entries of the mask drawn to say so."""
+    """What a case asks for. columns: their names. alone: one thing only. drawn: entries of the mask
+    drawn to say so.
+    """
 
     columns: tuple[str, ...] = ()
     alone: bool = False
@@ -87,8 +98,8 @@ class Asked(NamedTuple):
 def asked(case_id: str) -> Asked:
     """What the case with this id asks for.
 
-    Without a column: an id that this version cannot read, another op's, a case that no kernel is judged on, and one that is
-    too large to say what it shows.
+    Without a column: an id that this version cannot read, another op's, a case that no kernel is
+    judged on, and one that is too large to say what it shows.
     """
     try:
         case = Case.from_id(case_id)
@@ -148,11 +159,15 @@ def sees_nothing(case: Case) -> bool | None:
     """
     shapes, options, kinds = case.shapes(), case.resolved_options(), case.tensors
     (batch, heads, length, _), keys = shapes["q"], shapes["k"][2]
-    if max(batch * length, keys // LARGEST) > LARGEST or ("mask" in kinds and batch * heads * length * keys > LARGEST):
+    if max(batch * length, keys // LARGEST) > LARGEST or (
+        "mask" in kinds and batch * heads * length * keys > LARGEST
+    ):
         return None
     sizes = case.sizes()
     place = np.arange(length) + offset(length, keys, options)
-    left, right = (side if side is None else min(side, length + keys) for side in options["window"] or (None, None))
+    left, right = (
+        side if side is None else min(side, length + keys) for side in options["window"] or (None, None)
+    )
     first = np.zeros((batch, length), dtype=np.int64)
     last = np.full((batch, length), keys - 1)
     if left is not None:

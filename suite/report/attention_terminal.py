@@ -1,4 +1,6 @@
-"""Which attention kernel is safe for what, in a terminal: the page's matrix with a sign for each cell, and its sentences."""
+"""Which attention kernel is safe for what, in a terminal: the page's matrix with a sign for each
+cell, and its sentences.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from suite.records import Record
+from suite.records.record import Record
 from suite.report.attention import ANSWERS, OPEN, Evaluations, answer, matrix, safe, unsafe
 from suite.report.attention_columns import COLUMNS, PARTS
 from suite.report.visible import NAME, visible
@@ -20,7 +22,9 @@ STYLES = {"X": "red", "!": "yellow", "?": "yellow"}
 
 
 def print_attention(console: Console, records: Iterable[Record]) -> None:
-    """Prints both parts of the matrix, what signs and headings mean, and who is safe; nothing of fewer than two columns."""
+    """Prints both parts of the matrix, what signs and headings mean, and who is safe; nothing of
+    fewer than two columns.
+    """
     found = matrix(records)
     if len(found.columns) < 2:
         return
@@ -40,13 +44,19 @@ def print_attention(console: Console, records: Iterable[Record]) -> None:
     legend = ", ".join(f"{given.sign} {given.words}" for given in ANSWERS)
     formats = f"one sign for all formats, or one for each of {' '.join(found.formats)}"
     codes = [COLUMNS[name] for name in found.columns]
-    headings = ", ".join(f"{column.code} = {column.heading}" for column in codes if column.code != column.heading)
+    headings = ", ".join(
+        f"{column.code} = {column.heading}" for column in codes if column.code != column.heading
+    )
     console.print(f"{legend}, {NOTHING} no case; {formats}", style="dim", markup=False, width=width)
     console.print(headings, style="dim", markup=False, width=width)
     everywhere, partly = safe(found)
     named = ", ".join(f"{kernel} ({whole})" for kernel, whole in partly)
     lines = [f"Safe for everything: {', '.join(everywhere)}"] if everywhere else []
-    lines += [f"Safe wherever they go, with how many of {len(codes)} columns they have whole: {named}"] if partly else []
+    lines += (
+        [f"Safe wherever they go, with how many of {len(codes)} columns they have whole: {named}"]
+        if partly
+        else []
+    )
     for given, kernel, places in unsafe(found):
         lines.append(f"Not {'known' if given is OPEN else 'safe'}: {kernel} {'; '.join(places)}")
     for line in lines:

@@ -1,8 +1,9 @@
-"""The ratchet of accuracy: a file with the smallest error that each evaluation ever had, in times of the bound.
+"""The ratchet of accuracy: a file with the smallest error that each evaluation ever had, in times
+of the bound.
 
-A JSON document with one entry a line, made to be committed: {"op", "kernel", "case", "dtype", "ratio"}. `case` is an id, or a
-pattern with * or ? that covers several: such a ceiling is a person's, and only a person changes it, since a run may have
-seen few of its cases.
+A JSON document with one entry a line, made to be committed: {"op", "kernel", "case", "dtype",
+"ratio"}. `case` is an id, or a pattern with * or ? that covers several: such a ceiling is a
+person's, and only a person changes it, since a run may have seen few of its cases.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from suite import strict_json
-from suite.records import PASSING, Measurement, Record
+from suite.records import strict_json
+from suite.records.record import PASSING, Measurement, Record
+from suite.records.schema import check
+from suite.records.store import FULL, Run
 from suite.report import FullDiskError
 from suite.report.compare import Reason, caught_while_timed, worsened
-from suite.schema import check
-from suite.store import FULL, Run
 
 SCHEMA = 1
 Key = tuple[str, str, str, str]
@@ -40,7 +41,9 @@ ENTRY = {
 
 
 def read_baseline(path: Path) -> Baseline:
-    """The baseline in a file. Raises ValueError, naming it, where it is missing, unreadable, or has an entry twice."""
+    """The baseline in a file. Raises ValueError, naming it, where it is missing, unreadable, or has
+    an entry twice.
+    """
     if not os.path.exists(path):  # noqa: PTH110, which raises where a folder above cannot be entered
         raise ValueError(f"baseline {str(path)!r} does not exist; --update-baseline makes it of the new runs")
     try:
@@ -48,7 +51,9 @@ def read_baseline(path: Path) -> Baseline:
         if not isinstance(data, dict):
             raise ValueError("it must be a JSON object")
         if data.get("schema") != SCHEMA:
-            raise ValueError(f"schema={data.get('schema')!r:.80} is not one that this version reads ({SCHEMA})")
+            raise ValueError(
+                f"schema={data.get('schema')!r:.80} is not one that this version reads ({SCHEMA})"
+            )
         check(data.get("entries"), {"type": "array", "items": ENTRY}, "entries")
         found: Baseline = {}
         for entry in data["entries"]:
@@ -62,8 +67,9 @@ def read_baseline(path: Path) -> Baseline:
 
 
 def broken_by(baseline: Mapping[Key, float], run: Run) -> list[Reason]:
-    """Each evaluation that has an entry and fails, also while it was timed, or is meaningfully worse; an id's entry counts
-    before patterns."""
+    """Each evaluation that has an entry and fails, also while it was timed, or is meaningfully
+    worse; an id's entry counts before patterns.
+    """
     patterns, found = _patterns(baseline), list[Reason]()
     for record in run.records:
         entry = _entry(baseline, patterns, record)
@@ -87,16 +93,26 @@ def covers(baseline: Mapping[Key, float], records: Iterable[Record]) -> bool:
 
 
 def tightened(baseline: Mapping[Key, float], records: Iterable[Record]) -> Baseline:
-    """The baseline with the smaller ratios of those records that passed, and with those that nothing in it covers.
+    """The baseline with the smaller ratios of those records that passed, and with those that
+    nothing in it covers.
 
-    No entry's ratio grows, and none is dropped. Of several records of one entry, as of two devices, the worst counts.
+    No entry's ratio grows, and none is dropped. Of several records of one entry, as of two devices,
+    the worst counts.
     """
     patterns, worst = _patterns(baseline), dict[Key, float]()
     for record in records:
         entry = _entry(baseline, patterns, record) or (record.op, record.kernel, record.case, record.dtype)
-        if record.status == "passed" and record.ratio is not None and math.isfinite(record.ratio) and entry not in patterns:
+        if (
+            record.status == "passed"
+            and record.ratio is not None
+            and math.isfinite(record.ratio)
+            and entry not in patterns
+        ):
             worst[entry] = max(worst.get(entry, 0.0), record.ratio)
-    return {**baseline, **{entry: min(ratio, baseline.get(entry, math.inf)) for entry, ratio in worst.items()}}
+    return {
+        **baseline,
+        **{entry: min(ratio, baseline.get(entry, math.inf)) for entry, ratio in worst.items()},
+    }
 
 
 def write_baseline(path: Path, baseline: Mapping[Key, float]) -> None:

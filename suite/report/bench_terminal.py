@@ -1,4 +1,5 @@
-"""Throughput in the terminal: the points and how time grows with length where they are few, then which kernel to use.
+"""Throughput in the terminal: the points and how time grows with length where they are few, then
+which kernel to use.
 
 The answer stands last, where a terminal stops. Of a large bench report.html has the points.
 """
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from suite.records import Measurement, Record
+from suite.records.record import Measurement, Record
 from suite.report.advice_terminal import print_advice
 from suite.report.scalings import of_length
 from suite.report.visible import NAME, visible
@@ -25,8 +26,8 @@ NARROW, ESSENTIAL = 130, ("latency_us", "of copy")
 
 
 def print_bench(measurements: Sequence[Measurement], *, records: Sequence[Record] = ()) -> None:
-    """Prints the points, or of many what has no times, and which kernel to use. records: what was judged, which says what is
-    safe; without any there is no such answer.
+    """Prints the points, or of many what has no times, and which kernel to use. records: what was
+    judged, which says what is safe; without any there is no such answer.
     """
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -35,7 +36,9 @@ def print_bench(measurements: Sequence[Measurement], *, records: Sequence[Record
     if few and measurements:
         _print_points(console, measurements)
     elif measurements:
-        console.print(f"{len(measurements):,} points: report.html has them, and how time grows with length", style="dim")
+        console.print(
+            f"{len(measurements):,} points: report.html has them, and how time grows with length", style="dim"
+        )
     if not few or console.width < NARROW:
         _print_untimed(console, [m for m in measurements if not m.data["samples_seconds"]])
     scalings = list(of_length(measurements)) if few else []
@@ -43,7 +46,9 @@ def print_bench(measurements: Sequence[Measurement], *, records: Sequence[Record
         console.print()
         console.print(_scaling_table(scalings))
         console.print(
-            "exponent: of length in the time of a row (attention: of a head), with its 95 % bootstrap interval", style="dim"
+            "exponent: of length in the time of a row (attention: of a head), with its 95 % bootstrap"
+            " interval",
+            style="dim",
         )
     if records:
         print_advice(console, measurements, records)
@@ -64,11 +69,23 @@ def _print_points(console: Console, measurements: Sequence[Measurement]) -> None
             *(write(one.data) if one.data["samples_seconds"] else "" for write in columns.values()),
             times(one.data["ratio"]),
             *([_remark(one)] if wide else []),
-            style=None if one.data["status"] == "passed" else "yellow" if one.data["status"] == "known_failure" else "red",
+            style=(
+                None
+                if one.data["status"] == "passed"
+                else "yellow"
+                if one.data["status"] == "known_failure"
+                else "red"
+            ),
         )
     console.print(table)
-    words = "latency: median of a call{}; of copy: share of what this machine copies; bound: worst error in times of the bound"
-    more = "; GB/s: the least traffic over it; of matmul: share of what this machine multiplies; peak: beside inputs and output"
+    words = (
+        "latency: median of a call{}; of copy: share of what this machine copies; bound: worst error in times"
+        " of the bound"
+    )
+    more = (
+        "; GB/s: the least traffic over it; of matmul: share of what this machine multiplies; peak: beside"
+        " inputs and output"
+    )
     console.print(words.format(f", with its 95 % interval{more}" if wide else ""), style="dim")
 
 
@@ -147,7 +164,9 @@ def _scaling_table(scalings: Iterable[tuple[Measurement, Scaling]]) -> Table:
     table = _table("op", "kernel", "dtype", "lengths", numbers=("exponent", "95 %", "last two"))
     for one, found in scalings:
         exponent = found.exponent
-        options = "".join(f" {s}" for s in one.case.split("/")[3:-1] if not s.startswith(("upstream=", "reduction=")))
+        options = "".join(
+            f" {s}" for s in one.case.split("/")[3:-1] if not s.startswith(("upstream=", "reduction="))
+        )
         size = f" E={one.data['shape'][3]}" if len(one.data["shape"]) == 4 else ""
         table.add_row(
             _label(one),

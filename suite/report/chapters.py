@@ -1,6 +1,8 @@
-"""What the page's chapters need of a measurement: those of another shape are left out, and the page says which.
+"""What the page's chapters need of a measurement: those of another shape are left out, and the page
+says which.
 
-The shapes are those that suite/measure/exponential.py and thresholds.py document, as far as the page reads them.
+The shapes are those that suite/measure/exponential.py and thresholds.py document, as far as the
+page reads them.
 """
 
 from __future__ import annotations
@@ -10,9 +12,9 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from suite import schema
 from suite.formats import DTYPES
-from suite.records import Measurement
+from suite.records import schema
+from suite.records.record import Measurement
 from suite.report import depth, throughput, vanishing
 from suite.report.thresholds import LABELS, LARGEST_DRAWN
 
@@ -50,7 +52,9 @@ FINDINGS = {
     "base": TEXT,
     "argument_format": TEXT,
     "flushes": _object(zero_at=_or_null(NUMBER), kind={"type": "string", "enum": list(KINDS["flushes"])}),
-    "saturates": _object(at=_or_null(NUMBER), kind={"type": "string", "enum": list(KINDS["saturates"])}, format=_or_null(TEXT)),
+    "saturates": _object(
+        at=_or_null(NUMBER), kind={"type": "string", "enum": list(KINDS["saturates"])}, format=_or_null(TEXT)
+    ),
     "monotone": {"type": "integer", "minimum": 0, "maximum": 2**53},
     "shift_invariant": FLAG,
     "accumulate": TEXT,
@@ -67,7 +71,10 @@ EXPONENTIAL = _object(
     findings=_object(*FINDINGS, **{name: _finding(value) for name, value in FINDINGS.items()}),
     curve=_or_null(CURVE),
 )
-EXPLAINED = {"formulas": {"type": "object", "additionalProperties": _or_null(NUMBER)}, "agrees_with": _list(TEXT)}
+EXPLAINED = {
+    "formulas": {"type": "object", "additionalProperties": _or_null(NUMBER)},
+    "agrees_with": _list(TEXT),
+}
 ENTRY = {"anyOf": [_object(n=COUNT, reason=TEXT), _object(n=COUNT, measured=_or_null(NUMBER), **EXPLAINED)]}
 SUM = _object(n=COUNT, measured=_or_null(COUNT), first_wrong=_or_null(COUNT), agrees_with=_list(TEXT))
 MEASURED = _object(
@@ -80,7 +87,9 @@ LIBM = _object(exp_ulp=NUMBER, log_ulp=NUMBER, points=COUNT, against=TEXT)
 
 
 def sound(measurements: Sequence[Measurement]) -> tuple[list[Measurement], list[str]]:
-    """The measurements that a chapter can show, and a sentence for each chapter about those that are left out."""
+    """The measurements that a chapter can show, and a sentence for each chapter about those that
+    are left out.
+    """
     checks: dict[str, Callable[[Measurement], bool]] = {
         "exponential": lambda m: _is_sound(m, EXPONENTIAL),
         "thresholds": lambda m: _is_sound(m, THRESHOLDS),
@@ -96,7 +105,11 @@ def sound(measurements: Sequence[Measurement]) -> tuple[list[Measurement], list[
             kept.append(m)
         else:
             left_out[m.kind] += 1
-    return kept, [f"{count:,} measurements of kind {kind} are of no known shape." for kind, count in left_out.items() if count]
+    return kept, [
+        f"{count:,} measurements of kind {kind} are of no known shape."
+        for kind, count in left_out.items()
+        if count
+    ]
 
 
 def _is_sound(m: Measurement, shape: schema.Schema) -> bool:
@@ -104,7 +117,9 @@ def _is_sound(m: Measurement, shape: schema.Schema) -> bool:
 
 
 def _consistent(data: dict[str, Any]) -> bool:
-    """What a schema cannot say: the lists of a curve are as long as each other, and its gaps grow from above 0."""
+    """What a schema cannot say: the lists of a curve are as long as each other, and its gaps grow
+    from above 0.
+    """
     curve = data.get("curve")
     if not curve:
         return True

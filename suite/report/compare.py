@@ -1,8 +1,9 @@
-"""Two runs as one comparison: verdicts that changed, accuracy, bits and speed, joined evaluation by evaluation. Data only.
+"""Two runs as one comparison: verdicts that changed, accuracy, bits and speed, joined evaluation by
+evaluation. Data only.
 
-What is joined has the same op, kernel, case, dtype and direction. Devices are joined too where both runs have them; where each
-run has one that the other has not ("cpu" here, "cuda" there), those two stand side by side: machines differ by design.
-docs/compare.md says why the rules are as they are.
+What is joined has the same op, kernel, case, dtype and direction. Devices are joined too where both
+runs have them; where each run has one that the other has not ("cpu" here, "cuda" there), those two
+stand side by side: machines differ by design. docs/compare.md says why the rules are as they are.
 """
 
 from __future__ import annotations
@@ -19,19 +20,29 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from suite import strict_json
-from suite.configuration import FILE, read_configuration
 from suite.formats import Array
-from suite.records import PASSING, STATUSES, Measurement, Record
-from suite.schema import SIZE, check
-from suite.store import Run, has_records, latest, read_environment, read_measurements, read_records, refuse_twice
+from suite.records import strict_json
+from suite.records.configuration import FILE, read_configuration
+from suite.records.record import PASSING, STATUSES, Measurement, Record
+from suite.records.schema import SIZE, check
+from suite.records.store import (
+    Run,
+    has_records,
+    latest,
+    read_environment,
+    read_measurements,
+    read_records,
+    refuse_twice,
+)
 from suite.timing.statistics import FEWEST, LEVEL
 
 T = TypeVar("T", bound=Record | Measurement)
 
 FACTOR, FLOOR = 2.0, 2.0**-4
-"""A change of accuracy is meaningful if the error doubles or halves, which is one bit, and by more than this share of the
-bound: four times what the reference may be off. Crossing the bound always is."""
+"""A change of accuracy is meaningful if the error doubles or halves, which is one bit, and by more
+than this share of the bound: four times what the reference may be off. Crossing the bound always
+is.
+"""
 
 THRESHOLD = 0.05
 """The share by which a median must differ for FASTER or SLOWER."""
@@ -59,7 +70,10 @@ THROUGHPUT = {
         **dict.fromkeys(("ratio", "max_ulp"), ERROR),
         **dict.fromkeys(("digest", "clock", "cache", "note"), TEXT),
         "threads": {"type": "integer", "minimum": 0, "maximum": 2**31},
-        **dict.fromkeys(("bytes", "operations", "peak_bytes", "copy_bytes_per_second", "matmul_operations_per_second"), AMOUNT),
+        **dict.fromkeys(
+            ("bytes", "operations", "peak_bytes", "copy_bytes_per_second", "matmul_operations_per_second"),
+            AMOUNT,
+        ),
     },
     "required": ["status", "direction", "shape", "samples_seconds", "clock", "cache"],
 }
@@ -67,7 +81,9 @@ THROUGHPUT = {
 
 
 class Accuracy(NamedTuple):
-    """change: one of ACCURACY, exactly; "" where one side has no error. meaningful: the change is one that gates speak of."""
+    """change: one of ACCURACY, exactly; "" where one side has no error. meaningful: the change is
+    one that gates speak of.
+    """
 
     change: str = ""
     meaningful: bool = False
@@ -85,8 +101,9 @@ class Reason(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """One evaluation in both runs, or in one of them. change: one of CHANGES, "" for the same status. bits: one of BITS, ""
-    where a side has no digest."""
+    """One evaluation in both runs, or in one of them. change: one of CHANGES, "" for the same
+    status. bits: one of BITS, "" where a side has no digest.
+    """
 
     base: Record | None
     new: Record | None
@@ -105,9 +122,12 @@ class Pair:
 class Speed:
     """A throughput measurement in both runs, or in one of them.
 
-    ratio: median time of new over that of base, low and high its 95 % interval; None without samples on both sides.
-    verdict: one of SPEEDS; "" where a side is missing or neither has times. note: why it is not what one would expect.
-    change: one of CHANGES, of what happened while it was timed; "" where that is what its evaluation says too.
+    ratio: median time of new over that of base, low and high its 95 % interval; None without
+    samples on both sides.
+    verdict: one of SPEEDS; "" where a side is missing or neither has times. note: why it is not
+    what one would expect.
+    change: one of CHANGES, of what happened while it was timed; "" where that is what its
+    evaluation says too.
     """
 
     base: Measurement | None
@@ -128,7 +148,9 @@ class Speed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The run `new` beside the run `base`. same_environment: whether bits can be compared. reasons: why gates refuse `new`."""
+    """The run `new` beside the run `base`. same_environment: whether bits can be compared. reasons:
+    why gates refuse `new`.
+    """
 
     base: Run
     new: Run
@@ -153,7 +175,9 @@ class Comparison:
         return sorted(found, key=lambda pair: -_increase(pair))
 
     def count(self) -> dict[str, Counter[str]]:
-        """How many pairs have each change, accuracy and bits, and how many measurements each verdict of speed and change."""
+        """How many pairs have each change, accuracy and bits, and how many measurements each
+        verdict of speed and change.
+        """
         return {
             "change": Counter(pair.change for pair in self.pairs if pair.change),
             "accuracy": Counter(pair.accuracy.change for pair in self.pairs if pair.accuracy.change),
@@ -166,9 +190,9 @@ class Comparison:
 def read_runs(folders: Sequence[Path]) -> list[Run]:
     """The runs to be compared, the base first.
 
-    Raises ValueError, naming the folder, for one that is no run or has no env.json, is named twice, or holds what cannot be
-    read: lines of another schema or changed ones, throughput of no known shape. Only a torn last line is skipped, with a
-    notice.
+    Raises ValueError, naming the folder, for one that is no run or has no env.json, is named twice,
+    or holds what cannot be read: lines of another schema or changed ones, throughput of no known
+    shape. Only a torn last line is skipped, with a notice.
     """
     refuse_twice(folders, why="; a run has nothing to be compared with but another")
     with _no_collection():
@@ -180,11 +204,15 @@ def read(folder: Path) -> Run:
     if not folder.is_dir():
         raise ValueError(f"{str(folder)!r} is not a folder; expected a run folder")
     if not has_records(folder):
-        raise ValueError(f"{str(folder)!r} is no run folder: it has neither records-*.jsonl nor measurements-*.jsonl")
+        raise ValueError(
+            f"{str(folder)!r} is no run folder: it has neither records-*.jsonl nor measurements-*.jsonl"
+        )
     notices = list[str]()
     environment = read_environment(folder, notices)
     if notices:
-        raise ValueError(f"{str(folder)!r}: {notices[0]}; without it nothing says what machine its numbers are of")
+        raise ValueError(
+            f"{str(folder)!r}: {notices[0]}; without it nothing says what machine its numbers are of"
+        )
     if (folder / FILE).exists():
         planned = read_configuration(folder).planned
     else:
@@ -203,13 +231,19 @@ def read(folder: Path) -> Run:
 def compare(base: Run, new: Run, *, threshold: float = THRESHOLD) -> Comparison:
     """Joins two runs. threshold: the share by which a time must differ to be called FASTER or SLOWER.
 
-    Raises ValueError where they have no evaluation and no throughput measurement in common, saying what each has.
+    Raises ValueError where they have no evaluation and no throughput measurement in common, saying
+    what each has.
     """
     times = [throughput_of(run) for run in (base, new)]
-    used = [{r.device for r in run.records} | {m.device for m in some} for run, some in zip((base, new), times, strict=True)]
+    used = [
+        {r.device for r in run.records} | {m.device for m in some}
+        for run, some in zip((base, new), times, strict=True)
+    ]
     devices = _paired_devices(*used)
     alike = same_environment(base.environment, new.environment)
-    pairs = tuple(_pair(one, other, alike) for one, other in _joined(base.records, new.records, devices, _record_key))
+    pairs = tuple(
+        _pair(one, other, alike) for one, other in _joined(base.records, new.records, devices, _record_key)
+    )
     caught = {id(m) for run in (base, new) for m in caught_while_timed(run)}
     speeds = tuple(
         replace(
@@ -220,7 +254,9 @@ def compare(base: Run, new: Run, *, threshold: float = THRESHOLD) -> Comparison:
     )
     if not any(p.base and p.new for p in pairs) and not any(s.base and s.new for s in speeds):
         raise ValueError("; ".join([f"nothing in common: {_holds(base)}", _holds(new), *_apart(base, new)]))
-    return Comparison(base=base, new=new, pairs=pairs, speeds=speeds, same_environment=alike, threshold=threshold)
+    return Comparison(
+        base=base, new=new, pairs=pairs, speeds=speeds, same_environment=alike, threshold=threshold
+    )
 
 
 def same_environment(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -234,7 +270,9 @@ def throughput_of(run: Run) -> list[Measurement]:
 
 
 def caught_while_timed(run: Run) -> list[Measurement]:
-    """The measurements of throughput whose kernel failed while it was timed: its evaluation does not say so."""
+    """The measurements of throughput whose kernel failed while it was timed: its evaluation does
+    not say so.
+    """
     judged = {(*_record_key(r), r.device): r.status for r in run.records}
     return [
         m
@@ -244,8 +282,10 @@ def caught_while_timed(run: Run) -> list[Measurement]:
 
 
 def change_of(base: str | None, new: str | None) -> str:
-    """One of CHANGES, "" for the same status, of two statuses. A failure is new where the base passed, was declared,
-    unsupported or absent (None), and where the base failed in a way that comes later in the precedence of statuses."""
+    """One of CHANGES, "" for the same status, of two statuses. A failure is new where the base
+    passed, was declared, unsupported or absent (None), and where the base failed in a way that
+    comes later in the precedence of statuses.
+    """
     if new is None:
         return "gone"
     if base == new:
@@ -273,8 +313,9 @@ def _change_while_timed(base: Measurement | None, new: Measurement | None, *, ca
 
 
 def accuracy_of(base: Record, new: Record) -> Accuracy:
-    """How the error changed: exactly by ratio and then by max_ulp; NaN counts as infinite. Of a known failure, whose error
-    nobody promised, no change is meaningful."""
+    """How the error changed: exactly by ratio and then by max_ulp; NaN counts as infinite. Of a
+    known failure, whose error nobody promised, no change is meaningful.
+    """
     if base.ratio is None or new.ratio is None:
         return Accuracy()
     before, after = _errors(base), _errors(new)
@@ -292,8 +333,9 @@ def worsened(before: float, after: float) -> bool:
 def judge_speed(base: Measurement | None, new: Measurement | None, *, threshold: float = THRESHOLD) -> Speed:
     """The ratio of two median times with its interval, and the verdict.
 
-    FASTER where the interval lies below 1 / (1 + threshold), SLOWER where it lies above 1 + threshold, SAME where it lies
-    between; else AMBIGUOUS. The two limits are each other's inverse, so that swapping the runs swaps FASTER and SLOWER.
+    FASTER where the interval lies below 1 / (1 + threshold), SLOWER where it lies above 1 +
+    threshold, SAME where it lies between; else AMBIGUOUS. The two limits are each other's inverse,
+    so that swapping the runs swaps FASTER and SLOWER.
     """
     if base is None or new is None:
         return Speed(base=base, new=new)
@@ -307,7 +349,9 @@ def judge_speed(base: Measurement | None, new: Measurement | None, *, threshold:
         return Speed(base=base, new=new)
     if 0 in counts:
         side, m = ("base", base) if counts[0] == 0 else ("new", new)
-        return Speed(base=base, new=new, verdict="not comparable", note=f"{side} has no times: {m.data['status']}")
+        return Speed(
+            base=base, new=new, verdict="not comparable", note=f"{side} has no times: {m.data['status']}"
+        )
     if unlike:
         return Speed(base=base, new=new, verdict="not comparable", note="; ".join(unlike))
     ratio = median(times_of(new)) / median(times_of(base))
@@ -316,7 +360,12 @@ def judge_speed(base: Measurement | None, new: Measurement | None, *, threshold:
         return Speed(base=base, new=new, ratio=ratio, verdict="AMBIGUOUS", note=note)
     low, high = ratio_interval(times_of(base), times_of(new))
     return Speed(
-        base=base, new=new, ratio=ratio, low=math.exp(low), high=math.exp(high), verdict=verdict_of(low, high, threshold)
+        base=base,
+        new=new,
+        ratio=ratio,
+        low=math.exp(low),
+        high=math.exp(high),
+        verdict=verdict_of(low, high, threshold),
     )
 
 
@@ -331,12 +380,13 @@ def verdict_of(low: float, high: float, threshold: float) -> str:
 
 
 def ratio_interval(base: Sequence[float], new: Sequence[float]) -> tuple[float, float]:
-    """The 95 % percentile interval of log(median of new / median of base) over all bootstrap resamples of both.
+    """The 95 % percentile interval of log(median of new / median of base) over all bootstrap
+    resamples of both.
 
-    A resample's median is one of the n samples, and how likely each is has a closed form (resampled_median()). So the
-    bootstrap distribution is known exactly, and none is drawn: no seed, no noise, and [-high, -low] where the runs are
-    swapped. Efron, "Bootstrap methods: another look at the jackknife", Ann. Statist. 7 (1979), has the same for
-    one median.
+    A resample's median is one of the n samples, and how likely each is has a closed form
+    (resampled_median()). So the bootstrap distribution is known exactly, and none is drawn: no
+    seed, no noise, and [-high, -low] where the runs are swapped. Efron, "Bootstrap methods: another
+    look at the jackknife", Ann. Statist. 7 (1979), has the same for one median.
     """
     (before, before_chance), (after, after_chance) = _likely_medians(base), _likely_medians(new)
     difference = np.subtract.outer(after, before).ravel()
@@ -349,9 +399,10 @@ def ratio_interval(base: Sequence[float], new: Sequence[float]) -> tuple[float, 
 
 @functools.cache
 def resampled_median(n: int) -> Array:
-    """How likely each of n ordered samples is the median of a resample of n of them; of an even n, either middle one with
-    one half, which are each other's mirror images. The m-th smallest of n draws is at most the k-th sample with probability
-    P(B >= m), B binomial(n, k / n)."""
+    """How likely each of n ordered samples is the median of a resample of n of them; of an even n,
+    either middle one with one half, which are each other's mirror images. The m-th smallest of n
+    draws is at most the k-th sample with probability P(B >= m), B binomial(n, k / n).
+    """
     k = np.arange(n + 1)
     p = np.clip(k / n, 1e-300, 1 - 2.0**-53)
     factorial = np.cumsum(np.concatenate([[0.0], np.log(np.arange(1, n + 1))]))
@@ -374,8 +425,8 @@ def times_of(m: Measurement) -> list[float]:
 def gate(comparison: Comparison, wanted: Mapping[str, float | None]) -> list[Reason]:
     """Why the gates refuse the new run; [] where they let it pass.
 
-    wanted: gate -> limit, of GATES; that of speed is the share of time by which a kernel may be slower, None for the
-    comparison's threshold.
+    wanted: gate -> limit, of GATES; that of speed is the share of time by which a kernel may be
+    slower, None for the comparison's threshold.
     """
     reasons = []
     if "status" in wanted:
@@ -399,7 +450,9 @@ def gate(comparison: Comparison, wanted: Mapping[str, float | None]) -> list[Rea
 
 
 def parse_gates(text: str) -> dict[str, float | None]:
-    """The gates of --fail-on: "status,accuracy,speed:10%", or "none". Raises ValueError naming what is none or stands twice."""
+    """The gates of --fail-on: "status,accuracy,speed:10%", or "none". Raises ValueError naming what
+    is none or stands twice.
+    """
     found: dict[str, float | None] = {}
     if text.strip() == "none":
         return found
@@ -407,11 +460,13 @@ def parse_gates(text: str) -> dict[str, float | None]:
         name, colon, amount = part.strip().partition(":")
         if name not in GATES or (colon and name != "speed"):
             raise ValueError(
-                f"{part.strip()!r:.80} is no gate; expected none, or some of status, accuracy, speed, speed:10%, with commas"
+                f"{part.strip()!r:.80} is no gate; expected none, or some of status, accuracy, speed,"
+                " speed:10%, with commas"
             )
         if name in found:
             raise ValueError(
-                f"{text!r:.80} names {name} twice; expected none, or some of status, accuracy, speed, speed:10%, with commas"
+                f"{text!r:.80} names {name} twice; expected none, or some of status, accuracy, speed,"
+                " speed:10%, with commas"
             )
         found[name] = parse_share(amount) if colon else None
     return found
@@ -441,7 +496,9 @@ def _no_collection() -> Iterator[None]:
 
 
 def _torn_lines(folder: Path) -> set[str]:
-    """FILE:NUMBER of each last line that does not end and is no JSON document, as a killed process leaves it."""
+    """FILE:NUMBER of each last line that does not end and is no JSON document, as a killed process
+    leaves it.
+    """
     found = set()
     for path in (*folder.glob("records-*.jsonl"), *folder.glob("measurements-*.jsonl")):
         content = path.read_bytes() if path.is_file() else b""
@@ -459,7 +516,9 @@ def _is_json(text: bytes) -> bool:
 
 
 def _measurement(data: Any) -> Measurement:
-    """The measurement of a JSON object. Raises ValueError also for one of throughput that is not as THROUGHPUT says."""
+    """The measurement of a JSON object. Raises ValueError also for one of throughput that is not as
+    THROUGHPUT says.
+    """
     m = Measurement.from_dict(data)
     if m.kind == "throughput":
         what = f"throughput of {m.op} {m.kernel} {m.dtype} on {m.case}: data"
@@ -505,7 +564,13 @@ def _pair(base: Record | None, new: Record | None, alike: bool) -> Pair:
     if base.digest and new.digest:
         comparable = alike and base.env_id == new.env_id and base.device == new.device
         bits = "not comparable" if not comparable else "same" if base.digest == new.digest else "other"
-    return Pair(base=base, new=new, change=change_of(base.status, new.status), accuracy=accuracy_of(base, new), bits=bits)
+    return Pair(
+        base=base,
+        new=new,
+        change=change_of(base.status, new.status),
+        accuracy=accuracy_of(base, new),
+        bits=bits,
+    )
 
 
 def _errors(record: Record) -> tuple[float, float]:
@@ -524,7 +589,9 @@ def _increase(pair: Pair) -> float:
 
 
 def _likely_medians(samples: Sequence[float]) -> tuple[Array, Array]:
-    """(logarithms of the samples that a resample's median may be, how likely each is); those never seen are left out."""
+    """(logarithms of the samples that a resample's median may be, how likely each is); those never
+    seen are left out.
+    """
     chance = resampled_median(len(samples))
     seen = chance > 1e-9
     return np.log(np.sort(np.asarray(samples, dtype=np.float64)))[seen], chance[seen]
@@ -544,7 +611,9 @@ def _named(row: Record | Measurement) -> str:
 
 
 def _apart(base: Run, new: Run) -> list[str]:
-    """What keeps the runs apart, where it may surprise: the same kernels on other cases, or one file in two folders."""
+    """What keeps the runs apart, where it may surprise: the same kernels on other cases, or one
+    file in two folders.
+    """
     kernels = [{_kernel_key(row) for row in _rows(run)} for run in (base, new)]
     if both := kernels[0] & kernels[1]:
         kernel = min(both)
@@ -554,10 +623,12 @@ def _apart(base: Run, new: Run) -> list[str]:
         if _direction(one) != _direction(other):
             return [f"the directions differ: {_direction(one)} and {_direction(other)}"]
         return []
-    before, after = ({name.rpartition("/")[2]: name for _, name, _ in sorted(side) if ".py:" in name} for side in kernels)
+    before, after = (
+        {name.rpartition("/")[2]: name for _, name, _ in sorted(side) if ".py:" in name} for side in kernels
+    )
     return [
-        f"a kernel is named as --kernel named it, so {before[end]} and {after[end]} are two kernels; to compare versions, run "
-        "them under one path, or name both in one run and see its report"
+        f"a kernel is named as --kernel named it, so {before[end]} and {after[end]} are two kernels; to"
+        " compare versions, run them under one path, or name both in one run and see its report"
         for end in sorted(before.keys() & after.keys())
         if before[end] != after[end]
     ][:1]
@@ -577,7 +648,9 @@ def _direction(row: Record | Measurement) -> str:
 
 def _holds(run: Run) -> str:
     """What a run has, in some words."""
-    kernels = sorted({f"{r.op} {r.kernel}" for r in run.records} | {f"{m.op} {m.kernel}" for m in run.measurements})
+    kernels = sorted(
+        {f"{r.op} {r.kernel}" for r in run.records} | {f"{m.op} {m.kernel}" for m in run.measurements}
+    )
     some = ", ".join(kernels[:4]) + (f" and {len(kernels) - 4:,} more" if len(kernels) > 4 else "")
     dtypes = ", ".join(sorted({r.dtype for r in run.records} | {m.dtype for m in run.measurements})[:8])
     counted = f"{len(run.records):,} evaluations and {len(throughput_of(run)):,} throughput measurements"

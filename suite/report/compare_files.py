@@ -9,30 +9,37 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from suite.records import plain
+from suite.records.record import plain
+from suite.records.store import is_own_file
 from suite.report.compare import Comparison, Pair, Speed, median, times_of
 from suite.report.compare_page import reasons_of, run_names
 from suite.report.csv import FORMULA
 from suite.report.privacy import private
 from suite.report.visible import visible
-from suite.store import is_own_file
 
 SCHEMA = 1
 
 
 def check_targets(targets: Mapping[str, Path], folders: Sequence[Path]) -> None:
-    """targets: the files that options name, to be written. Raises ValueError where one belongs to a run in the folders, or
-    two are one file."""
+    """targets: the files that options name, to be written. Raises ValueError where one belongs to a
+    run in the folders, or two are one file.
+    """
     for number, (option, path) in enumerate(targets.items()):
         if any(is_own_file(path, folder) for folder in folders):
-            raise ValueError(f"{option} {str(path)!r} belongs to a run that is compared: writing there would spoil it")
+            raise ValueError(
+                f"{option} {str(path)!r} belongs to a run that is compared: writing there would spoil it"
+            )
         for other, there in list(targets.items())[:number]:
-            if os.path.realpath(path) == os.path.realpath(there) or (path.exists() and there.exists() and path.samefile(there)):
+            if os.path.realpath(path) == os.path.realpath(there) or (
+                path.exists() and there.exists() and path.samefile(there)
+            ):
                 raise ValueError(f"{other} {str(there)!r} and {option} {str(path)!r} are one file; name two")
 
 
 def rows(comparisons: Sequence[Comparison]) -> Iterator[dict[str, Any]]:
-    """The rows: what was run, in which new run, and what of COLUMNS is known of both sides. Numbers stay numbers."""
+    """The rows: what was run, in which new run, and what of COLUMNS is known of both sides. Numbers
+    stay numbers.
+    """
     names = run_names([comparisons[0].base, *(one.new for one in comparisons)])
     for name, comparison in zip(names[1:], comparisons, strict=True):
         for pair in comparison.pairs:
@@ -43,13 +50,17 @@ def rows(comparisons: Sequence[Comparison]) -> Iterator[dict[str, Any]]:
 
 COLUMNS = (
     "new_run", "what", "op", "kernel", "case", "dtype", "direction", "base_device", "new_device",
-    "base_status", "new_status", "change", "base_ratio", "new_ratio", "base_max_ulp", "new_max_ulp", "accuracy", "meaningful",
-    "bits", "base_median_seconds", "new_median_seconds", "time_ratio", "time_ratio_low", "time_ratio_high", "speed", "note",
+    "base_status", "new_status", "change", "base_ratio", "new_ratio", "base_max_ulp", "new_max_ulp",
+    "accuracy", "meaningful",
+    "bits", "base_median_seconds", "new_median_seconds", "time_ratio", "time_ratio_low", "time_ratio_high",
+    "speed", "note",
 )  # fmt: skip
 
 
 def to_csv(comparisons: Sequence[Comparison], *, show_paths: bool = False) -> str:
-    """The rows as RFC 4180 says; text private, visible, and none that a spreadsheet would run (suite/report/csv.py)."""
+    """The rows as RFC 4180 says; text private, visible, and none that a spreadsheet would run
+    (suite/report/csv.py).
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\r\n")
     writer.writerow(COLUMNS)
@@ -69,8 +80,8 @@ def to_csv(comparisons: Sequence[Comparison], *, show_paths: bool = False) -> st
 
 
 def to_json(comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """JSON-ready: {"schema", "base", "reasons", "comparisons": [{"new", "threshold", "same_environment", "reasons", "counts"}],
-    "rows"}. Texts are as the records have them.
+    """JSON-ready: {"schema", "base", "reasons", "comparisons": [{"new", "threshold",
+    "same_environment", "reasons", "counts"}], "rows"}. Texts are as the records have them.
     """
     return {
         "schema": SCHEMA,
@@ -92,7 +103,13 @@ def to_json(comparisons: Sequence[Comparison]) -> dict[str, Any]:
 
 def _of_pair(pair: Pair) -> dict[str, Any]:
     r = pair.record
-    found: dict[str, Any] = {"op": r.op, "kernel": r.kernel, "case": r.case, "dtype": r.dtype, "direction": r.direction}
+    found: dict[str, Any] = {
+        "op": r.op,
+        "kernel": r.kernel,
+        "case": r.case,
+        "dtype": r.dtype,
+        "direction": r.direction,
+    }
     for side, record in (("base", pair.base), ("new", pair.new)):
         if record is not None:
             found |= {
@@ -102,7 +119,12 @@ def _of_pair(pair: Pair) -> dict[str, Any]:
                 f"{side}_max_ulp": record.max_ulp,
             }
     meaningful = pair.accuracy.meaningful if pair.accuracy.change else None
-    return found | {"change": pair.change, "accuracy": pair.accuracy.change, "meaningful": meaningful, "bits": pair.bits}
+    return found | {
+        "change": pair.change,
+        "accuracy": pair.accuracy.change,
+        "meaningful": meaningful,
+        "bits": pair.bits,
+    }
 
 
 def _of_speed(speed: Speed) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The page of `compare`: one self-contained file without scripts or outside requests, light and dark.
 
-It answers two questions: is the new version worse, and which kernel should be used here? Every text of strangers passes
-shown() once, when the page's context is whole.
+It answers two questions: is the new version worse, and which kernel should be used here? Every text
+of strangers passes shown() once, when the page's context is whole.
 """
 
 from __future__ import annotations
@@ -13,13 +13,23 @@ from typing import Any
 
 from markupsafe import Markup
 
-from suite.records import Measurement, Record
+from suite.records.record import Measurement, Record
+from suite.records.store import Run
 from suite.report.advice import Advice, Group, Standing, Subject, advise, grouped, ranked, standings
-from suite.report.compare import CHANGES, SPEEDS, Comparison, Pair, Speed, median, throughput_of, times_of, told
+from suite.report.compare import (
+    CHANGES,
+    SPEEDS,
+    Comparison,
+    Pair,
+    Speed,
+    median,
+    throughput_of,
+    times_of,
+    told,
+)
 from suite.report.privacy import private
 from suite.report.summaries import first_line, times
 from suite.report.visible import NAME, visible
-from suite.store import Run
 
 ROWS = 200
 """Rows of a table that are shown; the file of --csv has them all."""
@@ -32,7 +42,8 @@ WIDTH, OCTAVE = 180, 85
 def render(comparisons: Sequence[Comparison], *, gates: str = "", show_paths: bool = False) -> str:
     """The page of these comparisons, which share their base, as text.
 
-    gates: what --fail-on and --baseline asked, in words. show_paths: leave home directories, user and host names as they are.
+    gates: what --fail-on and --baseline asked, in words. show_paths: leave home directories, user
+    and host names as they are.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -59,7 +70,11 @@ def render(comparisons: Sequence[Comparison], *, gates: str = "", show_paths: bo
         "best": best,
         "base_alone": base_alone(best, names[0]),
         "comparisons": [_chapter(name, one) for name, one in zip(names[1:], comparisons, strict=True)],
-        "notices": [f"{name}: {notice}" for name, run in zip(names, runs, strict=True) for notice in first_notices(run)],
+        "notices": [
+            f"{name}: {notice}"
+            for name, run in zip(names, runs, strict=True)
+            for notice in first_notices(run)
+        ],
     }
     return environment.get_template("compare.html").render(shown(context, show_paths=show_paths))
 
@@ -99,9 +114,16 @@ def answer(comparison: Comparison) -> tuple[str, str]:
     """(whether the new run is worse than the base, what else there is to say of the two)."""
     counts = comparison.count()
     refused = Counter(reason.gate for reason in comparison.reasons)
-    slower = sorted((s.low, s.ratio) for s in comparison.speeds if s.verdict == "SLOWER" and s.low and s.ratio)
-    let_pass = slower[: max(len(slower) - refused["speed"], 0)]  # a gate of speed refuses those whose interval begins above it
-    most = f"{'up to ' if len(let_pass) > 1 else ''}{max((ratio for _, ratio in let_pass), default=0):.3g} times the time"
+    slower = sorted(
+        (s.low, s.ratio) for s in comparison.speeds if s.verdict == "SLOWER" and s.low and s.ratio
+    )
+    let_pass = slower[
+        : max(len(slower) - refused["speed"], 0)
+    ]  # a gate of speed refuses those whose interval begins above it
+    most = (
+        f"{'up to ' if len(let_pass) > 1 else ''}{max((ratio for _, ratio in let_pass), default=0):.3g} times"
+        " the time"
+    )
     bad = [
         (_count(number, noun) + rest, is_refused)
         for number, noun, rest, is_refused in (
@@ -119,9 +141,13 @@ def answer(comparison: Comparison) -> tuple[str, str]:
     verdict = f"Worse: {words}." if bad else "Not worse: no new failure, no meaningfully larger error."
     joined = sum(pair.base is not None and pair.new is not None for pair in comparison.pairs)
     rest = [f"{_count(joined, 'evaluation')} in both runs"]
-    rest += [f"{counts['change'][name]:,} {words}" for name, words in ONE_SIDED.items() if counts["change"][name]]
+    rest += [
+        f"{counts['change'][name]:,} {words}" for name, words in ONE_SIDED.items() if counts["change"][name]
+    ]
     found = [f"{counts['speed'][name]:,} {name}" for name in SPEEDS if counts["speed"][name]]
-    found += [f"{counts['timed'][name]:,} {ONE_SIDED[name]}" for name in ("new", "gone") if counts["timed"][name]]
+    found += [
+        f"{counts['timed'][name]:,} {ONE_SIDED[name]}" for name in ("new", "gone") if counts["timed"][name]
+    ]
     text = ", ".join(rest) + "." + (f" Times: {', '.join(found)}." if found else "")
     return verdict, text
 
@@ -144,21 +170,31 @@ ONE_SIDED = {"new": "only in the new one", "gone": "gone", "no verdict now": "un
 
 
 def environments(runs: Sequence[Run]) -> dict[str, Any]:
-    """{"unlike": rows of facts that differ, "alike": rows of those that do not}; a row is the fact and its value by run."""
-    shared = all("libm" in run.environment for run in runs)  # bench does not measure it, which is no difference
+    """{"unlike": rows of facts that differ, "alike": rows of those that do not}; a row is the fact
+    and its value by run.
+    """
+    shared = all(
+        "libm" in run.environment for run in runs
+    )  # bench does not measure it, which is no difference
     flat = [
-        _flat({fact: value for fact, value in run.environment.items() if shared or fact != "libm"}) | _measured(run)
+        _flat({fact: value for fact, value in run.environment.items() if shared or fact != "libm"})
+        | _measured(run)
         for run in runs
     ]
     names = list(dict.fromkeys(name for facts in flat for name in facts))
     rows = [{"fact": name, "values": [facts.get(name, "–") for facts in flat]} for name in names]
     unlike = [row for row in rows if len(set(row["values"])) > 1]
     alike = [row for row in rows if len(set(row["values"])) == 1]
-    return {"unlike": unlike[:FACTS], "alike": alike[:FACTS], "left_out": sum(max(len(r) - FACTS, 0) for r in (unlike, alike))}
+    return {
+        "unlike": unlike[:FACTS],
+        "alike": alike[:FACTS],
+        "left_out": sum(max(len(r) - FACTS, 0) for r in (unlike, alike)),
+    }
 
 
 def best_kernels(runs: Sequence[Run]) -> dict[str, Any]:
-    """The rows of "which kernel": what a new run has timed, and by run, the base first, the kernel to use, its time and error.
+    """The rows of "which kernel": what a new run has timed, and by run, the base first, the kernel
+    to use, its time and error.
 
     base_alone: how many inputs the base alone has timed.
     """
@@ -178,7 +214,9 @@ def best_kernels(runs: Sequence[Run]) -> dict[str, Any]:
             "input": input_of(case),
             "cells": [[cell for _, _, cell in by_run.get(number, ())] for number in range(len(runs))],
         }
-        for (op, direction, dtype, case), by_run in sorted(found.items(), key=lambda item: _order(item[0], item[1]))
+        for (op, direction, dtype, case), by_run in sorted(
+            found.items(), key=lambda item: _order(item[0], item[1])
+        )
         if any(by_run.keys() - {0})
     ]
     return {"rows": rows[:ROWS], "left_out": max(len(rows) - ROWS, 0), "base_alone": len(found) - len(rows)}
@@ -187,7 +225,11 @@ def best_kernels(runs: Sequence[Run]) -> dict[str, Any]:
 def base_alone(best: Mapping[str, Any], base: str) -> str:
     """A sentence about the inputs that only the base has timed, "" where there are none."""
     number = best["base_alone"]
-    return f"{_count(number, 'input')} that {base} alone has timed {'is' if number == 1 else 'are'} left out." if number else ""
+    return (
+        f"{_count(number, 'input')} that {base} alone has timed {'is' if number == 1 else 'are'} left out."
+        if number
+        else ""
+    )
 
 
 def _order(
@@ -207,7 +249,9 @@ def _best_cell(group: Group, advice: Advice, standing: Mapping[Subject, Standing
         "error": "" if use is None else _of_bound(use.data.get("ratio")),
         "declares": "" if use is None else standing[Subject.of(use)].declares,
         "notes": [m.kernel for m in advice.as_fast[:3]],
-        "faster": [f"{m.kernel} ({reason}, {seconds(median(times_of(m)))})" for m, reason in advice.unsafe[:2]],
+        "faster": [
+            f"{m.kernel} ({reason}, {seconds(median(times_of(m)))})" for m, reason in advice.unsafe[:2]
+        ],
     }
 
 
@@ -218,8 +262,9 @@ def seconds(value: float) -> str:
 
 
 def rate(m: Measurement) -> str:
-    """GB/s of the least traffic, and TFLOP/s where the operations take longer on this machine than the traffic; with the
-    share of what this machine reaches, where that was measured."""
+    """GB/s of the least traffic, and TFLOP/s where the operations take longer on this machine than
+    the traffic; with the share of what this machine reaches, where that was measured.
+    """
     second = median(times_of(m))
     found = []
     for amount, peak, scale, unit in (
@@ -229,13 +274,17 @@ def rate(m: Measurement) -> str:
         done, most = m.data.get(amount), m.data.get(peak)
         if done:
             share = done / second / most if most else 0.0
-            found.append((share, f"{_digits(done / second / scale)} {unit}" + (f", {share:.0%}" if most else "")))
+            found.append(
+                (share, f"{_digits(done / second / scale)} {unit}" + (f", {share:.0%}" if most else ""))
+            )
     return max(found)[1] if found and max(found)[0] else (found[0][1] if found else "")
 
 
 def error(m: Measurement | Record) -> str:
     """The error of a judged output: times of the bound, and ulps."""
-    ratio, ulp = (m.ratio, m.max_ulp) if isinstance(m, Record) else (m.data.get("ratio"), m.data.get("max_ulp"))
+    ratio, ulp = (
+        (m.ratio, m.max_ulp) if isinstance(m, Record) else (m.data.get("ratio"), m.data.get("max_ulp"))
+    )
     return _of_bound(ratio) + (f", {_digits(_number(ulp))} ulp" if ulp is not None else "")
 
 
@@ -259,7 +308,10 @@ def _chapter(name: str, comparison: Comparison) -> dict[str, Any]:
             for change in CHANGES
             for title, count in (
                 (change, counts["change"][change]),
-                (f"times {change}" if change in ("new", "gone") else f"{change} while timed", counts["timed"][change]),
+                (
+                    f"times {change}" if change in ("new", "gone") else f"{change} while timed",
+                    counts["timed"][change],
+                ),
             )
             if count
         ],
@@ -271,7 +323,11 @@ def _chapter(name: str, comparison: Comparison) -> dict[str, Any]:
             for title in ("new failure", "no verdict now", "mended", "other verdict")
             if changes[title]
         ],
-        "one_sided": [{"title": title, "kernels": _by_kernel(changes[title])} for title in ("new", "gone") if changes[title]],
+        "one_sided": [
+            {"title": title, "kernels": _by_kernel(changes[title])}
+            for title in ("new", "gone")
+            if changes[title]
+        ],
         "speeds": speeds[:ROWS],
         "more_speeds": max(len(speeds) - ROWS, 0),
         "accuracy": _accuracy_rows(comparison.pairs),
@@ -283,14 +339,18 @@ def _chapter(name: str, comparison: Comparison) -> dict[str, Any]:
 
 
 def status_rows(comparison: Comparison, change: str) -> list[dict[str, Any]]:
-    """Of the evaluations and measurements with this change what was run, the verdict before and now, and why."""
+    """Of the evaluations and measurements with this change what was run, the verdict before and
+    now, and why.
+    """
     return [_status_row(one) for one in comparison.changes()[change]]
 
 
 def speed_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """The measurements that both runs have, SLOWER first, the furthest from 1 first."""
     both = [speed for speed in comparison.speeds if speed.verdict]
-    failures = Counter((row.op, row.kernel, row.dtype) for row, _, _ in map(told, comparison.changes()["new failure"]))
+    failures = Counter(
+        (row.op, row.kernel, row.dtype) for row, _, _ in map(told, comparison.changes()["new failure"])
+    )
     rows = []
     for speed in sorted(both, key=lambda s: (SPEEDS.index(s.verdict), -_far(s))):
         m = speed.measurement
@@ -348,7 +408,11 @@ def _speed_row(speed: Speed, failures: int) -> dict[str, Any]:
         "before": seconds(median(before[0])) if before else "",
         "after": seconds(median(after[0])) if after else "",
         "ratio": "" if speed.ratio is None else _factor(speed.ratio),
-        "interval": "" if speed.low is None or speed.high is None else f"{_factor(speed.low)} to {_factor(speed.high)}",
+        "interval": (
+            ""
+            if speed.low is None or speed.high is None
+            else f"{_factor(speed.low)} to {_factor(speed.high)}"
+        ),
         "drawn": _drawn(speed),
         "note": _but(failures) or speed.note,
     }
@@ -377,20 +441,28 @@ def _but(failures: int) -> str:
 
 
 def _accuracy_rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
-    """A row for each op, kernel and format: the worst passing errors, how the errors changed, and the bits."""
+    """A row for each op, kernel and format: the worst passing errors, how the errors changed, and
+    the bits.
+    """
     groups: dict[tuple[str, str, str, str], list[Pair]] = {}
     for pair in pairs:
         if pair.accuracy.change:
             r = pair.record
             groups.setdefault((r.op, r.kernel, r.direction, r.dtype), []).append(pair)
     failures = Counter(
-        (r.op, r.kernel, r.direction, r.dtype) for r in (pair.record for pair in pairs if pair.change == "new failure")
+        (r.op, r.kernel, r.direction, r.dtype)
+        for r in (pair.record for pair in pairs if pair.change == "new failure")
     )
     rows: list[dict[str, Any]] = []
     for (op, kernel, direction, dtype), group in sorted(groups.items()):
         passing = [
             max(
-                (_number(r.ratio) for r in side if r is not None and r.status == "passed" and r.ratio is not None), default=None
+                (
+                    _number(r.ratio)
+                    for r in side
+                    if r is not None and r.status == "passed" and r.ratio is not None
+                ),
+                default=None,
             )
             for side in ([p.base for p in group], [p.new for p in group])
         ]
@@ -399,14 +471,22 @@ def _accuracy_rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
                 "op": op if direction == "forward" else f"{op} backward",
                 "kernel": kernel,
                 "dtype": dtype,
-                "versions": " → ".join(dict.fromkeys(r.kernel_version for r in (group[0].base, group[0].new) if r is not None)),
+                "versions": " → ".join(
+                    dict.fromkeys(r.kernel_version for r in (group[0].base, group[0].new) if r is not None)
+                ),
                 "before": "" if passing[0] is None else times(passing[0]),
                 "after": "" if passing[1] is None else times(passing[1]),
                 "but": _but(failures[op, kernel, direction, dtype]),
-                **{name: sum(p.accuracy.change == name for p in group) for name in ("equal", "better", "worse")},
+                **{
+                    name: sum(p.accuracy.change == name for p in group)
+                    for name in ("equal", "better", "worse")
+                },
                 "much_worse": sum(p.accuracy == ("worse", True) for p in group),
                 "much_better": sum(p.accuracy == ("better", True) for p in group),
-                **{f"bits_{name.partition(' ')[0]}": sum(p.bits == name for p in group) for name in ("same", "other")},
+                **{
+                    f"bits_{name.partition(' ')[0]}": sum(p.bits == name for p in group)
+                    for name in ("same", "other")
+                },
                 "bits_not": sum(p.bits == "not comparable" for p in group),
             }
         )

@@ -30,7 +30,9 @@ COLORS = {"slower": "red", "faster": "green", "ambiguous": "yellow"}
 
 
 def print_comparison(comparisons: Sequence[Comparison], *, show_paths: bool = False) -> None:
-    """Prints the comparisons, which share their base, and why gates refuse; texts of strangers as shown() leaves them."""
+    """Prints the comparisons, which share their base, and why gates refuse; texts of strangers as
+    shown() leaves them.
+    """
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 160
@@ -40,7 +42,9 @@ def print_comparison(comparisons: Sequence[Comparison], *, show_paths: bool = Fa
     def say(text: str, style: str = "") -> None:
         console.print(shown(text, show_paths=show_paths), style=style or None, markup=False, soft_wrap=True)
 
-    def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str | None] = ()) -> None:
+    def table(
+        title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str | None] = ()
+    ) -> None:
         if not rows:
             return
         console.print()
@@ -77,7 +81,9 @@ def print_comparison(comparisons: Sequence[Comparison], *, show_paths: bool = Fa
         say(f"{name} against {names[0]}. {rest}")
         say(verdict, "bold")
     if len(comparisons) > 1:
-        refused = [name for name, comparison in zip(names[1:], comparisons, strict=True) if comparison.reasons]
+        refused = [
+            name for name, comparison in zip(names[1:], comparisons, strict=True) if comparison.reasons
+        ]
         say(f"Gates refuse {', '.join(refused) or 'none'}.", "bold")
 
 
@@ -87,14 +93,24 @@ def _print_one(name: str, base: str, comparison: Comparison, table: Any) -> None
         f"new failures in {name}",
         ["op", "kernel", "dtype", "case", "before", "now"],
         [
-            [row["op"], row["kernel"], row["dtype"], row["case"], row["before"], f"{row['now']} {row['timed']}".strip()]
+            [
+                row["op"],
+                row["kernel"],
+                row["dtype"],
+                row["case"],
+                row["before"],
+                f"{row['now']} {row['timed']}".strip(),
+            ]
             for row in failures
         ],
     )
     table(
         f"meaningfully larger errors in {name}",
         ["op", "kernel", "dtype", "case", "before", "now"],
-        [[row[key] for key in ("op", "kernel", "dtype", "case", "before", "after")] for row in error_rows(comparison.worse())],
+        [
+            [row[key] for key in ("op", "kernel", "dtype", "case", "before", "after")]
+            for row in error_rows(comparison.worse())
+        ],
     )
     speeds = [row for row in speed_rows(comparison) if row["verdict"] != "SAME"]
     table(
@@ -102,7 +118,10 @@ def _print_one(name: str, base: str, comparison: Comparison, table: Any) -> None
         ["", "op", "kernel", "dtype", "input", base, name, "ratio", "95 % interval"],
         [
             [
-                *(row[key] for key in ("verdict", "op", "kernel", "dtype", "input", "before", "after", "ratio")),
+                *(
+                    row[key]
+                    for key in ("verdict", "op", "kernel", "dtype", "input", "before", "after", "ratio")
+                ),
                 " ".join(filter(None, (row["interval"], row["note"]))),
             ]
             for row in speeds

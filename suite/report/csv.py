@@ -1,9 +1,10 @@
 r"""records.csv: one row a record, one column a field, nested fields as JSON text.
 
-A spreadsheet runs a cell that begins with = + - @ TAB CR as a formula. A cell of text that begins so, or with an
-apostrophe, gets an apostrophe in front, which spreadsheets hide. Numbers stay numbers: the columns of numbers, and `got` and
-`expected` where they hold one. Read it back with pandas.read_csv(path, keep_default_na=False, na_values=[""]), and take one
-leading apostrophe from text: str.removeprefix("'").
+A spreadsheet runs a cell that begins with = + - @ TAB CR as a formula. A cell of text that begins
+so, or with an apostrophe, gets an apostrophe in front, which spreadsheets hide. Numbers stay
+numbers: the columns of numbers, and `got` and `expected` where they hold one. Read it back with
+pandas.read_csv(path, keep_default_na=False, na_values=[""]), and take one leading apostrophe from
+text: str.removeprefix("'").
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from suite.records import Record
+from suite.records.record import Record
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "'")
-"""OWASP, "CSV Injection"; the wide forms are taken for the narrow ones in some locales. The apostrophe keeps reading exact."""
+"""OWASP, "CSV Injection"; the wide forms are taken for the narrow ones in some locales. The
+apostrophe keeps reading exact.
+"""
 NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?([eE][-+]?\d+)?|inf|nan)")
 COLUMNS = ("id", *(f.name for f in fields(Record)))
 NOT_TEXT = {f.name for f in fields(Record) if not str(f.type).startswith(("str", "Verdict"))}
@@ -27,7 +30,9 @@ NOT_TEXT = {f.name for f in fields(Record) if not str(f.type).startswith(("str",
 
 
 def write_csv(records: Iterable[Record], path: Path) -> None:
-    """Writes them as RFC 4180 says, a NUL in text as its escape. Raises OSError where the file cannot be written."""
+    """Writes them as RFC 4180 says, a NUL in text as its escape. Raises OSError where the file
+    cannot be written.
+    """
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\r\n")
         writer.writerow(COLUMNS)
@@ -39,7 +44,9 @@ def write_csv(records: Iterable[Record], path: Path) -> None:
 def _cell(name: str, value: Any) -> Any:
     if isinstance(value, dict | list):
         return json.dumps(value)
-    if not isinstance(value, str) or ((name in NOT_TEXT or name in ("got", "expected")) and NUMBER.fullmatch(value)):
+    if not isinstance(value, str) or (
+        (name in NOT_TEXT or name in ("got", "expected")) and NUMBER.fullmatch(value)
+    ):
         return value
     value = value.replace("\0", "\\0")
     return f"'{value}" if value.startswith(FORMULA) else value

@@ -1,6 +1,8 @@
-"""The chapter of depth: gradients through many layers, rank collapse, and what attention in front of softmax changes.
+"""The chapter of depth: gradients through many layers, rank collapse, and what attention in front
+of softmax changes.
 
-Reads measurements of kind "depth" (suite/measure/depth.py) and nothing else; is_sound() says which have their shape.
+Reads measurements of kind "depth" (suite/measure/depth.py) and nothing else; is_sound() says which
+have their shape.
 """
 
 from __future__ import annotations
@@ -10,9 +12,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from suite import schema
 from suite.formats import DTYPES
-from suite.records import Measurement
+from suite.records import schema
+from suite.records.record import Measurement
 from suite.report.figures import drawn, inline_svg, literal
 
 if TYPE_CHECKING:
@@ -67,7 +69,9 @@ SHAPES = {
     "rank_collapse": _object(**dict.fromkeys(("smallest", "median", "largest"), GAPPED)),
     "rank_collapse_exact": _object(log10=NUMBERS),
     "lipschitz": _object(lengths=_list(COUNT), infinity=NUMBERS, two=NUMBERS),
-    "attention_softmax": _object(scales=NUMBERS, gain=NUMBERS, **dict.fromkeys(("tiny", *QUANTITIES), SHARES)),
+    "attention_softmax": _object(
+        scales=NUMBERS, gain=NUMBERS, **dict.fromkeys(("tiny", *QUANTITIES), SHARES)
+    ),
 }
 AXES = {
     "transformer_stack": ("depths", "gain", "error", "false_zeros"),
@@ -80,7 +84,9 @@ AXES = {
 
 
 def is_sound(measurement: Measurement) -> bool:
-    """Whether the chapter can show a measurement of kind "depth": a known op and format, and data of its shape."""
+    """Whether the chapter can show a measurement of kind "depth": a known op and format, and data
+    of its shape.
+    """
     shape = SHAPES.get(measurement.op)
     if shape is None or measurement.dtype not in DTYPES or not schema.conforms(measurement.data, shape):
         return False
@@ -118,7 +124,8 @@ def depth_context(measurements: Sequence[Measurement]) -> dict[str, Any]:
             section = part(found[op], exact)
             if left_out[op]:
                 section["notes"].append(
-                    f"Not shown: {left_out[op]:,} measurements of other columns or of more than {MOST} modules."
+                    f"Not shown: {left_out[op]:,} measurements of other columns or of more than {MOST}"
+                    " modules."
                 )
             sections.append(section)
     return {"depth": sections}
@@ -135,13 +142,20 @@ def _gradients(kernels: Found, exact: Found) -> dict[str, Any]:
     ]
     depths = next(of[widest]["depths"] for of in kernels.values() if widest in of)
     tables = [
-        (caption, ["layers", *depths], [(name, [_number(v) for v in values]) for name, values in rows.items()])
+        (
+            caption,
+            ["layers", *depths],
+            [(name, [_number(v) for v in values]) for name, values in rows.items()],
+        )
         for caption, rows in captions
     ]
     return {
         "op": "transformer_stack",
         "notes": [
-            f"The float64 run agrees with the exact gradient of a small stack within {_worst_check(kernels):.1e}.",
+            (
+                "The float64 run agrees with the exact gradient of a small stack within"
+                f" {_worst_check(kernels):.1e}."
+            ),
             *_overflows(kernels),
         ],
         "chart": drawn(_gradient_chart, kernels),
@@ -167,7 +181,9 @@ def _collapse(kernels: Found, exact: Found) -> dict[str, Any]:
     notes = []
     for name, of in exact.items():
         logs = next(iter(of.values()))["log10"]
-        notes.append(f"Exactly, for 8 tokens ({name}): 10 to the power of {', '.join(f'{v:.1f}' for v in logs)}.")
+        notes.append(
+            f"Exactly, for 8 tokens ({name}): 10 to the power of {', '.join(f'{v:.1f}' for v in logs)}."
+        )
     widest = _formats(kernels)[0]
     rows = _rows(kernels, widest, "median")
     heads = ["layer", *range(max(len(values) for values in rows.values()))]
@@ -175,7 +191,13 @@ def _collapse(kernels: Found, exact: Found) -> dict[str, Any]:
         "op": "rank_collapse",
         "notes": notes,
         "chart": drawn(_collapse_chart, kernels),
-        "tables": [(f"Median relative residual, {widest}", heads, [(n, [_number(v) for v in vs]) for n, vs in rows.items()])],
+        "tables": [
+            (
+                f"Median relative residual, {widest}",
+                heads,
+                [(n, [_number(v) for v in vs]) for n, vs in rows.items()],
+            )
+        ],
     }
 
 
@@ -251,13 +273,19 @@ def _collapse_chart(kernels: Found) -> Markup | None:
     return _panels(panels, title="Relative residual after each layer")
 
 
-def _panels(panels: Sequence[tuple[str, Mapping[str, Values]]], *, title: str, first: int = 0, alone: int = 0) -> Markup | None:
-    """Panels of values by layer from `first` on; all but the first `alone` panels share their vertical axis."""
+def _panels(
+    panels: Sequence[tuple[str, Mapping[str, Values]]], *, title: str, first: int = 0, alone: int = 0
+) -> Markup | None:
+    """Panels of values by layer from `first` on; all but the first `alone` panels share their
+    vertical axis.
+    """
     from matplotlib.figure import Figure
 
     columns = len(panels) if len(panels) < 5 else 3
     lines = -(-len(panels) // columns)
-    figure = Figure(figsize=((2.9 if columns == 4 else 3.9) * columns, 2.7 * lines + 0.7), layout="constrained")
+    figure = Figure(
+        figsize=((2.9 if columns == 4 else 3.9) * columns, 2.7 * lines + 0.7), layout="constrained"
+    )
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
     colors = _colors(name for _, rows in panels for name in rows)
     for axes, (heading, rows) in zip(grid, panels, strict=False):
@@ -287,7 +315,14 @@ def _contender_chart(kernels: Found) -> Markup | None:
             for name, of in kernels.items():
                 if dtype in of:
                     shares = [100 * v for v in of[dtype][quantity]]
-                    axes.plot(of[dtype]["scales"], shares, color=colors[name], marker="o", markersize=3.5, linewidth=1.4)
+                    axes.plot(
+                        of[dtype]["scales"],
+                        shares,
+                        color=colors[name],
+                        marker="o",
+                        markersize=3.5,
+                        linewidth=1.4,
+                    )
             axes.set_xscale("log", base=2)
             scales = next(of[dtype]["scales"] for of in kernels.values() if dtype in of)
             axes.set_xticks(scales, [f"{scale:g}" for scale in scales])

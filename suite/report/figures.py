@@ -1,4 +1,6 @@
-"""matplotlib figures as inline SVG for report.html: the same bytes every time, readable on a light and on a dark page."""
+"""matplotlib figures as inline SVG for report.html: the same bytes every time, readable on a light
+and on a dark page.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ P = ParamSpec("P")
 
 
 def drawn(draw: Callable[P, Markup | None], *arguments: P.args, **named: P.kwargs) -> Markup | None:
-    """The figure, or None where its numbers cannot be drawn: measurements come from strangers, and axes have their limits."""
+    """The figure, or None where its numbers cannot be drawn: measurements come from strangers, and
+    axes have their limits.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # numpy's, of an overflow
         try:
@@ -33,15 +37,20 @@ def drawn(draw: Callable[P, Markup | None], *arguments: P.args, **named: P.kwarg
 
 
 def literal(text: str) -> str:
-    """A text that matplotlib draws as it stands: no mathematics between dollars, and in the legend whatever it begins with."""
+    """A text that matplotlib draws as it stands: no mathematics between dollars, and in the legend
+    whatever it begins with.
+    """
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def inline_svg(figure: Figure, *, title: str) -> Markup:
-    """The figure as one <svg> element to stand in HTML: no header, no date, a transparent background, text as text.
+    """The figure as one <svg> element to stand in HTML: no header, no date, a transparent
+    background, text as text.
 
-    figure: made as matplotlib.figure.Figure(figsize=..., layout="constrained"), never by pyplot, which keeps global state.
-    title: what the figure shows, for readers who cannot see it; figures on one page need different titles, for their ids.
+    figure: made as matplotlib.figure.Figure(figsize=..., layout="constrained"), never by pyplot,
+    which keeps global state.
+    title: what the figure shows, for readers who cannot see it; figures on one page need different
+    titles, for their ids.
     """
     import matplotlib
 
@@ -61,7 +70,9 @@ def inline_svg(figure: Figure, *, title: str) -> Markup:
 
 
 def _inline(svg: str, title: str) -> str:
-    """A stand-alone SVG file's text as an element: only ids that something refers to, since a page holds several."""
+    """A stand-alone SVG file's text as an element: only ids that something refers to, since a page
+    holds several.
+    """
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace("xlink:href", "href")
     svg = svg.replace("font-family: 'DejaVu Sans', sans-serif; ", "")  # the page's own font
     svg = re.sub(r' transform="rotate\(-0 [^"]*"|<!--.*?-->|<style.*?</style>', "", svg, flags=re.DOTALL)
@@ -69,6 +80,9 @@ def _inline(svg: str, title: str) -> str:
     svg = re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else "", svg)
     head, _, body = svg.partition(">")
     width, height = (float(n) for n in re.findall(r'\b(?:width|height)="([\d.]+)pt"', head))
-    box = f'viewBox="0 0 {width:g} {height:g}" style="width: {width:g}pt; max-width: 100%; height: auto; {STYLE}"'
+    box = (
+        f'viewBox="0 0 {width:g} {height:g}" style="width: {width:g}pt; max-width: 100%; height: auto;'
+        f' {STYLE}"'
+    )
     opening = f'<svg role="img" {box}>\n<title>{escape(title)}</title>'
     return opening + re.sub(r"\s*\n\s*", "\n", body).strip()

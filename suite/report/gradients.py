@@ -1,4 +1,6 @@
-"""The chapter of gradients: per kernel and format, what became exactly 0 although the exact gradient did not."""
+"""The chapter of gradients: per kernel and format, what became exactly 0 although the exact
+gradient did not.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from suite.records import PASSING, Record
+from suite.records.record import PASSING, Record
 from suite.report.summaries import formats
 
 
@@ -20,13 +22,15 @@ class Lost:
 
 
 def labelled(records: Sequence[Record]) -> list[Record]:
-    """The records with the direction in the name of the op where it is the backward, so that tables keep both apart."""
+    """The records with the direction in the name of the op where it is the backward, so that tables
+    keep both apart.
+    """
     return [replace(r, op=f"{r.op} backward") if r.direction == "backward" else r for r in records]
 
 
 def gradient_context(records: Sequence[Record]) -> dict[str, Any]:
-    """What templates/gradients.html needs, of labelled records: formats, a row of cells for each kernel that lost a gradient
-    in one of them, and how many kernels lost none.
+    """What templates/gradients.html needs, of labelled records: formats, a row of cells for each
+    kernel that lost a gradient in one of them, and how many kernels lost none.
     """
     judged = [r for r in records if r.direction == "backward" and r.false_zeros is not None]
     groups: dict[tuple[str, str], dict[str, list[Record]]] = {}
@@ -36,7 +40,8 @@ def gradient_context(records: Sequence[Record]) -> dict[str, Any]:
     losing = {(r.op, r.kernel) for r in judged if r.false_zeros or r.dead_rows}
     lost = {key: found for key, found in groups.items() if key in losing}
     rows = [
-        (f"{op} {kernel}", [_cell(found.get(dtype, [])) for dtype in dtypes]) for (op, kernel), found in sorted(lost.items())
+        (f"{op} {kernel}", [_cell(found.get(dtype, [])) for dtype in dtypes])
+        for (op, kernel), found in sorted(lost.items())
     ]
     return {"gradient_formats": dtypes, "gradients": rows, "gradients_kept": len(groups) - len(lost)}
 
@@ -44,7 +49,9 @@ def gradient_context(records: Sequence[Record]) -> dict[str, Any]:
 def _cell(records: Sequence[Record]) -> Lost:
     if not records:
         return Lost(text="–", kind="absent", title="no gradient was judged")
-    zeros, flushed, dead = (sum(getattr(r, name) or 0 for r in records) for name in ("false_zeros", "flushed", "dead_rows"))
+    zeros, flushed, dead = (
+        sum(getattr(r, name) or 0 for r in records) for name in ("false_zeros", "flushed", "dead_rows")
+    )
     entries = sum(r.entries for r in records)
     failed = sum(r.status not in PASSING for r in records)
     text = "none" if not zeros else f"{zeros / max(entries, 1):.2g}".replace("e-0", "e-")

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from suite.records import SUMMARY_CLASSES, Record, summary_class
+from suite.records.record import SUMMARY_CLASSES, Record, summary_class
+from suite.records.schema import conforms
+from suite.records.store import Run
 from suite.report.answers import answers
 from suite.report.attention import attention_context, where
 from suite.report.chapters import LIBM, sound
@@ -28,16 +30,14 @@ from suite.report.summaries import (
 from suite.report.thresholds import threshold_context
 from suite.report.throughput import throughput_context
 from suite.report.vanishing import vanishing_context
-from suite.schema import conforms
-from suite.store import Run
 
 EASY = {"normal", "alike"}
 """The families of what bench times: hard for no kernel."""
 
 
 def render(runs: Sequence[Run], *, show_paths: bool = False, incomplete: Sequence[str] = ()) -> str:
-    """The page of these runs, as text. show_paths: leave home directories, user and host names as they are. incomplete: what
-    the page says before all else.
+    """The page of these runs, as text. show_paths: leave home directories, user and host names as
+    they are. incomplete: what the page says before all else.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -52,7 +52,8 @@ def render(runs: Sequence[Run], *, show_paths: bool = False, incomplete: Sequenc
     runs = [presentable(run, show_paths=show_paths) for run in runs]
     every = labelled([record for run in runs for record in run.records])
     measurements, notes = sound([measurement for run in runs for measurement in run.measurements])
-    # A bench judges the inputs that it times, and nothing hard: what is safe for what is not asked there, but what is fast.
+    # A bench judges the inputs that it times, and nothing hard: what is safe for what is not asked
+    # there, but what is fast.
     timed_alone = any(m.kind == "throughput" for m in measurements) and {r.family for r in every} <= EASY
     sentence, record = verdict(every)
     tabled, records, left_out = bounded(every)
@@ -104,7 +105,10 @@ def _identity(run: Run) -> list[tuple[str, str]]:
         ("device", facts.get("gpu") or facts.get("device", "")),
         (
             "CPU",
-            f"{facts.get('cpu', '?')}, {facts.get('cpu_count', '?')} cores, torch uses {facts.get('threads', '?')} threads",
+            (
+                f"{facts.get('cpu', '?')}, {facts.get('cpu_count', '?')} cores, torch uses"
+                f" {facts.get('threads', '?')} threads"
+            ),
         ),
         ("CPU capability", facts.get("cpu_capability", "")),
         ("system", f"{facts.get('system', '')} {facts.get('machine', '')}, {facts.get('libc', '')}"),
@@ -116,8 +120,10 @@ def _identity(run: Run) -> list[tuple[str, str]]:
         lines.append(
             (
                 "float64 tier",
-                f"exp within {libm['exp_ulp']:.3f} ulp, log within {libm['log_ulp']:.3f} ulp "
-                f"on {libm['points']:,} points against {libm['against']}",
+                (
+                    f"exp within {libm['exp_ulp']:.3f} ulp, log within {libm['log_ulp']:.3f} ulp "
+                    f"on {libm['points']:,} points against {libm['against']}"
+                ),
             )
         )
     return [(label, str(value)) for label, value in lines if str(value).strip()]
@@ -141,7 +147,9 @@ def _kernels(records: Sequence[Record]) -> list[dict[str, Any]]:
                 "op": op,
                 "kernel": kernel,
                 "count": count,
-                "among": [f"{statuses[s]:,} {s.replace('_', ' ')}" for s in (*ENDED, "not_run") if statuses[s]],
+                "among": [
+                    f"{statuses[s]:,} {s.replace('_', ' ')}" for s in (*ENDED, "not_run") if statuses[s]
+                ],
                 "passing": max(passing, default=None),
                 "torch": against[len(against) // 2] if against else None,
                 "numerics": group[0].numerics,
@@ -154,7 +162,9 @@ _LAWS = ("repeat", "replay", "permutation", "shift", "batch", "neighbour", "writ
 
 
 def _same_bits(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
-    """For each kernel, law by law, in how many of its evaluations both sides had the same bits; "" where none was made."""
+    """For each kernel, law by law, in how many of its evaluations both sides had the same bits; ""
+    where none was made.
+    """
     rows = []
     for op, kernel in sorted({(r.op, r.kernel) for r in records}):
         found = [r.bitwise for r in records if (r.op, r.kernel) == (op, kernel) and r.bitwise]
@@ -178,7 +188,10 @@ def _matrices(records: Sequence[Record]) -> list[dict[str, Any]]:
         for dtype in formats(r for r in records if r.op == op):
             kernels = groups[op, dtype]
             families = list(dict.fromkeys(r.family for r in records if (r.op, r.dtype) == (op, dtype)))
-            rows = [(kernel, [cell(kernels[kernel].get(family, [])) for family in families]) for kernel in sorted(kernels)]
+            rows = [
+                (kernel, [cell(kernels[kernel].get(family, [])) for family in families])
+                for kernel in sorted(kernels)
+            ]
             tables.append({"op": op, "dtype": dtype, "families": families, "rows": rows})
     return tables
 

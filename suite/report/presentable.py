@@ -1,4 +1,5 @@
-"""What a run folder holds, made fit for a page: every text of it private and visible, every list of a bounded length.
+"""What a run folder holds, made fit for a page: every text of it private and visible, every list of
+a bounded length.
 
 A page is made of these alone, so that no chapter has to remember where its words come from.
 """
@@ -12,11 +13,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from suite.records import Measurement, Record
+from suite.records.record import Measurement, Record
+from suite.records.store import Run
 from suite.report.privacy import private
 from suite.report.summaries import severity
 from suite.report.visible import NAME, TEXT, visible
-from suite.store import Run
 
 T = TypeVar("T", Record, Measurement)
 Change = Callable[[str], str]
@@ -26,8 +27,9 @@ ITEMS, POINTS = 32, 512
 NOTICES, KERNELS, FAMILIES, FORMATS = 50, 200, 64, 12
 """How many of each a page shows; what it leaves out it says, and the records have it."""
 MEASUREMENTS = {"throughput": 10_000}
-"""How many measurements of a kind a run's page shows. A bench has thousands of points, each a cell of a table; others have a
-curve or a table each, and ANY suffice."""
+"""How many measurements of a kind a run's page shows. A bench has thousands of points, each a cell
+of a table; others have a curve or a table each, and ANY suffice.
+"""
 ANY = 1000
 LONG = ("message", "known", "reproduce", "output", "warnings", "note")
 
@@ -74,7 +76,9 @@ def unnamed(records: Iterable[Record]) -> Iterator[Record]:
 
 
 def changed(row: T, name: Change, *, long: Change | None = None, items: int | None = ITEMS) -> T:
-    """The record or measurement with its texts changed, those of LONG by `long`, and its lists cut to so many items."""
+    """The record or measurement with its texts changed, those of LONG by `long`, and its lists cut
+    to so many items.
+    """
     texts = {}
     for f in fields(row):
         value = getattr(row, f.name)
@@ -100,8 +104,8 @@ def mapped(value: Any, change: Change, items: int | None, *, long: Change | None
 
 
 def bounded(records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[Record], list[str]]:
-    """(all records of the kernels that the tables show, those of them whose families and formats are shown too, what is left
-    out), the worst of each where there are too many.
+    """(all records of the kernels that the tables show, those of them whose families and formats
+    are shown too, what is left out), the worst of each where there are too many.
     """
     notes, of_kernels = [], records
     groups: list[tuple[str, int, Callable[[Record], tuple[str, ...]]]] = [
@@ -118,7 +122,8 @@ def bounded(records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[Recor
             records = [record for record in records if key(record) in kept]
             of_kernels = records if noun == "kernels" else of_kernels
             notes.append(
-                f"The tables show the {most} worst of {len(worst):,} {noun}; the records beside this page have them all."
+                f"The tables show the {most} worst of {len(worst):,} {noun}; the records beside this page"
+                " have them all."
             )
     return of_kernels, records, notes
 

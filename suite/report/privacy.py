@@ -1,7 +1,8 @@
 """Reports are passed on: home directories, user names and host names do not stand in them unless asked.
 
-A home directory is shown as ~: anyone's at the places where systems have them, and this machine's own wherever it is. What
-a name looks like on another machine nobody knows: only this one's are found outside of paths.
+A home directory is shown as ~: anyone's at the places where systems have them, and this machine's
+own wherever it is. What a name looks like on another machine nobody knows: only this one's are
+found outside of paths.
 """
 
 from __future__ import annotations
@@ -14,10 +15,24 @@ from pathlib import Path
 
 from suite.formats import DTYPES
 from suite.ops import NAMES
-from suite.records import STATUSES
+from suite.records.record import STATUSES
 
 SHORTEST = 3
-ORDINARY = {"localhost", "cpu", "cuda", "gpu", "torch", "numpy", "jax", "triton", "kernel", "suite", *NAMES, *DTYPES, *STATUSES}
+ORDINARY = {
+    "localhost",
+    "cpu",
+    "cuda",
+    "gpu",
+    "torch",
+    "numpy",
+    "jax",
+    "triton",
+    "kernel",
+    "suite",
+    *NAMES,
+    *DTYPES,
+    *STATUSES,
+}
 """Host names that are words of every report, and so tell nothing."""
 
 _NAME = r"(?:[^/\\\s'\"`:;,<>()\[\]{}|]|(?<=\w)'(?=\w))+"
@@ -29,17 +44,23 @@ _SHARE = rf"(?<![\w\\])\\{{2,4}}(?:{_NAME}\\+)+?(?:home|Users)\\+{_NAME}"
 
 
 def private(text: str) -> str:
-    """The text with ~ for home directories, USER for this machine's user in a path or an address, HOST for its name."""
+    """The text with ~ for home directories, USER for this machine's user in a path or an address,
+    HOST for its name.
+    """
     web_or_home, host, user = _patterns(str(_home()), platform.node(), _user())
     if "/" in text or "\\" in text:
-        text = web_or_home.sub(lambda found: found[0] if found[0].startswith(("http:", "https:")) else "~", text)
+        text = web_or_home.sub(
+            lambda found: found[0] if found[0].startswith(("http:", "https:")) else "~", text
+        )
     if user is not None:
         text = user.sub("USER", text)
     return text if host is None else host.sub("HOST", text)
 
 
 @functools.cache
-def _patterns(home: str, node: str, name: str) -> tuple[re.Pattern[str], re.Pattern[str] | None, re.Pattern[str] | None]:
+def _patterns(
+    home: str, node: str, name: str
+) -> tuple[re.Pattern[str], re.Pattern[str] | None, re.Pattern[str] | None]:
     own = rf"(?<![\w.~\-]){re.escape(home)}(?![\w.\-])|" if len(home) > SHORTEST else ""
     hosts = [part for part in dict.fromkeys((node, node.partition(".")[0])) if len(part) >= SHORTEST]
     hosts = [part for part in hosts if part.lower() not in ORDINARY]

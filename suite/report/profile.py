@@ -1,4 +1,5 @@
-"""The page's section on kernel profiles: what the numerics of each kernel look like from outside, in words and a curve.
+"""The page's section on kernel profiles: what the numerics of each kernel look like from outside,
+in words and a curve.
 
 Reads measurements of kind "exponential" (suite/measure/exponential.py) and nothing else.
 """
@@ -11,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from suite.formats import DTYPES
-from suite.records import Measurement
+from suite.records.record import Measurement
 from suite.report.figures import drawn, inline_svg
 
 Finding = Mapping[str, Any]
@@ -47,7 +48,8 @@ FLUSHES = {
 
 
 def profile_context(measurements: Iterable[Measurement]) -> list[dict[str, Any]]:
-    """A row for each profile, for templates/profile.html: op, kernel, dtype, device, reason, cells (lines, evidence), curve.
+    """A row for each profile, for templates/profile.html: op, kernel, dtype, device, reason, cells
+    (lines, evidence), curve.
 
     reason: why nothing was measured, else "". Rows are in the order of op, kernel and format, widest first.
     """
@@ -71,7 +73,11 @@ def words(name: str, finding: Finding) -> str:
     if name == "flushes":
         return _at(value["zero_at"], FLUSHES[value["kind"]])
     if name == "saturates":
-        how = {"in_format": f"sum in {value['format']}", "rounded": "wide sum, rounded once", "other": "unexplained"}
+        how = {
+            "in_format": f"sum in {value['format']}",
+            "rounded": "wide sum, rounded once",
+            "other": "unexplained",
+        }
         return _at(value["at"], how[value["kind"]])
     if name == "monotone":
         return "none" if value == 0 else f"{value:,}"
@@ -120,7 +126,9 @@ def _cell(names: tuple[str, ...], findings: Mapping[str, Finding]) -> dict[str, 
 
 
 def _curve(measurement: Measurement) -> Markup:
-    """The largest error of the exponential in each bucket of gaps, with what the verdict allows and a correctly rounded exp."""
+    """The largest error of the exponential in each bucket of gaps, with what the verdict allows and
+    a correctly rounded exp.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, NullLocator
 
@@ -145,4 +153,7 @@ def _curve(measurement: Measurement) -> Markup:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     m = measurement
-    return inline_svg(figure, title=f"{m.op} {m.kernel} {m.dtype} {m.device}: error of the exponential over the gap, in ulps")
+    return inline_svg(
+        figure,
+        title=f"{m.op} {m.kernel} {m.dtype} {m.device}: error of the exponential over the gap, in ulps",
+    )

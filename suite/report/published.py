@@ -1,7 +1,8 @@
-"""The pages about published runs: which there are, what they found, how they compare, and which kernel is right and fast.
+"""The pages about published runs: which there are, what they found, how they compare, and which
+kernel is right and fast.
 
-Every number is computed from the records of the runs, and nothing else goes in, neither the day nor this machine: the same
-runs give the same text everywhere.
+Every number is computed from the records of the runs, and nothing else goes in, neither the day nor
+this machine: the same runs give the same text everywhere.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from suite.configuration import FILE, read_configuration
-from suite.records import SUMMARY_CLASSES, Measurement, Record, summary_class
+from suite.records.configuration import FILE, read_configuration
+from suite.records.record import SUMMARY_CLASSES, Measurement, Record, summary_class
+from suite.records.store import Run
 from suite.report.compare import compare, median, read_runs, times_of
 from suite.report.summaries import how_bad, times, worst
 from suite.report.visible import NAME, visible
-from suite.store import Run
 
 BEGIN, END = "<!-- published: begin -->", "<!-- published: end -->"
 """What encloses the table in a README."""
@@ -80,8 +81,9 @@ class Published:
 class Shared:
     """What two published runs have in common.
 
-    joined: evaluations that both have. new_failures, worse: of them, and meaningfully larger errors. same_bits: "3 of 4"
-    outputs, "not comparable" between environments. speeds: how many times have each verdict.
+    joined: evaluations that both have. new_failures, worse: of them, and meaningfully larger
+    errors. same_bits: "3 of 4" outputs, "not comparable" between environments. speeds: how many
+    times have each verdict.
     """
 
     base: Published
@@ -95,7 +97,9 @@ class Shared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reports:
-    """All published runs, by machine and day, and what each two share. folder: the name of the folder that has them."""
+    """All published runs, by machine and day, and what each two share. folder: the name of the
+    folder that has them.
+    """
 
     folder: str
     runs: tuple[Published, ...]
@@ -103,7 +107,10 @@ class Reports:
 
     def commands(self) -> list[str]:
         """For each comparison the command that shows it, from the folder above."""
-        return [f"softmax-suite compare {self.folder}/{s.base.place} {self.folder}/{s.new.place}" for s in self.comparisons]
+        return [
+            f"softmax-suite compare {self.folder}/{s.base.place} {self.folder}/{s.new.place}"
+            for s in self.comparisons
+        ]
 
     def sentence(self) -> str:
         if not self.runs:
@@ -112,12 +119,16 @@ class Reports:
         failed = sum(one.count["failed"] for one in self.runs)
         evaluations = sum(len(one.run.records) for one in self.runs)
         bad = f"{_count(failed, 'unexpected failure')}" if failed else "no unexpected failure"
-        return f"{_count(len(self.runs), 'run')} on {_count(machines, 'machine')}: {_count(evaluations, 'evaluation')}, {bad}."
+        return (
+            f"{_count(len(self.runs), 'run')} on {_count(machines, 'machine')}:"
+            f" {_count(evaluations, 'evaluation')}, {bad}."
+        )
 
 
 class Cell(NamedTuple):
-    """A kernel in a format. error: the worst, in times of the bound, or in a word. passed: no evaluation failed. speed: torch's
-    median time over the kernel's."""
+    """A kernel in a format. error: the worst, in times of the bound, or in a word. passed: no
+    evaluation failed. speed: torch's median time over the kernel's.
+    """
 
     error: str
     passed: bool
@@ -125,7 +136,9 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A kernel. failed: "1 of 9" judged evaluations of the forward, known ones among them. cells: one for each of FORMATS."""
+    """A kernel. failed: "1 of 9" judged evaluations of the forward, known ones among them. cells:
+    one for each of FORMATS.
+    """
 
     kernel: str
     is_torch: bool
@@ -135,8 +148,9 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernels:
-    """The table of one op on one machine, the fastest first. others: how many more were timed. inputs: the shapes that were
-    timed, in words."""
+    """The table of one op on one machine, the fastest first. others: how many more were timed.
+    inputs: the shapes that were timed, in words.
+    """
 
     published: Published
     op: str
@@ -146,18 +160,36 @@ class Kernels:
 
 
 RUN_COLUMNS = (
-    "machine", "run", "day", "versions", "profile", "evaluations", "passed", "failed", "known", "unsupported", "timed",
+    "machine", "run", "day", "versions", "profile", "evaluations", "passed", "failed", "known",
+    "unsupported", "timed",
 )  # fmt: skip
-SHARED_COLUMNS = ("base", "new", "evaluations in both", "new failures", "meaningfully larger errors", "same bits", "times")
-COLUMNS = ("op", "kernel", "failed", *(f"{dtype}: {what}" for dtype in FORMATS for what in ("worst error", "speed")))
+SHARED_COLUMNS = (
+    "base",
+    "new",
+    "evaluations in both",
+    "new failures",
+    "meaningfully larger errors",
+    "same bits",
+    "times",
+)
+COLUMNS = (
+    "op",
+    "kernel",
+    "failed",
+    *(f"{dtype}: {what}" for dtype in FORMATS for what in ("worst error", "speed")),
+)
 
 
 def read_published(reports: Path) -> Reports:
-    """The runs of reports/<machine>/<run>/. Raises ValueError, naming the folder, for one that compare would refuse."""
+    """The runs of reports/<machine>/<run>/. Raises ValueError, naming the folder, for one that
+    compare would refuse.
+    """
     folders = sorted(path.parent for path in reports.glob("*/*/env.json"))
     for folder in folders:
         if not (FOLDER.fullmatch(folder.name) and FOLDER.fullmatch(folder.parent.name)):
-            raise ValueError(f"{str(folder)!r} is no name of a published run: letters, digits, '.', '_' and '-' alone")
+            raise ValueError(
+                f"{str(folder)!r} is no name of a published run: letters, digits, '.', '_' and '-' alone"
+            )
     runs = []
     for folder, run in zip(folders, read_runs(folders), strict=True):
         asked = read_configuration(folder).asked if (folder / FILE).exists() else {}
@@ -202,20 +234,39 @@ def index_table(reports: Reports) -> str:
         "# Published runs",
         "",
         f"{reports.sentence()} [index.html](index.html) is the same as a page, with tables of kernels.",
-        "A folder has `report.html` to read, and the records to compare: `softmax-suite compare`, `report` and `merge` take it",
-        "like any run folder. [docs/publishing.md](../docs/publishing.md) says how a run is made and published.",
+        (
+            "A folder has `report.html` to read, and the records to compare: `softmax-suite compare`,"
+            " `report` and `merge` take it"
+        ),
+        (
+            "like any run folder. [docs/publishing.md](../docs/publishing.md) says how a run is made and"
+            " published."
+        ),
     ]
     if reports.runs:
-        lines += ["", *_table(RUN_COLUMNS, [_run_cells(one) for one in reports.runs], numbers=range(5, 11)), ""]
         lines += [
-            "*known*: failures that are known or declared; the report has the reasons. *timed*: kernels, by input and format.",
+            "",
+            *_table(RUN_COLUMNS, [_run_cells(one) for one in reports.runs], numbers=range(5, 11)),
+            "",
+        ]
+        lines += [
+            (
+                "*known*: failures that are known or declared; the report has the reasons. *timed*: kernels,"
+                " by input and format."
+            ),
             "",
         ]
     if reports.comparisons:
         lines += ["## What they have in common", ""]
-        lines += [*_table(SHARED_COLUMNS, [_shared_cells(s) for s in reports.comparisons], numbers=range(2, 5)), ""]
         lines += [
-            "Bits are compared within one environment alone. The whole comparison of two, from the folder above this one:",
+            *_table(SHARED_COLUMNS, [_shared_cells(s) for s in reports.comparisons], numbers=range(2, 5)),
+            "",
+        ]
+        lines += [
+            (
+                "Bits are compared within one environment alone. The whole comparison of two, from the folder"
+                " above this one:"
+            ),
             "",
         ]
         lines += ["```", *reports.commands(), "```", ""]
@@ -223,7 +274,9 @@ def index_table(reports: Reports) -> str:
 
 
 def readme_table(reports: Reports) -> str:
-    """The table of a README, without its markers: at most ROWS kernels, and a sentence that says what the numbers are."""
+    """The table of a README, without its markers: at most ROWS kernels, and a sentence that says
+    what the numbers are.
+    """
     tables = kernel_tables(reports, rows=ROWS)
     if not tables:
         return "No published run has times of softmax or attention yet."
@@ -236,7 +289,10 @@ def readme_table(reports: Reports) -> str:
         left_out = sum(table.others for table in own)
         more = f"; {_count(left_out, 'slower kernel')} more in it" if left_out else ""
         one, rows = own[0].published, [_row_cells(table.op, row) for table in own for row in table.rows]
-        parts += [f"{_markdown(one.device)}, {_markdown(one.versions)}: {of}. The whole run: {links}{more}.", ""]
+        parts += [
+            f"{_markdown(one.device)}, {_markdown(one.versions)}: {of}. The whole run: {links}{more}.",
+            "",
+        ]
         parts += [*_table(COLUMNS, rows, numbers=range(2, len(COLUMNS))), ""]
     return "\n".join(parts).rstrip("\n")
 
@@ -251,7 +307,9 @@ def with_table(text: str, table: str) -> str:
 
 
 def kernel_tables(reports: Reports, *, rows: int) -> list[Kernels]:
-    """For each machine and op of TORCH a table, of the newest run with times of torch's kernel. rows: of all of them."""
+    """For each machine and op of TORCH a table, of the newest run with times of torch's kernel.
+    rows: of all of them.
+    """
     newest = {}
     for one in sorted(reports.runs, key=lambda one: (one.day, one.name)):
         for op in TORCH:
@@ -259,7 +317,8 @@ def kernel_tables(reports: Reports, *, rows: int) -> list[Kernels]:
                 newest[one.machine, op] = (one, inputs)
     most = max(rows // max(len(newest), 1), 1)
     return [
-        _kernels(one, op, inputs, most) for (_, op), (one, inputs) in sorted(newest.items(), key=lambda item: _order(*item[0]))
+        _kernels(one, op, inputs, most)
+        for (_, op), (one, inputs) in sorted(newest.items(), key=lambda item: _order(*item[0]))
     ]
 
 
@@ -270,7 +329,11 @@ def _order(machine: str, op: str) -> tuple[str, int]:
 def _torch_inputs(run: Run, op: str) -> dict[str, Measurement]:
     """format -> torch's longest timed forward, of those the plainest case."""
     found: dict[str, Measurement] = {}
-    own = [m for m in run.measurements if _is_timed_forward(m, op) and m.kernel == TORCH[op] and m.dtype in FORMATS]
+    own = [
+        m
+        for m in run.measurements
+        if _is_timed_forward(m, op) and m.kernel == TORCH[op] and m.dtype in FORMATS
+    ]
     for m in sorted(own, key=lambda m: (m.data["length"], -m.case.count("/"), m.data["shape"])):
         found[m.dtype] = m
     return found
@@ -286,11 +349,20 @@ def _kernels(published: Published, op: str, inputs: dict[str, Measurement], most
     speeds: dict[str, dict[str, float]] = {}
     for m in published.run.measurements:
         torch = inputs.get(m.dtype)
-        if torch is not None and _is_timed_forward(m, op) and (m.case, m.device) == (torch.case, torch.device):
+        if (
+            torch is not None
+            and _is_timed_forward(m, op)
+            and (m.case, m.device) == (torch.case, torch.device)
+        ):
             speeds.setdefault(m.kernel, {})[m.dtype] = median(times_of(torch)) / median(times_of(m))
     judged: dict[str, list[Record]] = {kernel: [] for kernel in speeds}
     for r in published.run.records:
-        if r.op == op and r.direction == "forward" and r.status not in ("unsupported", "not_run") and r.kernel in judged:
+        if (
+            r.op == op
+            and r.direction == "forward"
+            and r.status not in ("unsupported", "not_run")
+            and r.kernel in judged
+        ):
             judged[r.kernel].append(r)
     own = [kernel for kernel, records in judged.items() if records and not any(r.outside for r in records)]
     own.sort(key=lambda kernel: ([-speeds[kernel].get(dtype, 0.0) for dtype in FORMATS], kernel))
@@ -300,13 +372,19 @@ def _kernels(published: Published, op: str, inputs: dict[str, Measurement], most
             kernel=_text(kernel),
             is_torch=kernel == TORCH[op],
             failed=f"{sum(r.status != 'passed' for r in judged[kernel]):,} of {len(judged[kernel]):,}",
-            cells=tuple(_cell([r for r in judged[kernel] if r.dtype == d], speeds[kernel].get(d)) for d in FORMATS),
+            cells=tuple(
+                _cell([r for r in judged[kernel] if r.dtype == d], speeds[kernel].get(d)) for d in FORMATS
+            ),
         )
         for kernel in own
         if kernel in kept
     ]
-    shapes = dict.fromkeys("x".join(map(str, inputs[dtype].data["shape"])) for dtype in FORMATS if dtype in inputs)
-    return Kernels(published=published, op=op, rows=tuple(rows), others=len(own) - len(rows), inputs=" and ".join(shapes))
+    shapes = dict.fromkeys(
+        "x".join(map(str, inputs[dtype].data["shape"])) for dtype in FORMATS if dtype in inputs
+    )
+    return Kernels(
+        published=published, op=op, rows=tuple(rows), others=len(own) - len(rows), inputs=" and ".join(shapes)
+    )
 
 
 def _cell(records: Sequence[Record], speed: float | None) -> Cell:
@@ -331,14 +409,22 @@ def _shared(runs: Sequence[Published]) -> Iterator[Shared]:
             continue
         count = found.count()
         bits, same = count["bits"], count["bits"]["same"] + count["bits"]["other"]
-        speeds = [f"{n:,} {verdict}" for verdict, n in sorted(count["speed"].items()) if verdict != "not comparable"]
+        speeds = [
+            f"{n:,} {verdict}" for verdict, n in sorted(count["speed"].items()) if verdict != "not comparable"
+        ]
         yield Shared(
             base=base,
             new=new,
             joined=sum(pair.base is not None and pair.new is not None for pair in found.pairs),
             new_failures=sum(pair.base is not None for pair in found.changes()["new failure"]),
             worse=len(found.worse()),
-            same_bits=f"{bits['same']:,} of {same:,}" if same else "not comparable" if bits["not comparable"] else ABSENT,
+            same_bits=(
+                f"{bits['same']:,} of {same:,}"
+                if same
+                else "not comparable"
+                if bits["not comparable"]
+                else ABSENT
+            ),
             speeds=", ".join(speeds) or ABSENT,
         )
 
@@ -358,7 +444,15 @@ def _run_cells(one: Published) -> tuple[str, ...]:
 
 
 def _shared_cells(s: Shared) -> tuple[str, ...]:
-    return (s.base.place, s.new.place, f"{s.joined:,}", f"{s.new_failures:,}", f"{s.worse:,}", s.same_bits, s.speeds)
+    return (
+        s.base.place,
+        s.new.place,
+        f"{s.joined:,}",
+        f"{s.new_failures:,}",
+        f"{s.worse:,}",
+        s.same_bits,
+        s.speeds,
+    )
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: range) -> list[str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from suite.inputs.draws import Draw
-from suite.records import Measurement
+from suite.records.record import Measurement
 from suite.timing.statistics import Scaling, scaling
 
 
 def of_length(measurements: Iterable[Measurement]) -> Iterable[tuple[Measurement, Scaling]]:
-    """How the time of a row (attention: of a head) grows with length, for each kernel, format and setting that has three."""
+    """How the time of a row (attention: of a head) grows with length, for each kernel, format and
+    setting that has three.
+    """
     series: dict[tuple[str, ...], dict[int, list[float]]] = {}
     first: dict[tuple[str, ...], Measurement] = {}
     for one in measurements:

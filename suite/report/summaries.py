@@ -8,11 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from suite.formats import DTYPES
-from suite.records import PASSING, STATUSES, Record
+from suite.records.record import PASSING, STATUSES, Record
 
 ALL_STATUSES = (*reversed(STATUSES), "known_failure")
 ENDED = {"crashed": "crashed", "timed_out": "ran out of time", "out_of_memory": "ran out of memory"}
-"""The statuses of kernels that took their process with them, or had to be ended with it; how a sentence says it."""
+"""The statuses of kernels that took their process with them, or had to be ended with it; how a
+sentence says it.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,13 +27,19 @@ class Cell:
 
 
 def severity(record: Record) -> tuple[int, float, bool]:
-    """Orders records, worst last: a kernel that ended its process above every result, failures above what was not run, that
-    above known failures, those above passes; overflow above all other results; then times of bound, NaN last."""
+    """Orders records, worst last: a kernel that ended its process above every result, failures
+    above what was not run, that above known failures, those above passes; overflow above all other
+    results; then times of bound, NaN last.
+    """
     ratio = record.ratio or 0.0
     order = {"unsupported": -1, "passed": 0, "known_failure": 1, "not_run": 2, "unjudged": 3}
     level = 200 if record.status in ENDED else order.get(record.status, 4)
     overflow = 100 if record.overflow and level > 0 else 0
-    return (level + overflow, math.inf if math.isnan(ratio) else ratio, math.isnan(ratio)) if level >= 0 else (-1, 0.0, False)
+    return (
+        (level + overflow, math.inf if math.isnan(ratio) else ratio, math.isnan(ratio))
+        if level >= 0
+        else (-1, 0.0, False)
+    )
 
 
 def worst(records: Iterable[Record]) -> Record:
@@ -132,16 +140,28 @@ def _verdict_of_the_judged(records: Sequence[Record]) -> tuple[str, Record | Non
         return "Nothing was judged.", None
     if not failed:
         if not known:
-            return f"{_count(len(kernels), 'kernel')} passed all of {_count(len(judged), 'evaluation')}.", None
-        text = f"No unexpected failure: {_count(len(kernels), 'kernel')}, {_count(len(judged), 'evaluation')}; "
-        return text + f"{_count(len(known), 'failure')} known or declared, each with its reason.", worst(known)
+            return (
+                f"{_count(len(kernels), 'kernel')} passed all of {_count(len(judged), 'evaluation')}.",
+                None,
+            )
+        text = (
+            f"No unexpected failure: {_count(len(kernels), 'kernel')}, {_count(len(judged), 'evaluation')}; "
+        )
+        return text + f"{_count(len(known), 'failure')} known or declared, each with its reason.", worst(
+            known
+        )
     bad = {(r.op, r.kernel) for r in failed}
-    text = f"{len(bad)} of {_count(len(kernels), 'kernel')} failed, on {len(failed):,} of {_count(len(judged), 'evaluation')}."
+    text = (
+        f"{len(bad)} of {_count(len(kernels), 'kernel')} failed, on {len(failed):,} of"
+        f" {_count(len(judged), 'evaluation')}."
+    )
     return text, worst(failed)
 
 
 def known_reasons(records: Sequence[Record]) -> list[tuple[str, str, str, int]]:
-    """(op and kernel, dtypes, reason, how many) of the known failures, those outside a declared domain among them."""
+    """(op and kernel, dtypes, reason, how many) of the known failures, those outside a declared
+    domain among them.
+    """
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         if record.status == "known_failure":

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from suite.records import PASSING, SUMMARY_CLASSES, Record, summary_class
+from suite.records.record import PASSING, SUMMARY_CLASSES, Record, summary_class
 from suite.report.attention_terminal import print_attention
 from suite.report.gradients import labelled
 from suite.report.summaries import how_bad, times, verdict, worst, worst_cases
@@ -16,7 +16,9 @@ from suite.report.visible import NAME, visible
 
 
 def print_summary(records: Sequence[Record], *, verbose: bool, interrupted: bool) -> None:
-    """Prints the table of kernels; verbose splits it by dtype and shows every kind of failure, otherwise only the worst."""
+    """Prints the table of kernels; verbose splits it by dtype and shows every kind of failure,
+    otherwise only the worst.
+    """
     records = labelled(records)
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -49,7 +51,9 @@ def print_summary(records: Sequence[Record], *, verbose: bool, interrupted: bool
     shown = [r for r in worst_cases(records) if r.status not in PASSING]
     for record in shown if verbose else shown[:1]:
         console.print()
-        title = visible(f"{record.case}  {record.dtype}  {record.kernel}  {record.status.replace('_', ' ')}", lines=False)
+        title = visible(
+            f"{record.case}  {record.dtype}  {record.kernel}  {record.status.replace('_', ' ')}", lines=False
+        )
         console.print(title, style="bold red", markup=False)
         console.print(visible(record.message), markup=False, soft_wrap=True)
         if record.warnings:

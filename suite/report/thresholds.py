@@ -1,4 +1,6 @@
-"""The chapter of thresholds: at which level and gap each kernel breaks, and the closed formula that explains it."""
+"""The chapter of thresholds: at which level and gap each kernel breaks, and the closed formula that
+explains it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from suite.formats import DTYPES
-from suite.records import Measurement
+from suite.records.record import Measurement
 from suite.report.figures import drawn, inline_svg, literal
 
 if TYPE_CHECKING:
@@ -22,21 +24,32 @@ TABLE_LENGTHS = (2, 4096)
 IDEAS = {
     "shifted": "The row’s maximum is subtracted first: never.",
     "exp": "ln Ω: exp(x) overflows.",
-    "sum": "Overflow: ln Ω − ln n, the sum of the exponentials overflows. Saturation: p ln 2 + ln(n − 1), the competitors are "
-    "summed first and absorbed together (in a 16-bit format each exponential is rounded to it before).",
+    "sum": (
+        "Overflow: ln Ω − ln n, the sum of the exponentials overflows. Saturation: p ln 2 + ln(n − 1), the"
+        " competitors are summed first and absorbed together (in a 16-bit format each exponential is rounded"
+        " to it before)."
+    ),
     "lse": "2^k from which on rounding x + ln n moves it by more than ln 1.5.",
     "base 2": "Ω ln 2: the product x log₂e overflows.",
-    "zero": "(p − e_min) ln 2: exp(−g) is below half the smallest subnormal; less ln s in softmax, plus ln(n − 1) for a sum.",
+    "zero": (
+        "(p − e_min) ln 2: exp(−g) is below half the smallest subnormal; less ln s in softmax, plus ln(n − 1)"
+        " for a sum."
+    ),
     "flushed": "−e_min ln 2: exp(−g) is subnormal and flushed to 0; plus ln(n − 1) for a sum.",
     "log domain": "No logarithm of a probability is taken: never.",
     "absorbed": "p ln 2: 1 + exp(−g) is 1, competitor by competitor, for any n.",
-    "part": "p ln 2 + ln(n/k): the row is summed in k parts of n/k entries, and 1 absorbs them part by part; k = 2 is a tree.",
+    "part": (
+        "p ln 2 + ln(n/k): the row is summed in k parts of n/k entries, and 1 absorbs them part by part; k ="
+        " 2 is a tree."
+    ),
     "rounded": "ln(2^(p+1) − 1) + ln(n − 1): the exact result rounded once, as wide internals give it.",
     "accumulator": "2^p: adding 1 changes nothing.",
     "Ω": "n ≥ Ω: the shifted sum of n ones overflows.",
     "wide": "The accumulator holds the sum of the longest row.",
 }
-"""What explains a threshold; the format that follows in a name is the arithmetic whose p, e_min and Ω are meant."""
+"""What explains a threshold; the format that follows in a name is the arithmetic whose p, e_min and
+Ω are meant.
+"""
 
 LABELS = {
     "softmax": ("overflows at level", "p is 0 from gap", "p is 1 from gap"),
@@ -55,8 +68,10 @@ LARGEST_DRAWN = 1e150
 
 
 def threshold_context(measurements: Sequence[Measurement]) -> dict[str, Any]:
-    """What thresholds.html shows: {"thresholds": a list of tables with their charts, [] without measurements, "ideas": the
-    formulas that explain something on the page, with their text}. Measurements of other kinds are left out."""
+    """What thresholds.html shows: {"thresholds": a list of tables with their charts, [] without
+    measurements, "ideas": the formulas that explain something on the page, with their text}.
+    Measurements of other kinds are left out.
+    """
     chosen = [m for m in measurements if m.kind == "thresholds"]
     tables = []
     for op in dict.fromkeys(m.op for m in chosen):
@@ -87,13 +102,17 @@ def _table(op: str, dtype: str, group: Sequence[Measurement]) -> dict[str, Any]:
 
 
 def _name(measurement: Measurement) -> str:
-    return measurement.kernel if measurement.device == "cpu" else f"{measurement.kernel} ({measurement.device})"
+    return (
+        measurement.kernel if measurement.device == "cpu" else f"{measurement.kernel} ({measurement.device})"
+    )
 
 
 def _entries(measurement: Measurement) -> list[Entry]:
     """Every threshold of a measurement."""
     data = measurement.data
-    return [entry for quantity in QUANTITIES for entry in data.get(quantity, ())] + [data.get("stagnation", {})]
+    return [entry for quantity in QUANTITIES for entry in data.get(quantity, ())] + [
+        data.get("stagnation", {})
+    ]
 
 
 def _at(entries: Sequence[Entry], n: int) -> Entry | None:
@@ -126,7 +145,9 @@ def explained(names: Sequence[str]) -> str:
     parts = []
     for position, name in enumerate(names):
         idea, _, arithmetic = name.rpartition(" ")
-        parts.append(arithmetic if position and idea and names[position - 1].rpartition(" ")[0] == idea else name)
+        parts.append(
+            arithmetic if position and idea and names[position - 1].rpartition(" ")[0] == idea else name
+        )
     return " or ".join(parts)
 
 
@@ -142,7 +163,14 @@ def _between(value: float, formulas: dict[str, float | None]) -> str:
 
 def _idea(name: str) -> str:
     """The key of IDEAS: "part n/2 float32" -> "part", "base 2 float32" -> "base 2"."""
-    return next((idea for idea in sorted(IDEAS, key=len, reverse=True) if name == idea or name.startswith(f"{idea} ")), name)
+    return next(
+        (
+            idea
+            for idea in sorted(IDEAS, key=len, reverse=True)
+            if name == idea or name.startswith(f"{idea} ")
+        ),
+        name,
+    )
 
 
 # The chart: a panel for each quantity with a finite threshold; formulas as lines, kernels as markers.
@@ -152,7 +180,11 @@ def _chart(op: str, dtype: str, group: Sequence[Measurement]) -> Markup | None:
     from matplotlib.figure import Figure
 
     series = {quantity: _series(group, quantity) for quantity in QUANTITIES}
-    panels = [quantity for quantity in QUANTITIES if any(v > 0 for points in series[quantity] for v in points[1].values())]
+    panels = [
+        quantity
+        for quantity in QUANTITIES
+        if any(v > 0 for points in series[quantity] for v in points[1].values())
+    ]
     if not panels:
         return None
     figure = Figure(figsize=(4.6 * len(panels), 3.9), layout="constrained")
@@ -163,9 +195,13 @@ def _chart(op: str, dtype: str, group: Sequence[Measurement]) -> Markup | None:
 
 
 def _series(group: Sequence[Measurement], quantity: str) -> list[tuple[list[str], dict[int, float]]]:
-    """(kernels, threshold by n) of kernels whose markers would cover each other at every length; {} where it is never."""
+    """(kernels, threshold by n) of kernels whose markers would cover each other at every length; {}
+    where it is never.
+    """
     found: list[tuple[list[str], dict[int, float | None]]] = []
-    points = [(_name(m), {e["n"]: e["measured"] for e in m.data[quantity] if "reason" not in e}) for m in group]
+    points = [
+        (_name(m), {e["n"]: e["measured"] for e in m.data[quantity] if "reason" not in e}) for m in group
+    ]
     for name, values in sorted(points, key=lambda pair: -len(pair[1])):
         for names, known in found:
             if all(n in known and _covers(known[n], v) for n, v in values.items()):
@@ -184,9 +220,15 @@ def _covers(known: float | None, value: float | None) -> bool:
 
 def _lines(group: Sequence[Measurement], quantity: str, dtype: str) -> dict[str, dict[int, float]]:
     """Formula -> value by n: those that explain a kernel, and those of the tensor's own format."""
-    own = {"overflow": ("sum",), "underflow": ("zero", "flushed"), "saturation": ("absorbed", "sum", "rounded")}[quantity]
+    own = {
+        "overflow": ("sum",),
+        "underflow": ("zero", "flushed"),
+        "saturation": ("absorbed", "sum", "rounded"),
+    }[quantity]
     entries = [e for m in group for e in m.data[quantity] if "reason" not in e and e["n"] > 1]
-    names = {f"{idea} {dtype}" for idea in own} | {e["agrees_with"][0] for e in entries if e["agrees_with"] and e["measured"]}
+    names = {f"{idea} {dtype}" for idea in own} | {
+        e["agrees_with"][0] for e in entries if e["agrees_with"] and e["measured"]
+    }
     lines: dict[str, dict[int, float]] = {}
     for entry in entries:
         for name in names & entry["formulas"].keys():
@@ -195,7 +237,9 @@ def _lines(group: Sequence[Measurement], quantity: str, dtype: str) -> dict[str,
     return {name: dict(sorted(values.items())) for name, values in sorted(lines.items())}
 
 
-def _draw(axes: Axes, series: list[tuple[list[str], dict[int, float]]], lines: dict[str, dict[int, float]]) -> None:
+def _draw(
+    axes: Axes, series: list[tuple[list[str], dict[int, float]]], lines: dict[str, dict[int, float]]
+) -> None:
     series = [(names, _drawable(points)) for names, points in series]
     lines = {name: _drawable(values) for name, values in lines.items()}
     shown = [v for _, points in series for v in points.values() if v > 0]
@@ -206,7 +250,15 @@ def _draw(axes: Axes, series: list[tuple[list[str], dict[int, float]]], lines: d
     axes.set_yscale("log" if logarithmic else "linear")
     for values in lines.values():
         inside = {n: v for n, v in values.items() if v > 0}
-        axes.plot(list(inside), list(inside.values()), color=GRAY, linewidth=1, linestyle="--", clip_on=False, zorder=1)
+        axes.plot(
+            list(inside),
+            list(inside.values()),
+            color=GRAY,
+            linewidth=1,
+            linestyle="--",
+            clip_on=False,
+            zorder=1,
+        )
     number = 0
     for names, points in series:
         drawn = {n: v for n, v in points.items() if v > 0}
@@ -253,13 +305,26 @@ def _label_lines(axes: Axes, lines: dict[str, dict[int, float]], logarithmic: bo
     height = -1.0
     for wanted, name in sorted(ends):
         height = max(wanted, height + 0.06)
-        axes.text(1.02, height, literal(_short(name)), transform=axes.transAxes, fontsize=7.5, verticalalignment="center")
+        axes.text(
+            1.02,
+            height,
+            literal(_short(name)),
+            transform=axes.transAxes,
+            fontsize=7.5,
+            verticalalignment="center",
+        )
 
 
 def _shortened(names: Sequence[str]) -> str:
-    """The ends of at most NAMED names and the number of the others, in lines that fit a panel: the table lists all."""
+    """The ends of at most NAMED names and the number of the others, in lines that fit a panel: the
+    table lists all.
+    """
     shown = [_short(name) for name in names[:NAMED]]
-    return literal(textwrap.fill(", ".join(shown) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else ""), LINE))
+    return literal(
+        textwrap.fill(
+            ", ".join(shown) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else ""), LINE
+        )
+    )
 
 
 def _short(name: str) -> str:

@@ -1,8 +1,8 @@
 """The chapter of speed beside accuracy: which kernel to use, how fast it could be, and what error it has.
 
-Reads measurements of kind "throughput" (suite/bench.py, docs/bench.md), and the records, which say whether a kernel that was
-fast is safe (advice.py). A section is what can be compared: one op, format, direction and setting, on one machine, timed in
-one way.
+Reads measurements of kind "throughput" (suite/bench.py, docs/bench.md), and the records, which say
+whether a kernel that was fast is safe (advice.py). A section is what can be compared: one op,
+format, direction and setting, on one machine, timed in one way.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from suite import schema
 from suite.formats import DTYPES
 from suite.ops import NAMES
-from suite.records import STATUSES, Measurement, Record
+from suite.records import schema
+from suite.records.record import STATUSES, Measurement, Record
 from suite.report.advice import UNKNOWN, Advice, Standing, Subject, advise, standings, times_as_fast
 from suite.report.compare_page import seconds
 from suite.report.scalings import of_length
@@ -26,9 +26,13 @@ NAMED = 4
 SECTIONS, CHARTED = 300, 12
 """Sections of a page; those of them whose charts are drawn."""
 ANSWERED, INPUTS, LISTED = 8, 16, 100
-"""Inputs that the answers show of an op, and the table of a section; rows of a list. The longest, the slowest."""
+"""Inputs that the answers show of an op, and the table of a section; rows of a list. The longest,
+the slowest.
+"""
 SLOW_START_SECONDS, MANY_CALLS, SHORTEST_START = 0.1, 10, 1e-3
-"""A first call is listed that takes so long, or as long as so many later ones and no less than the last, in seconds."""
+"""A first call is listed that takes so long, or as long as so many later ones and no less than the
+last, in seconds.
+"""
 
 
 # What a stranger's measurement must look like before anything is drawn.
@@ -61,8 +65,9 @@ SHAPE: schema.Schema = {"type": "object", "properties": _PROPERTIES, "required":
 
 
 def is_sound(measurement: Measurement) -> bool:
-    """Whether the chapter can show it: a known op and format, the documented shape, the length that its shape has, an interval
-    that its samples can have, and times only of a kernel that passes, with an error that is a number.
+    """Whether the chapter can show it: a known op and format, the documented shape, the length that
+    its shape has, an interval that its samples can have, and times only of a kernel that passes,
+    with an error that is a number.
     """
     m, data = measurement, measurement.data
     if m.op not in NAMES or m.dtype not in DTYPES or not schema.conforms(data, SHAPE):
@@ -70,7 +75,10 @@ def is_sound(measurement: Measurement) -> bool:
     shape = data["shape"]
     if len(shape) not in (2, 4) or data["length"] != (shape[2] if len(shape) == 4 else shape[1]):
         return False
-    samples, interval = data["samples_seconds"], [data["low_seconds"], data["median_seconds"], data["high_seconds"]]
+    samples, interval = (
+        data["samples_seconds"],
+        [data["low_seconds"], data["median_seconds"], data["high_seconds"]],
+    )
     if not samples:
         return interval == [None, None, None]
     if data["status"] != "passed" or len(samples) > MOST or None in interval:
@@ -83,7 +91,9 @@ def is_sound(measurement: Measurement) -> bool:
 
 
 class Setting(NamedTuple):
-    """What the measurements of a section share. sizes: of attention, its shape without the length. options: of the case."""
+    """What the measurements of a section share. sizes: of attention, its shape without the length.
+    options: of the case.
+    """
 
     op: str
     dtype: str
@@ -107,12 +117,21 @@ class Input(NamedTuple):
 def _setting(m: Measurement) -> Setting:
     shape, data = m.data["shape"], m.data
     sizes = f"{shape[0]}x{shape[1]}xLENGTHx{shape[3]}" if len(shape) == 4 else ""
-    options = " ".join(part for part in m.case.split("/")[3:-1] if not part.startswith(("upstream=", "reduction=")))
-    return Setting(m.op, m.dtype, data["direction"], sizes, options, m.device, m.env_id, data["cache"], data["threads"])
+    options = " ".join(
+        part for part in m.case.split("/")[3:-1] if not part.startswith(("upstream=", "reduction="))
+    )
+    return Setting(
+        m.op, m.dtype, data["direction"], sizes, options, m.device, m.env_id, data["cache"], data["threads"]
+    )
 
 
 def _order(setting: Setting) -> tuple[Any, ...]:
-    return (NAMES.index(setting.op), DTYPES.index(setting.dtype), setting.direction == "backward", *setting[3:])
+    return (
+        NAMES.index(setting.op),
+        DTYPES.index(setting.dtype),
+        setting.direction == "backward",
+        *setting[3:],
+    )
 
 
 def _input(m: Measurement) -> Input:
@@ -125,8 +144,8 @@ def _passes(m: Measurement) -> bool:
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Which of the points (error, throughput) no other beats: none has a throughput at least as high and an error at most as
-    high, and one of them better.
+    """Which of the points (error, throughput) no other beats: none has a throughput at least as
+    high and an error at most as high, and one of them better.
     """
     front: list[int] = []
     for i in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
@@ -156,11 +175,13 @@ class Section(NamedTuple):
 
 
 def throughput_context(measurements: Iterable[Measurement], records: Iterable[Record]) -> dict[str, Any]:
-    """What throughput.html shows. "throughput": a section for each setting, [] without measurements. "advised": for each op and
-    direction which kernel to use; "untested": those of which nothing but what was timed was judged. "untimed": what has no
-    times, and "untimed_named" in a line. "starts": slow first calls. "sections_left_out", "charted", "drawn", "listed": how
-    many sections are left out, how many have charts, kernels of a chart, rows of a list. Measurements of other kinds are left
-    out; of two of one kernel and case in one setting the later one is shown.
+    """What throughput.html shows. "throughput": a section for each setting, [] without
+    measurements. "advised": for each op and direction which kernel to use; "untested": those of
+    which nothing but what was timed was judged. "untimed": what has no times, and "untimed_named"
+    in a line. "starts": slow first calls. "sections_left_out", "charted", "drawn", "listed": how
+    many sections are left out, how many have charts, kernels of a chart, rows of a list.
+    Measurements of other kinds are left out; of two of one kernel and case in one setting the later
+    one is shown.
     """
     timed = [m for m in measurements if m.kind == "throughput"]
     groups: dict[Setting, dict[tuple[str, Input], Measurement]] = {}
@@ -175,13 +196,18 @@ def throughput_context(measurements: Iterable[Measurement], records: Iterable[Re
     every = [m for section in sections for m in section.at.values()]
     untimed = _untimed(every)
     return {
-        "throughput": [_shown_section(section, standing, charted=number in charted) for number, section in enumerate(sections)],
+        "throughput": [
+            _shown_section(section, standing, charted=number in charted)
+            for number, section in enumerate(sections)
+        ],
         "charted": len(charted),
         "sections_left_out": len(groups) - len(sections),
         "advised": advised,
         "untested": _some([f"{one['op']} {one['direction']}" for one in advised if one["families"] == 1]),
         "untimed": untimed,
-        "untimed_named": _some(list(dict.fromkeys(f"{one['op']} {one['kernel']} ({one['kind']})" for one in untimed))),
+        "untimed_named": _some(
+            list(dict.fromkeys(f"{one['op']} {one['kernel']} ({one['kind']})" for one in untimed))
+        ),
         "starts": _slow_starts(every),
         "listed": LISTED,
         "drawn": DRAWN,
@@ -189,7 +215,11 @@ def throughput_context(measurements: Iterable[Measurement], records: Iterable[Re
 
 
 def _section(
-    setting: Setting, at: dict[tuple[str, Input], Measurement], standing: Mapping[Subject, Standing], *, several: bool
+    setting: Setting,
+    at: dict[tuple[str, Input], Measurement],
+    standing: Mapping[Subject, Standing],
+    *,
+    several: bool,
 ) -> Section:
     """several: machines are on the page, so that each section names its own."""
     inputs = sorted({one for _, one in at})
@@ -230,7 +260,9 @@ def _answers(sections: Sequence[Section], standing: Mapping[Subject, Standing]) 
     return [_answer(op, direction, group, standing) for (op, direction), group in groups.items()]
 
 
-def _answer(op: str, direction: str, group: Sequence[Section], standing: Mapping[Subject, Standing]) -> dict[str, Any]:
+def _answer(
+    op: str, direction: str, group: Sequence[Section], standing: Mapping[Subject, Standing]
+) -> dict[str, Any]:
     inputs = sorted({_column(one) for section in group for one in section.inputs})
     shown = inputs[-ANSWERED:]
     rows = []
@@ -257,13 +289,17 @@ def _answer(op: str, direction: str, group: Sequence[Section], standing: Mapping
             (kernel, reason, ", ".join(dtype for dtype in DTYPES if dtype in dtypes))
             for (kernel, reason), dtypes in sorted(against.items())[:LISTED]
         ],
-        "exponents": (f"{min(exponents):.2f}", f"{max(exponents):.2f}", len(exponents)) if exponents else None,
+        "exponents": (f"{min(exponents):.2f}", f"{max(exponents):.2f}", len(exponents))
+        if exponents
+        else None,
         "unit": "head" if op in ("attention", "merge_states") else "row",
     }
 
 
 def _column(one: Input) -> tuple[int, tuple[int, ...], str]:
-    """Where an input stands in the table of an op, and its label: of four dims the length, since the row says the others."""
+    """Where an input stands in the table of an op, and its label: of four dims the length, since
+    the row says the others.
+    """
     seed = _seed(one)
     label = f"length {one.length}{seed}" if len(one.shape) == 4 else _shape(one)
     return one.length, () if len(one.shape) == 4 else one.shape, label
@@ -313,7 +349,9 @@ def _untimed(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
     for m in measurements:
         if not _passes(m):
             kind = m.data["status"].replace("_", " ") if m.data["status"] != "passed" else "not timed"
-            groups.setdefault((m.op, m.data["direction"], m.kernel, kind, m.data["note"].strip()), []).append(m)
+            groups.setdefault((m.op, m.data["direction"], m.kernel, kind, m.data["note"].strip()), []).append(
+                m
+            )
     return [
         {
             "op": op,
@@ -329,7 +367,9 @@ def _untimed(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
 
 
 def _slow_starts(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
-    """Kernels whose first call took long beside the later ones, each where it took longest, the slowest first."""
+    """Kernels whose first call took long beside the later ones, each where it took longest, the
+    slowest first.
+    """
     groups: dict[tuple[str, str, str], list[Measurement]] = {}
     for m in measurements:
         if _passes(m) and m.data["compile_seconds"] is not None:
@@ -361,19 +401,25 @@ def _starts_slowly(m: Measurement) -> bool:
 # A section.
 
 
-def _shown_section(section: Section, standing: Mapping[Subject, Standing], *, charted: bool) -> dict[str, Any]:
+def _shown_section(
+    section: Section, standing: Mapping[Subject, Standing], *, charted: bool
+) -> dict[str, Any]:
     ranked, advice = section.ranked[section.last], section.advice[section.last]
     unsafe = {m.kernel: reason for m in ranked if (reason := standing.get(Subject.of(m), UNKNOWN).against)}
     known = [m for m in ranked if not math.isnan(error(m)) and m.kernel not in unsafe]
     front = [known[i] for i in pareto_front([(error(m), per_second(m, work(m.op))) for m in known])]
     place = {m.kernel: number for number, m in enumerate(ranked)}
-    kernels = sorted({kernel for kernel, _ in section.at}, key=lambda kernel: (place.get(kernel, len(place)), kernel))
+    kernels = sorted(
+        {kernel for kernel, _ in section.at}, key=lambda kernel: (place.get(kernel, len(place)), kernel)
+    )
     inputs = section.inputs[-INPUTS:]
     use = {one: section.advice[one].use for one in inputs}
     picture: list[Any] = []
     if charted and ranked:
         first = [m.kernel for m in (advice.use, advice.torch) if m is not None]
-        named = list(dict.fromkeys([*first, *(m.kernel for m in front), *(m.kernel for m, _ in advice.unsafe[:2])]))
+        named = list(
+            dict.fromkeys([*first, *(m.kernel for m in front), *(m.kernel for m, _ in advice.unsafe[:2])])
+        )
         timed = [m for m in section.at.values() if _passes(m)]
         picture = charts(section.title, timed, ranked, front, named=named, safe=place.keys() - unsafe.keys())
     return {
@@ -437,7 +483,10 @@ def _cell(m: Measurement | None, *, best: bool) -> dict[str, Any]:
     data = m.data
     if not _passes(m):
         wrong = data["status"] != "passed"
-        return {"kind": data["status"].replace("_", " ") if wrong else "not timed", "reason": first_line(data["note"])}
+        return {
+            "kind": data["status"].replace("_", " ") if wrong else "not timed",
+            "reason": first_line(data["note"]),
+        }
     return {
         "kind": "timed",
         "best": best,
@@ -458,12 +507,21 @@ def _share(rate: float, most: float | None, of: str) -> str:
 
 
 def _title(setting: Setting, several: bool) -> str:
-    words = (setting.op, setting.dtype, setting.direction, setting.sizes, setting.options, _where(setting, several))
+    words = (
+        setting.op,
+        setting.dtype,
+        setting.direction,
+        setting.sizes,
+        setting.options,
+        _where(setting, several),
+    )
     return ", ".join(word for word in words if word)
 
 
 def _where(setting: Setting, several: bool) -> str:
-    """The device, and the environment where there is more than one; the threads and the cache, where they are not the usual."""
+    """The device, and the environment where there is more than one; the threads and the cache,
+    where they are not the usual.
+    """
     words = [setting.device] if setting.device != "cpu" else []
     words += [f"environment {setting.env_id or 'unknown'}"] if several else []
     words += [f"{setting.threads} threads"] if setting.threads > 1 else []
@@ -475,7 +533,9 @@ def _how(setting: Setting, group: Sequence[Measurement]) -> str:
     clocks = ", ".join(sorted({m.data["clock"] for m in group}))
     threads = f"{setting.threads} thread{'s' if setting.threads > 1 else ''}"
     words = [f"Clock {clocks}", f"{setting.cache} cache", threads]
-    copies, products = (roof(group, name) for name in ("copy_bytes_per_second", "matmul_operations_per_second"))
+    copies, products = (
+        roof(group, name) for name in ("copy_bytes_per_second", "matmul_operations_per_second")
+    )
     words += [f"this machine copies {copies / 1e9:.3g} GB/s"] if copies else []
     words += [f"multiplies matrices of {setting.dtype} at {products / 1e12:.3g} TFLOP/s"] if products else []
     return ", ".join(words)

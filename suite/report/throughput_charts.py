@@ -1,7 +1,8 @@
-"""The charts of a section of throughput: error against throughput, throughput and memory against length, a roofline.
+"""The charts of a section of throughput: error against throughput, throughput and memory against
+length, a roofline.
 
-A few kernels have a colour and a marker of their own, the same in all three; all others are grey, and in the table. What is not
-safe to use has open markers and broken lines.
+A few kernels have a colour and a marker of their own, the same in all three; all others are grey,
+and in the table. What is not safe to use has open markers and broken lines.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from suite.records import Measurement
+from suite.records.record import Measurement
 from suite.report.figures import drawn, inline_svg, literal
 
 if TYPE_CHECKING:
@@ -19,14 +20,24 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-STYLES = (("#0072b2", "o"), ("#e69f00", "s"), ("#009e73", "^"), ("#cc79a7", "D"), ("#56b4e9", "v"), ("#d55e00", "P"))
-"""Colours that colour-blind readers can tell apart (Okabe and Ito, "Color universal design", 2008), and a marker with each."""
+STYLES = (
+    ("#0072b2", "o"),
+    ("#e69f00", "s"),
+    ("#009e73", "^"),
+    ("#cc79a7", "D"),
+    ("#56b4e9", "v"),
+    ("#d55e00", "P"),
+)
+"""Colours that colour-blind readers can tell apart (Okabe and Ito, "Color universal design", 2008),
+and a marker with each.
+"""
 GRAY = "#888888"
 LETTERS, DRAWN = 28, 48
 """Letters of a name in a legend; kernels of a chart, the fastest."""
 WIDEST, MANY, LEAST_SHARE = 6, 300, 1e-9
-"""Ticks of an axis; its range from which on powers of ten suffice; the smallest error that is drawn in its place, as a share
-of the largest."""
+"""Ticks of an axis; its range from which on powers of ten suffice; the smallest error that is drawn
+in its place, as a share of the largest.
+"""
 
 
 def error(m: Measurement) -> float:
@@ -60,7 +71,12 @@ class Look(NamedTuple):
     @property
     def points(self) -> dict[str, Any]:
         filled = self.color if self.safe else "none"
-        return {"color": self.color, "marker": self.marker, "markerfacecolor": filled, "markersize": 5 if self.own else 3}
+        return {
+            "color": self.color,
+            "marker": self.marker,
+            "markerfacecolor": filled,
+            "markersize": 5 if self.own else 3,
+        }
 
     @property
     def line(self) -> dict[str, Any]:
@@ -76,13 +92,18 @@ def charts(
     named: Sequence[str],
     safe: Collection[str],
 ) -> list[Markup]:
-    """timed: what has times. ranked: of it, that of the longest input, fastest first. front: of that, the Pareto front. named:
-    the kernels that are to have a colour, as far as there are colours. safe: the kernels that nothing speaks against.
+    """timed: what has times. ranked: of it, that of the longest input, fastest first. front: of
+    that, the Pareto front. named: the kernels that are to have a colour, as far as there are
+    colours. safe: the kernels that nothing speaks against.
     """
     shown = [m.kernel for m in ranked[:DRAWN]]
-    kernels = [kernel for kernel in named if kernel in shown] + [kernel for kernel in shown if kernel not in named]
+    kernels = [kernel for kernel in named if kernel in shown] + [
+        kernel for kernel in shown if kernel not in named
+    ]
     looks = {
-        kernel: Look(*(STYLES[i] if i < len(STYLES) else (GRAY, "o")), safe=kernel in safe, own=i < len(STYLES))
+        kernel: Look(
+            *(STYLES[i] if i < len(STYLES) else (GRAY, "o")), safe=kernel in safe, own=i < len(STYLES)
+        )
         for i, kernel in enumerate(kernels)
     }
     timed = [m for m in timed if m.kernel in looks]
@@ -144,23 +165,31 @@ def _length_chart(title: str, timed: Sequence[Measurement], looks: Mapping[str, 
                 axes.plot(*zip(*places, strict=True), **marked, **look.line)
     if not memory.lines:
         memory.set_axis_off()
-        memory.text(0.5, 0.5, "0, or not measured", transform=memory.transAxes, ha="center", fontsize=8, color=GRAY)
+        memory.text(
+            0.5, 0.5, "0, or not measured", transform=memory.transAxes, ha="center", fontsize=8, color=GRAY
+        )
     _ticks(speed.yaxis, *([memory.yaxis] if memory.lines else []))
     _legend(figure, looks)
     return inline_svg(figure, title=f"Throughput and peak memory against length: {title}")
 
 
-def _roofline(title: str, timed: Sequence[Measurement], longest: int, looks: Mapping[str, Look]) -> Markup | None:
+def _roofline(
+    title: str, timed: Sequence[Measurement], longest: int, looks: Mapping[str, Look]
+) -> Markup | None:
     figure, [axes] = _figure(3.7, 1)
     points = [(m, m.data["operations"] / m.data["bytes"]) for m in timed if m.data["operations"]]
     if not points:
         return None
-    copies, products = (roof(timed, name) for name in ("copy_bytes_per_second", "matmul_operations_per_second"))
+    copies, products = (
+        roof(timed, name) for name in ("copy_bytes_per_second", "matmul_operations_per_second")
+    )
     scale, unit = _unit(timed, "operations", products or 0.0)
     _logarithmic(axes, "operations per byte of least traffic", f"throughput, {unit}")
     for m, intensity in sorted(points, key=lambda point: looks[point[0].kernel].own):
         if looks[m.kernel].own or m.data["length"] == longest:
-            axes.plot(intensity, per_second(m, "operations") / scale, linestyle="none", **looks[m.kernel].points)
+            axes.plot(
+                intensity, per_second(m, "operations") / scale, linestyle="none", **looks[m.kernel].points
+            )
     ridge = products / copies if products and copies else 1.0
     ends = min(ridge, *(x for _, x in points)) / 3, max(ridge, *(x for _, x in points)) * 3
     places = sorted((ends[0], ridge, ends[1]))
@@ -173,7 +202,9 @@ def _roofline(title: str, timed: Sequence[Measurement], longest: int, looks: Map
     return inline_svg(figure, title=f"Roofline: {title}")
 
 
-def _by_kernel(timed: Sequence[Measurement], looks: Mapping[str, Look]) -> Iterable[tuple[str, list[Measurement]]]:
+def _by_kernel(
+    timed: Sequence[Measurement], looks: Mapping[str, Look]
+) -> Iterable[tuple[str, list[Measurement]]]:
     """Each kernel with its measurements, shortest first; the grey ones first, so that they lie below."""
     for kernel in reversed(list(looks)):
         yield kernel, sorted((m for m in timed if m.kernel == kernel), key=lambda m: m.data["length"])
@@ -201,7 +232,9 @@ def _ticks(*ruled: Axis) -> None:
 
     for axis in ruled:
         low, high = axis.get_view_interval()
-        axis.set_major_locator(LogLocator(subs=(1.0,) if high / low > MANY else (1.0, 2.0, 5.0), numticks=WIDEST))
+        axis.set_major_locator(
+            LogLocator(subs=(1.0,) if high / low > MANY else (1.0, 2.0, 5.0), numticks=WIDEST)
+        )
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
@@ -216,7 +249,9 @@ def _legend(figure: Figure, looks: Mapping[str, Look]) -> None:
     ]
     others = len(looks) - len(lines)
     if others:
-        lines.append((Line2D([], [], **Look(GRAY, "o", safe=True, own=False).points, linewidth=0.5), f"{others} more"))
+        lines.append(
+            (Line2D([], [], **Look(GRAY, "o", safe=True, own=False).points, linewidth=0.5), f"{others} more")
+        )
     handles, labels = zip(*lines, strict=True)
     columns = round(figure.get_figwidth() / 2)
     figure.legend(handles, labels, loc="outside lower left", fontsize=7.5, ncols=columns, frameon=False)

@@ -1,6 +1,7 @@
 """Text of strangers as it can be shown: nothing in it acts, hides, or fills the page.
 
-Control characters, terminal escapes, bidirectional overrides and invisible characters stand as their escapes (\\x1b, \\u202e).
+Control characters, terminal escapes, bidirectional overrides and invisible characters stand as
+their escapes (\\x1b, \\u202e).
 """
 
 from __future__ import annotations
@@ -20,4 +21,6 @@ def visible(text: str, *, limit: int = TEXT, lines: bool = True) -> str:
     if text.isprintable():
         return text
     kept = "\n\t" if lines else ""
-    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode("ascii") for c in text)
+    return "".join(
+        c if c.isprintable() or c in kept else c.encode("unicode_escape").decode("ascii") for c in text
+    )

@@ -1,9 +1,11 @@
-"""Times of a call on the CPU: the monotonic clock, so many calls a sample that the clock is fine enough, the median of many.
+"""Times of a call on the CPU: the monotonic clock, so many calls a sample that the clock is fine
+enough, the median of many.
 
-    first call (alone) -> warm-up -> calls per sample -> overhead of an empty function -> samples until the interval is narrow
+    first call (alone) -> warm-up -> calls per sample -> overhead of an empty function -> samples
+    until the interval is narrow
 
-Caches are warm: the same inputs again, written or read just before; or flushed: a buffer twice as large as the last-level
-cache is written before every call, outside the clock.
+Caches are warm: the same inputs again, written or read just before; or flushed: a buffer twice as
+large as the last-level cache is written before every call, outside the clock.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ Clock = Callable[[], int]
 """Nanoseconds of a monotonic clock."""
 
 SAMPLE_SECONDS = 1e-3
-"""The least length of a sample: an interruption of 10 microseconds is 1 % of it, and reading the clock 0.01 %."""
+"""The least length of a sample: an interruption of 10 microseconds is 1 % of it, and reading the
+clock 0.01 %.
+"""
 
 RESOLUTIONS = 1000
 """A sample is at least so many times as long as the clock is fine."""
@@ -50,11 +54,13 @@ def measure(
     flush: Callable[[], None] | None = None,
     threads: int = 1,
 ) -> Timing:
-    """The timing of call(), called on this thread. Raises ValueError for another cache state, and whatever the call raises.
+    """The timing of call(), called on this thread. Raises ValueError for another cache state, and
+    whatever the call raises.
 
-    prepare: called with 0 to sets - 1 in turn, before every sample and outside the clock: puts fresh inputs where the call
-    reads them. target: the relative width of the interval of the median that is enough. budget_seconds: after which no more
-    samples are taken. flush: empties the caches, by default Flush(). threads: recorded only.
+    prepare: called with 0 to sets - 1 in turn, before every sample and outside the clock: puts
+    fresh inputs where the call reads them. target: the relative width of the interval of the median
+    that is enough. budget_seconds: after which no more samples are taken. flush: empties the
+    caches, by default Flush(). threads: recorded only.
     """
     if cache not in CACHES:
         raise ValueError(f"cache={cache!r} is not one of {', '.join(CACHES)}")
@@ -89,7 +95,9 @@ def measure(
 
 
 def _seconds(call: Callable[[], Any], calls: int, clock: Clock) -> float:
-    """Seconds per call of so many calls. The loop and the call of the function are in it: overhead_seconds() is those alone."""
+    """Seconds per call of so many calls. The loop and the call of the function are in it:
+    overhead_seconds() is those alone.
+    """
     repeated = range(calls)
     begin = clock()
     for _ in repeated:
@@ -107,7 +115,9 @@ def _warmed_up(call: Callable[[], Any], clock: Clock) -> float:
 
 
 def calls_per_sample(once: float, resolution: float) -> int:
-    """How many calls of `once` seconds a sample needs to be long enough for a clock of this resolution, in seconds."""
+    """How many calls of `once` seconds a sample needs to be long enough for a clock of this
+    resolution, in seconds.
+    """
     wanted = max(SAMPLE_SECONDS, RESOLUTIONS * resolution)
     return min(max(math.ceil(wanted / once), 1), MOST_CALLS) if once > 0 else MOST_CALLS
 
@@ -124,7 +134,9 @@ def resolution_seconds(clock: Clock) -> float:
 
 
 def overhead_seconds(calls: int, clock: Clock) -> float:
-    """What a sample of so many calls shows per call for an empty function: the harness itself. The smallest of some tries."""
+    """What a sample of so many calls shows per call for an empty function: the harness itself. The
+    smallest of some tries.
+    """
     return min(_seconds(_nothing, calls, clock) for _ in range(5))
 
 
@@ -149,7 +161,9 @@ class Flush:
     def __init__(self, size_bytes: int | None = None) -> None:
         import torch
 
-        self._buffer = torch.zeros(2 * (size_bytes or last_level_cache_bytes()), dtype=torch.uint8, device="cpu")
+        self._buffer = torch.zeros(
+            2 * (size_bytes or last_level_cache_bytes()), dtype=torch.uint8, device="cpu"
+        )
 
     def __call__(self) -> None:
         self._buffer.add_(1)

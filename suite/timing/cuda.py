@@ -1,10 +1,13 @@
-"""Times of a call on a CUDA device: events on its stream, the L2 cache flushed before each, the whole device waited for.
+"""Times of a call on a CUDA device: events on its stream, the L2 cache flushed before each, the
+whole device waited for.
 
-    first call -> warm-up -> do events see the work? -> samples by events -> the same from a graph, where the call is short
+    first call -> warm-up -> do events see the work? -> samples by events -> the same from a graph,
+    where the call is short
 
-Kernels are launched asynchronously: a clock on the host that does not wait sees the launch alone, and so do events where the
-work runs on another stream. So the first question is whether the device is still busy once the events are over; if it is, the
-host's clock is taken instead, with the device waited for before and after. Nothing of the device's settings is changed.
+Kernels are launched asynchronously: a clock on the host that does not wait sees the launch alone,
+and so do events where the work runs on another stream. So the first question is whether the device
+is still busy once the events are over; if it is, the host's clock is taken instead, with the device
+waited for before and after. Nothing of the device's settings is changed.
 """
 
 from __future__ import annotations
@@ -28,11 +31,13 @@ LEAST_FLUSH_BYTES = 64 * 2**20
 
 PROBES = 5
 UNSEEN_SECONDS, UNSEEN_SHARE = 30e-6, 0.1
-"""How much longer than an idle device's answer, and than the events' own time, the device may be busy after the last event."""
+"""How much longer than an idle device's answer, and than the events' own time, the device may be
+busy after the last event.
+"""
 
 SMALL_SECONDS = 1e-3
-"""Calls below this are replayed from a graph: a launch from Python takes tens of microseconds, longer than the flush before it
-keeps the device busy, and would be in their time.
+"""Calls below this are replayed from a graph: a launch from Python takes tens of microseconds,
+longer than the flush before it keeps the device busy, and would be in their time.
 """
 
 LAUNCH_BOUND = 1.25
@@ -50,11 +55,13 @@ def measure(
     target: float = 0.01,
     budget_seconds: float = 1.0,
 ) -> Timing:
-    """The timing of call(), which launches its work on the current stream of `device`. Raises whatever the call raises.
+    """The timing of call(), which launches its work on the current stream of `device`. Raises
+    whatever the call raises.
 
-    prepare, sets, target, budget_seconds: as in suite.timing.cpu.measure. The L2 cache is always flushed. details of the
-    timing: the device's clocks, power, temperature and reasons of throttling before and after, where nvidia-ml-py is installed;
-    launch_bound; eager_seconds, of a call among others without a graph and without a flush, which would hide its launch.
+    prepare, sets, target, budget_seconds: as in suite.timing.cpu.measure. The L2 cache is always
+    flushed. details of the timing: the device's clocks, power, temperature and reasons of
+    throttling before and after, where nvidia-ml-py is installed; launch_bound; eager_seconds, of a
+    call among others without a graph and without a flush, which would hide its launch.
     """
     import torch
 
@@ -68,9 +75,14 @@ def measure(
         take, clock, note = event_seconds, "cuda_event", ""
         if works_elsewhere(call, device):
             take, clock = synchronized_seconds, "perf_counter"
-            note = "works on other streams, which events do not see: the host's clock, the device waited for before and after"
+            note = (
+                "works on other streams, which events do not see: the host's clock, the device waited for"
+                " before and after"
+            )
 
-        def samples_of(timed: Callable[[], Any], take: Callable[[Callable[[], Any], str], float]) -> tuple[float, ...]:
+        def samples_of(
+            timed: Callable[[], Any], take: Callable[[Callable[[], Any], str], float]
+        ) -> tuple[float, ...]:
             def sample(index: int) -> float:
                 prepare(index % sets)
                 flush()
@@ -102,7 +114,9 @@ def measure(
 
 
 def event_seconds(call: Callable[[], Any], device: str) -> float:
-    """Seconds between two events on the current stream around the call. What was queued before, such as a flush, is outside."""
+    """Seconds between two events on the current stream around the call. What was queued before,
+    such as a flush, is outside.
+    """
     import torch
 
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
@@ -125,7 +139,9 @@ def synchronized_seconds(call: Callable[[], Any], device: str) -> float:
 
 
 def works_elsewhere(call: Callable[[], Any], device: str) -> bool:
-    """Whether the device is still busy when the events around the call are over: then they do not see all of its work."""
+    """Whether the device is still busy when the events around the call are over: then they do not
+    see all of its work.
+    """
     import torch
 
     torch.cuda.synchronize(device)
@@ -142,13 +158,15 @@ def works_elsewhere(call: Callable[[], Any], device: str) -> bool:
 
 
 def unseen(late: float, idle: float, seen: float) -> bool:
-    """late, idle: seconds until the device answers after the events, and when it has nothing to do. seen: the events' own."""
+    """late, idle: seconds until the device answers after the events, and when it has nothing to do.
+    seen: the events' own.
+    """
     return late - idle > max(UNSEEN_SECONDS, UNSEEN_SHARE * seen)
 
 
 def graph_of(call: Callable[[], Any]) -> tuple[Callable[[], None], Any] | None:
-    """A function that replays the call's kernels without launching them one by one, and the output that it fills; None where
-    they cannot be captured, or where nothing was.
+    """A function that replays the call's kernels without launching them one by one, and the output
+    that it fills; None where they cannot be captured, or where nothing was.
 
     The inputs are read where they lie, so fresh ones are copied there.
     """
@@ -166,7 +184,10 @@ def graph_of(call: Callable[[], Any]) -> tuple[Callable[[], None], Any] | None:
             warnings.filterwarnings("error", message=".*graph is empty", category=UserWarning)
             with torch.cuda.graph(graph):
                 output = call()
-    except (RuntimeError, UserWarning):  # it waits for the device, copies from the host, asks for a value, or does nothing here
+    except (
+        RuntimeError,
+        UserWarning,
+    ):  # it waits for the device, copies from the host, asks for a value, or does nothing here
         torch.cuda.synchronize()
         call()  # so that what the call left last is of a call, not of half a capture
         return None
@@ -187,7 +208,9 @@ OCCUPIED_CYCLES = 4_000_000
 
 
 def occupy(device: str) -> None:
-    """Keeps the current stream busy: what is launched on it next waits, and what is launched on another one does not."""
+    """Keeps the current stream busy: what is launched on it next waits, and what is launched on
+    another one does not.
+    """
     import torch
 
     with torch.cuda.device(device):
@@ -200,11 +223,21 @@ def back_to_back_seconds(call: Callable[[], Any], device: str) -> float:
 
 
 def by_graph(timing: Timing, samples: tuple[float, ...], eager_seconds: float) -> Timing:
-    """The timing of a graph's samples, marked where calls one after the other take longer: then Python keeps them waiting."""
+    """The timing of a graph's samples, marked where calls one after the other take longer: then
+    Python keeps them waiting.
+    """
     graph = replace(timing, samples_seconds=samples, clock="cuda_graph")
     bound = eager_seconds > LAUNCH_BOUND * graph.median.value
-    note = f"launch-bound: {eager_seconds * 1e6:.1f} us a call when launched from Python" if bound else timing.note
-    return replace(graph, note=note, details={**(timing.details or {}), "launch_bound": bound, "eager_seconds": eager_seconds})
+    note = (
+        f"launch-bound: {eager_seconds * 1e6:.1f} us a call when launched from Python"
+        if bound
+        else timing.note
+    )
+    return replace(
+        graph,
+        note=note,
+        details={**(timing.details or {}), "launch_bound": bound, "eager_seconds": eager_seconds},
+    )
 
 
 def _warmed_up(call: Callable[[], Any], device: str) -> float:
@@ -231,7 +264,9 @@ class Flush:
 
 
 def device_state(device: str) -> dict[str, Any] | None:
-    """Clocks, power, temperature and what throttles the device, only read; None where nvidia-ml-py is not there or fails."""
+    """Clocks, power, temperature and what throttles the device, only read; None where nvidia-ml-py
+    is not there or fails.
+    """
     try:
         pynvml = importlib.import_module("pynvml")
     except ImportError:

@@ -1,7 +1,8 @@
-"""What this machine can do at best, measured in the same run: how fast it copies, and how fast it multiplies matrices.
+"""What this machine can do at best, measured in the same run: how fast it copies, and how fast it
+multiplies matrices.
 
-A time means something beside these two: a kernel that only moves data cannot beat the copy (out of a cache it can), and one
-that multiplies cannot beat the product. Each takes less than a second.
+A time means something beside these two: a kernel that only moves data cannot beat the copy (out of
+a cache it can), and one that multiplies cannot beat the product. Each takes less than a second.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def copy_bytes_per_second(device: str) -> float:
 
 
 def matmul_operations_per_second(device: str, dtype: str) -> float:
-    """Floating-point operations a second of a product of square matrices of this format, with torch's present threads."""
+    """Floating-point operations a second of a product of square matrices of this format, with
+    torch's present threads.
+    """
     import torch
 
     n = CUDA_MATRIX if device.startswith("cuda") else MATRIX

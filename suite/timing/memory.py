@@ -1,7 +1,8 @@
 """The most memory that a call takes beside its inputs and its output, in bytes.
 
-CPU: every allocation of torch's allocator, as torch's profiler reports it, those inside C++ kernels among them; what a kernel
-takes elsewhere (numpy, JAX, malloc of a library) is not seen. CUDA: torch's caching allocator, which rounds up to 512 bytes.
+CPU: every allocation of torch's allocator, as torch's profiler reports it, those inside C++ kernels
+among them; what a kernel takes elsewhere (numpy, JAX, malloc of a library) is not seen. CUDA:
+torch's caching allocator, which rounds up to 512 bytes.
 """
 
 from __future__ import annotations
@@ -12,22 +13,27 @@ from typing import Any
 
 
 def peak_bytes(call: Callable[[], Any], *, device: str = "cpu") -> int:
-    """The peak of one call beside inputs and output: what must be free besides the two for the call to succeed; 0 of a call
-    that makes its output and nothing else. Raises whatever the call raises.
+    """The peak of one call beside inputs and output: what must be free besides the two for the call
+    to succeed; 0 of a call that makes its output and nothing else. Raises whatever the call raises.
     """
     peak, output = (_cuda if device.startswith("cuda") else _cpu)(call, device)
     return max(peak - _bytes(output), 0)
 
 
 def _cpu(call: Callable[[], Any], device: str) -> tuple[int, Any]:
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes to the terminal whenever it starts and ends
+    os.environ.setdefault(
+        "KINETO_LOG_LEVEL", "99"
+    )  # else the profiler writes to the terminal whenever it starts and ends
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         output = call()
     results = profiled.profiler.kineto_results if profiled.profiler is not None else None
     assert results is not None
-    events = sorted((event for event in results.events() if event.name() == "[memory]"), key=lambda event: event.start_ns())
+    events = sorted(
+        (event for event in results.events() if event.name() == "[memory]"),
+        key=lambda event: event.start_ns(),
+    )
     return peak_of([event.nbytes() for event in events]), output
 
 

@@ -1,7 +1,9 @@
-"""Samples of a time and what they say: the median with an interval that needs no distribution, when to stop, how it scales.
+"""Samples of a time and what they say: the median with an interval that needs no distribution, when
+to stop, how it scales.
 
-The median of a time is what repeats: its mean is moved by every interruption, its minimum by luck. The order statistics
-x_(k) and x_(n+1-k) enclose the median of any distribution with probability 1 - 2 P(B < k), B binomial(n, 1/2): at least 95 %.
+The median of a time is what repeats: its mean is moved by every interruption, its minimum by luck.
+The order statistics x_(k) and x_(n+1-k) enclose the median of any distribution with probability 1 -
+2 P(B < k), B binomial(n, 1/2): at least 95 %.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from numpy.typing import NDArray
 
 LEVEL = 0.95
 FEWEST = 6
-"""Samples, below which not even the smallest and the largest enclose the median with probability LEVEL: 1 - 2/2^5 < 0.95."""
+"""Samples, below which not even the smallest and the largest enclose the median with probability
+LEVEL: 1 - 2/2^5 < 0.95.
+"""
 
 MOST = 200
 """Samples that are taken and stored; at 200 the interval is x_(86) to x_(115)."""
@@ -38,7 +42,9 @@ class Interval:
 
 @functools.cache
 def order_statistic(n: int, level: float = LEVEL) -> int:
-    """The largest k for which x_(k) and x_(n+1-k), counted from 1, enclose the median with probability `level`; 0 for none."""
+    """The largest k for which x_(k) and x_(n+1-k), counted from 1, enclose the median with
+    probability `level`; 0 for none.
+    """
     outside, k = 0, 0
     while k < n // 2:
         outside += math.comb(n, k)
@@ -66,10 +72,12 @@ def sample_until_narrow(
     together: int = 1,
     most: int = MOST,
 ) -> list[float]:
-    """Samples take(0), take(1), ... until their interval is narrower than `target` times the median, or the budget ends.
+    """Samples take(0), take(1), ... until their interval is narrower than `target` times the
+    median, or the budget ends.
 
-    now: seconds. together: samples are taken so many at a time, one for each set of inputs, so that the last is always of the
-    last set. At least FEWEST are taken, whatever they cost: fewer say nothing.
+    now: seconds. together: samples are taken so many at a time, one for each set of inputs, so that
+    the last is always of the last set. At least FEWEST are taken, whatever they cost: fewer say
+    nothing.
     """
     samples: list[float] = []
     begin = now()
@@ -86,9 +94,11 @@ def sample_until_narrow(
 class Timing:
     """What a timer found of one call.
 
-    samples_seconds: seconds per call, of each sample. clock: "perf_counter", "cuda_event" or "cuda_graph". cache: "warm" or
-    "flushed". calls_per_sample: over how many calls a sample is the mean. first_seconds: of the first call of all.
-    overhead_seconds: what an empty function took in its place, which is subtracted from the samples. threads: of torch.
+    samples_seconds: seconds per call, of each sample. clock: "perf_counter", "cuda_event" or
+    "cuda_graph". cache: "warm" or "flushed". calls_per_sample: over how many calls a sample is the
+    mean. first_seconds: of the first call of all.
+    overhead_seconds: what an empty function took in its place, which is subtracted from the
+    samples. threads: of torch.
     note: what else a reader must know. details: of the device, before and after.
     """
 
@@ -111,8 +121,9 @@ class Timing:
 class Scaling:
     """How a time grows with length: time ~ length^exponent.
 
-    exponent: of all lengths, with its bootstrap interval. last: between the two longest alone; one that differs much says that
-    the time is no power of the length, or not yet. lengths: those measured.
+    exponent: of all lengths, with its bootstrap interval. last: between the two longest alone; one
+    that differs much says that the time is no power of the length, or not yet. lengths: those
+    measured.
     """
 
     exponent: Interval
@@ -124,13 +135,16 @@ RESAMPLES = 1000
 
 
 def scaling(
-    samples: Mapping[int, Sequence[float]], integers: Callable[[int, int], NDArray[np.int64]], *, resamples: int = RESAMPLES
+    samples: Mapping[int, Sequence[float]],
+    integers: Callable[[int, int], NDArray[np.int64]],
+    *,
+    resamples: int = RESAMPLES,
 ) -> Scaling | None:
     """The exponent of a least-squares line through log median against log length; None below three lengths.
 
-    samples: by length. integers: (limit, count) -> integers below limit, the source of the bootstrap. Each resample draws as
-    many samples of every length as there are, with replacement: the interval is that of the noise of the times, at these
-    lengths, not of the choice of lengths.
+    samples: by length. integers: (limit, count) -> integers below limit, the source of the
+    bootstrap. Each resample draws as many samples of every length as there are, with replacement:
+    the interval is that of the noise of the times, at these lengths, not of the choice of lengths.
     """
     lengths = tuple(sorted(length for length, found in samples.items() if len(found)))
     if len(lengths) < 3:
@@ -138,7 +152,10 @@ def scaling(
     ordered = [np.asarray(samples[length], dtype=np.float64) for length in lengths]
     x = np.log(np.asarray(lengths, dtype=np.float64))
     weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()  # of each log time in the slope of the line
-    drawn = [np.median(one[integers(len(one), resamples * len(one)).reshape(resamples, -1)], axis=1) for one in ordered]
+    drawn = [
+        np.median(one[integers(len(one), resamples * len(one)).reshape(resamples, -1)], axis=1)
+        for one in ordered
+    ]
     slopes = np.sort(weights @ np.log(drawn))
     outside = int(resamples * (1 - LEVEL) / 2)
     medians = np.log([np.median(one) for one in ordered])

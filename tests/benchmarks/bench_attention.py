@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from suite.case import Case
-from suite.execution import evaluate
+from suite.execution.evaluation import evaluate
 from suite.formats import get_format
 from suite.kernels import own_kernels
 from suite.ops import get_op
@@ -28,10 +28,15 @@ def test_a_certified_reference_of_one_head(benchmark):
 
 @pytest.mark.parametrize("id", [ONE_HEAD, LONG])
 def test_a_reference_with_audited_rows(benchmark, id):
-    """In double precision, two rows of it audited in ball arithmetic; of S = 8192, D = 128 a sample. The goal is 60 s."""
+    """In double precision, two rows of it audited in ball arithmetic; of S = 8192, D = 128 a
+    sample. The goal is 60 s.
+    """
     case, inputs = problem_of(id, "bfloat16")
     benchmark.pedantic(
-        lambda: Oracle().reference(get_op("attention"), inputs, case.resolved_options(), get_format("bfloat16")), rounds=3
+        lambda: Oracle().reference(
+            get_op("attention"), inputs, case.resolved_options(), get_format("bfloat16")
+        ),
+        rounds=3,
     )
 
 
@@ -42,6 +47,9 @@ def test_a_second_kernel(benchmark, kernel):
     case, oracle, found = Case.from_id(LONG), Oracle(), own_kernels("attention")
     evaluate(case, found["sdpa_math"], dtype="bfloat16", oracle=oracle)
     benchmark.pedantic(
-        lambda: evaluate(case, found[kernel], dtype="bfloat16", oracle=oracle).status == "passed" or pytest.fail("not passed"),
+        lambda: (
+            evaluate(case, found[kernel], dtype="bfloat16", oracle=oracle).status == "passed"
+            or pytest.fail("not passed")
+        ),
         rounds=3,
     )

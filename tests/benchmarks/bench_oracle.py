@@ -1,6 +1,7 @@
 """Throughput of the oracle's tiers, printed by `make bench`; benchmarks, never timed tests.
 
-Each row is one reference of one thread; `elements` is in its extra info, and the summary prints elements a second.
+Each row is one reference of one thread; `elements` is in its extra info, and the summary prints
+elements a second.
 """
 
 import pytest
@@ -26,7 +27,10 @@ def _print_summary(request):
         for op in ROW_OPS:
             arb, mpmath = MEDIANS.get(f"arb {op}"), MEDIANS.get(f"mpmath {op}")
             if arb and mpmath:
-                print(f"{'arb against mpmath, ' + op:<40}{(mpmath[0] / mpmath[1]) / (arb[0] / arb[1]):10.2f} times as fast")
+                print(
+                    f"{'arb against mpmath, ' + op:<40}{(mpmath[0] / mpmath[1]) / (arb[0] / arb[1]):10.2f}"
+                    " times as fast"
+                )
 
 
 def measure(benchmark, name, function, elements):
@@ -39,7 +43,9 @@ def measure(benchmark, name, function, elements):
 @pytest.mark.parametrize("op", ROW_OPS)
 @pytest.mark.parametrize("family", ["normal", "ramps"])
 def test_float64_tier_with_facts_and_bound(benchmark, op, family):
-    """A reference for float32 outputs, 64 rows of 4096: value, radius, facts and the bound that they are for."""
+    """A reference for float32 outputs, 64 rows of 4096: value, radius, facts and the bound that
+    they are for.
+    """
     definition, x = get_op(op), inputs.build(family, 64, 4096, float32, 0)
 
     def reference():

@@ -1,7 +1,8 @@
 """Own kernels beside others on this CPU, taking turns in one run: python -m tests.benchmarks.cpu_goals.
 
-The goals: an online softmax through torch.compile at least 0.9 of torch.softmax's speed at 4096 x 4096 in float32; chunked
-attention at least as fast as naive at 4096 queries and keys, with a tenth of its memory.
+The goals: an online softmax through torch.compile at least 0.9 of torch.softmax's speed at 4096 x
+4096 in float32; chunked attention at least as fast as naive at 4096 queries and keys, with a tenth
+of its memory.
 """
 
 import statistics
@@ -12,7 +13,7 @@ import torch
 
 from suite.inputs.draws import Draw
 from suite.kernels import own_kernels
-from suite.ops.parts.compiled import compiled
+from suite.kernels.parts.compiled import compiled
 from suite.timing import memory
 
 ROUNDS = 21
@@ -30,18 +31,28 @@ def main() -> None:
             "torch.softmax": lambda: torch.softmax(x, -1),
             "compiled": lambda: softmax["compiled"].call(x),
             "online_compiled": lambda: softmax["online_compiled"].call(x),
-            **{f"{name}, compiled": (lambda graph=graph: graph(x, -1)) for name, graph in through_compile.items()},
+            **{
+                f"{name}, compiled": (lambda graph=graph: graph(x, -1))
+                for name, graph in through_compile.items()
+            },
         },
     )
-    q, k, v = (torch.from_numpy(Draw(f"goals|{name}").normal(1, HEADS, SIDE, HEAD_SIZE)).float() for name in "qkv")
+    q, k, v = (
+        torch.from_numpy(Draw(f"goals|{name}").normal(1, HEADS, SIDE, HEAD_SIZE)).float() for name in "qkv"
+    )
     calls = {name: (lambda call=attention[name].call: call(q, k, v)) for name in ("naive", "chunked")}
     show(f"attention, {HEADS} heads of {HEAD_SIZE}, {SIDE} queries and keys, float32", calls)
     peaks = {name: memory.peak_bytes(call) for name, call in calls.items()}
-    print("peak memory beside inputs and output: " + ", ".join(f"{name} {peak / 1e6:.1f} MB" for name, peak in peaks.items()))
+    print(
+        "peak memory beside inputs and output: "
+        + ", ".join(f"{name} {peak / 1e6:.1f} MB" for name, peak in peaks.items())
+    )
 
 
 def show(title: str, calls: Mapping[str, Callable[[], object]]) -> None:
-    """Prints each call's median time, and its speed as a share of the first one's: the median of the ratios of a round."""
+    """Prints each call's median time, and its speed as a share of the first one's: the median of
+    the ratios of a round.
+    """
     for call in calls.values():
         call()
     seconds: dict[str, list[float]] = {name: [] for name in calls}

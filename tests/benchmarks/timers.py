@@ -1,6 +1,8 @@
-"""Our CPU timer beside torch.utils.benchmark, alternating in one run, and beside itself: python -m tests.benchmarks.timers.
+"""Our CPU timer beside torch.utils.benchmark, alternating in one run, and beside itself: python -m
+tests.benchmarks.timers.
 
-The goals: within 3 % of torch's, two runs of ours within 5 %. On a machine with other work neither says anything.
+The goals: within 3 % of torch's, two runs of ours within 5 %. On a machine with other work neither
+says anything.
 """
 
 import statistics

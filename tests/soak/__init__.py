@@ -1,1 +1,3 @@
-"""Soak programs: `python -m tests.soak.NAME` each prints the numbers that it is about, and exits with 1 where one is missed."""
+"""Soak programs: `python -m tests.soak.NAME` each prints the numbers that it is about, and exits
+with 1 where one is missed.
+"""

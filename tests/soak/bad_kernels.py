@@ -1,4 +1,6 @@
-"""Bad kernels: sources that cannot be imported, called or judged, and those that end or hang their process."""
+"""Bad kernels: sources that cannot be imported, called or judged, and those that end or hang their
+process.
+"""
 
 import builtins
 
@@ -29,7 +31,7 @@ import sys; sys.stdout.close(); return torch.softmax(x, dim)
 ---
 import sys; sys.stdout = sys.stderr = None; return torch.softmax(x, dim)
 ---
-import sys; sys.modules.pop('suite.judge', None); return torch.softmax(x, dim)
+import sys; sys.modules.pop('suite.verdict.judge', None); return torch.softmax(x, dim)
 ---
 import os; os.makedirs('elsewhere', exist_ok=True); os.chdir('elsewhere'); return torch.softmax(x, dim)
 ---
@@ -59,7 +61,9 @@ VALUES = (
 BUILTIN = tuple(
     f"{name}('bad')"
     for name, kind in sorted(vars(builtins).items())
-    if isinstance(kind, type) and issubclass(kind, Exception) and not name.startswith(("Unicode", "ExceptionGroup"))
+    if isinstance(kind, type)
+    and issubclass(kind, Exception)
+    and not name.startswith(("Unicode", "ExceptionGroup"))
 )
 ERRORS = (
     "UnicodeDecodeError('utf-8', b'x', 0, 1, 'bad')", 'SystemExit(0)', "SystemExit('bye')", 'SystemExit(None)',
@@ -389,8 +393,8 @@ def f(x, dim=-1):
     return x.softmax(dim)
 f.__doc__ = 5
 ---
-import suite.judge
-suite.judge.judge_values = None
+import suite.verdict.judge
+suite.verdict.judge.judge_values = None
 def f(x, dim=-1):
     return x.softmax(dim)
 """
@@ -404,7 +408,9 @@ POISON = (
     b'os.close', b'sys.path.clear', b'judge_values = None', b'sys.modules[', b'sys.modules.pop', b'setrecursionlimit',
     b'SIGALRM', b'environ', b"simplefilter('error')", b'stdout = ', b'stdout.close', b'setrecursion',
 )  # fmt: skip
-"""What a kernel that runs in the judge's own process spoils for good: left out where kernels have no process of their own."""
+"""What a kernel that runs in the judge's own process spoils for good: left out where kernels have
+no process of their own.
+"""
 
 _DEADLY = """\
 import os; os._exit(0)
@@ -486,7 +492,12 @@ def kernel_files(random, folder):
         ["check", "--op", "softmax", "--kernel", name, "--input", "good.npz", *limits],
         ["check", *NARROW, "--kernel", name, "--strict", "--json", "found.json", *limits],
     ]
-    return Try(arguments=tuple(random.choice(commands)), shown=("odd",), interrupted=interrupted, written=("elsewhere",))
+    return Try(
+        arguments=tuple(random.choice(commands)),
+        shown=("odd",),
+        interrupted=interrupted,
+        written=("elsewhere",),
+    )
 
 
 def _kernel_source(random, folder, *, deadly):
@@ -501,5 +512,7 @@ def _kernel_source(random, folder, *, deadly):
     body = random.choice([*BODIES, *["return VALUE", "raise ERROR"] * 8])
     for mark, texts in (("VALUE", VALUES), ("ERROR", BUILTIN + ERRORS), ("TEXT", TEXTS)):
         body = body.replace(mark, random.choice(texts))
-    decorator = random.choice(("", "", "", "@torch.no_grad()\n", "@staticmethod\n", "@torch.compiler.disable\n"))
+    decorator = random.choice(
+        ("", "", "", "@torch.no_grad()\n", "@staticmethod\n", "@torch.compiler.disable\n")
+    )
     return f"{PRELUDE}{decorator}def f(x, dim=-1):\n    {body}\n".encode()

@@ -1,11 +1,13 @@
-"""300 faults in one run: each gets its status, no record is lost, and every other record is that of an undisturbed run.
+"""300 faults in one run: each gets its status, no record is lost, and every other record is that of
+an undisturbed run.
 
     python -m tests.soak.faults
 
-One run of `softmax-suite run` judges this suite's own kernels, in process, beside kernels from outside, each in a process of
-its own; a second one is the same, but for faults of all kinds of tests/crashing_kernels.py at seeded places, at most two in
-a row for a kernel, as three set it aside. A fault is tied to the bits of an input, so that the plan holds in any process and
-order; where the case has a law that repeats the call, one that ends the process comes at that call only.
+One run of `softmax-suite run` judges this suite's own kernels, in process, beside kernels from
+outside, each in a process of its own; a second one is the same, but for faults of all kinds of
+tests/crashing_kernels.py at seeded places, at most two in a row for a kernel, as three set it
+aside. A fault is tied to the bits of an input, so that the plan holds in any process and order;
+where the case has a law that repeats the call, one that ends the process comes at that call only.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from suite.records import Record
-from suite.store import read_run
+from suite.records.record import Record
+from suite.records.store import read_run
 from tests.crashing_kernels import KINDS, PLAN, Kind, digest, fast_math_library
 
 ROOT = Path(__file__).parents[2]
@@ -78,8 +80,12 @@ class Found:
         )
 
 
-def soak(folder: Path, *, faults: int, timeout: float, arguments: list[str], outside: list[str], seed: int = 0) -> Found:
-    """Runs twice in `folder`, without and with the faults. arguments: of `run`, less its kernels from outside."""
+def soak(
+    folder: Path, *, faults: int, timeout: float, arguments: list[str], outside: list[str], seed: int = 0
+) -> Found:
+    """Runs twice in `folder`, without and with the faults. arguments: of `run`, less its kernels
+    from outside.
+    """
     fast_math_library()
     command = [*arguments, "--memory=0.25", f"--timeout={timeout}"]
     kernels = shutil.copy(KERNELS, folder)  # which nobody edits while it runs
@@ -101,7 +107,9 @@ def soak(folder: Path, *, faults: int, timeout: float, arguments: list[str], out
 
 
 def plan(records: list[Record], faults: int, draw: random.Random) -> Planned:
-    """Which evaluations of kernels from outside, in their order, get which fault: every kind as often as any other."""
+    """Which evaluations of kernels from outside, in their order, get which fault: every kind as
+    often as any other.
+    """
     candidates = _candidates(records)
     if faults > len(candidates):
         raise ValueError(f"{faults} faults do not fit into {len(candidates)} evaluations")
@@ -109,7 +117,9 @@ def plan(records: list[Record], faults: int, draw: random.Random) -> Planned:
     waiting = order[:faults]
     draw.shuffle(waiting)
     draw.shuffle(candidates)
-    places = {record.id: place for _, group in _by_kernel(records).items() for place, record in enumerate(group)}
+    places = {
+        record.id: place for _, group in _by_kernel(records).items() for place, record in enumerate(group)
+    }
     taken: dict[str, set[int]] = defaultdict(set)
     planned: Planned = {}
     for record in candidates:
@@ -131,12 +141,19 @@ def plan(records: list[Record], faults: int, draw: random.Random) -> Planned:
 
 
 def _candidates(records: list[Record]) -> list[Record]:
-    """Passed evaluations of kernels from outside, less those whose input another evaluation of the kernel has too."""
-    inputs = Counter((r.kernel, r.op, _first_input(r)) for r in records if r.outside and r.status != "unsupported")
+    """Passed evaluations of kernels from outside, less those whose input another evaluation of the
+    kernel has too.
+    """
+    inputs = Counter(
+        (r.kernel, r.op, _first_input(r)) for r in records if r.outside and r.status != "unsupported"
+    )
     return [
         r
         for r in records
-        if r.outside and r.status == "passed" and 0 not in r.shape and inputs[r.kernel, r.op, _first_input(r)] == 1
+        if r.outside
+        and r.status == "passed"
+        and 0 not in r.shape
+        and inputs[r.kernel, r.op, _first_input(r)] == 1
     ]
 
 
@@ -194,7 +211,9 @@ def _run(folder: Path, command: list[str], name: str, planned: Any, found: Found
         )
         code = process.wait()
     if code not in (0, 1):
-        found.problems.append(f"the {name} run exited with {code}: {(folder / f'{name}.log').read_text()[-500:]}")
+        found.problems.append(
+            f"the {name} run exited with {code}: {(folder / f'{name}.log').read_text()[-500:]}"
+        )
     deadline = time.monotonic() + GONE_SECONDS
     while (left := _left(place)) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -235,7 +254,9 @@ def _compare(before: Record, after: Record | None, fault: tuple[str, int] | None
         found.right += 1
         found.in_laws += fault[1] > 1
     else:
-        found.problems.append(f"{fault}: {before.case} {before.dtype} is {after.status}, not {kind.status}: {after.message}")
+        found.problems.append(
+            f"{fault}: {before.case} {before.dtype} is {after.status}, not {kind.status}: {after.message}"
+        )
 
 
 def _is_right(record: Record, kind: Kind, at: int) -> bool:
@@ -253,7 +274,9 @@ def _differing(before: Record, after: Record, but: tuple[str, ...]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--faults", type=int, default=300, help="how many faults (default: 300)")
-    parser.add_argument("--timeout", type=float, default=1.0, help="--timeout of the runs, in seconds (default: 1)")
+    parser.add_argument(
+        "--timeout", type=float, default=1.0, help="--timeout of the runs, in seconds (default: 1)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the places (default: 0)")
     options = parser.parse_args()
     arguments = ["--profile=quick", *(f"--kernel={name}" for name in OWN)]

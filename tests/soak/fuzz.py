@@ -1,9 +1,11 @@
-"""5,000 generated bad command lines, kernel files, record files and tensors: python -m tests.soak.fuzz --tries 5000 --seed 0
+"""5,000 generated bad command lines, kernel files, record files and tensors: python -m
+tests.soak.fuzz --tries 5000 --seed 0
 
-Each try runs the real command in a folder of its own and must end with a contracted exit code, without a traceback, with a
-message that shows what was wrong, with every record that was there before, with no file elsewhere, and in time. Most run in
-worker processes that import the package once; every 50th is a process of its own. A try that hangs or kills its worker is
-found by the parent, which reads the stack and starts another worker.
+Each try runs the real command in a folder of its own and must end with a contracted exit code,
+without a traceback, with a message that shows what was wrong, with every record that was there
+before, with no file elsewhere, and in time. Most run in worker processes that import the package
+once; every 50th is a process of its own. A try that hangs or kills its worker is found by the
+parent, which reads the stack and starts another worker.
 
 Exit code 1 where anything was found. One try again, with its files kept: --only "tensors:17".
 """
@@ -103,12 +105,21 @@ def faults(attempt, finished, before, after):
 
 
 def shows(output, values):
-    """Whether a message shows one of the values, as it is or as Python writes it, the first 30 characters of a long one."""
-    if re.search(r"Missing (option|argument|parameter)|requires (an|\d) argument|extra argument \(\)", output):
+    """Whether a message shows one of the values, as it is or as Python writes it, the first 30
+    characters of a long one.
+    """
+    if re.search(
+        r"Missing (option|argument|parameter)|requires (an|\d) argument|extra argument \(\)", output
+    ):
         return True
     message = output.partition("Error: ")[2] or output
     for value in values:
-        for part in {value, *value.split("=", 1), value.rpartition(":")[0], value[:2] if value.startswith("-") else value}:
+        for part in {
+            value,
+            *value.split("=", 1),
+            value.rpartition(":")[0],
+            value[:2] if value.startswith("-") else value,
+        }:
             forms = (
                 part,
                 repr(part),
@@ -125,7 +136,9 @@ def shows(output, values):
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """Of a folder: digest by file, the records' lines by file, and all lines of its record files by folder."""
+    """Of a folder: digest by file, the records' lines by file, and all lines of its record files by
+    folder.
+    """
 
     files: dict
     records: dict
@@ -190,7 +203,9 @@ def judge_try(kind, number, seed, place, template, run):
 
 
 def in_this_process(command):
-    """A runner that calls `command` like the console script, with everything that it or its libraries print kept."""
+    """A runner that calls `command` like the console script, with everything that it or its
+    libraries print kept.
+    """
 
     def run(arguments, folder):
         with kept_state(), tempfile.TemporaryFile() as sink:
@@ -207,7 +222,9 @@ def in_this_process(command):
 
 
 def exit_code(command, arguments):
-    """What the process would end with. An exception that leaves the command prints its traceback, as Python does."""
+    """What the process would end with. An exception that leaves the command prints its traceback,
+    as Python does.
+    """
     try:
         command(list(arguments))
     except SystemExit as error:
@@ -229,7 +246,9 @@ def redirected(sink):
     streams, copies = (sys.stdout, sys.stderr), (os.dup(1), os.dup(2))
     os.dup2(sink.fileno(), 1)
     os.dup2(sink.fileno(), 2)
-    sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), encoding="utf-8", errors="strict", write_through=True)
+    sys.stdout = io.TextIOWrapper(
+        io.FileIO(1, "w", closefd=False), encoding="utf-8", errors="strict", write_through=True
+    )
     sys.stderr = io.TextIOWrapper(
         io.FileIO(2, "w", closefd=False), encoding="utf-8", errors="backslashreplace", write_through=True
     )
@@ -244,9 +263,13 @@ def redirected(sink):
 
 @contextlib.contextmanager
 def kept_state():
-    """The process as it was: folder, paths, environment, signals and recursion limit, whatever a kernel file did to them."""
+    """The process as it was: folder, paths, environment, signals and recursion limit, whatever a
+    kernel file did to them.
+    """
     folder, paths, environment = Path.cwd(), list(sys.path), dict(os.environ)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+    handlers = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    }
     limit = sys.getrecursionlimit()
     with warnings.catch_warnings():
         try:
@@ -264,7 +287,9 @@ def kept_state():
 
 
 def as_a_process(arguments, folder):
-    """A runner that starts `python -m suite`. A process that takes too long is killed with all that it started."""
+    """A runner that starts `python -m suite`. A process that takes too long is killed with all that
+    it started.
+    """
     started = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "suite", *arguments],
@@ -280,7 +305,11 @@ def as_a_process(arguments, folder):
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
         return Finished(code="hang", output=output.decode("utf-8", "replace"), seconds=2 * LIMIT_SECONDS)
-    return Finished(code=process.returncode, output=output.decode("utf-8", "replace"), seconds=time.perf_counter() - started)
+    return Finished(
+        code=process.returncode,
+        output=output.decode("utf-8", "replace"),
+        seconds=time.perf_counter() - started,
+    )
 
 
 def can_be_a_process(arguments):
@@ -353,7 +382,9 @@ def raised_at(attempt, folder):
         try:
             cli.main(args=arguments, prog_name="softmax-suite", standalone_mode=False)
         except Exception as error:
-            frames = [f for f in traceback.extract_tb(error.__traceback__) if f"{os.sep}suite{os.sep}" in f.filename]
+            frames = [
+                f for f in traceback.extract_tb(error.__traceback__) if f"{os.sep}suite{os.sep}" in f.filename
+            ]
             last = (frames or traceback.extract_tb(error.__traceback__))[-1]
             places.append(f"{last.filename.removeprefix(f'{ROOT}/')}:{last.lineno} {type(error).__name__}")
 
@@ -375,7 +406,16 @@ class Worker:
             "OMP_NUM_THREADS": "1",
             "COLUMNS": "200",
         }
-        arguments = ["--work", str(place), "--template", str(template), "--seed", str(seed), "--command", command]
+        arguments = [
+            "--work",
+            str(place),
+            "--template",
+            str(template),
+            "--seed",
+            str(seed),
+            "--command",
+            command,
+        ]
         with (place / "stderr.txt").open("ab") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.soak.fuzz", *arguments],
@@ -388,7 +428,9 @@ class Worker:
             )
         self.tries = 0
         if self.process.stdout.readline() != b"ready\n":
-            raise RuntimeError(f"a worker cannot start: {(place / 'stderr.txt').read_text(errors='replace')[-2000:]}")
+            raise RuntimeError(
+                f"a worker cannot start: {(place / 'stderr.txt').read_text(errors='replace')[-2000:]}"
+            )
 
     def ask(self, kind, number, seconds):
         """The worker's answer, or that of the parent where it hangs or died: then `alive` is False."""
@@ -406,14 +448,24 @@ class Worker:
         self.process.send_signal(signal.SIGUSR1)
         time.sleep(0.5)
         stack = (self.place / "stack.txt").read_text(errors="replace")
-        frames = re.findall(r'File "([^"]+)", line (\d+) in (\S+)', stack.rpartition("Current thread")[2] or stack)
+        frames = re.findall(
+            r'File "([^"]+)", line (\d+) in (\S+)', stack.rpartition("Current thread")[2] or stack
+        )
         shown = [f"{Path(f).name}:{n} {name}" for f, n, name in frames]
-        inside = next((f"{Path(f).name}:{n}" for f, n, _ in frames if "/suite/" in f), shown[0] if shown else "?")
+        inside = next(
+            (f"{Path(f).name}:{n}" for f, n, _ in frames if "/suite/" in f), shown[0] if shown else "?"
+        )
         return self._fault("hang", f"no answer in {seconds:g} s: {inside} < {' < '.join(shown[:4])}", inside)
 
     def _fault(self, fault, words, same=None):
         self.stop()
-        return {"faults": [(fault, words, same or words)], "arguments": [], "code": fault, "seconds": 0.0, "processes": 0}
+        return {
+            "faults": [(fault, words, same or words)],
+            "arguments": [],
+            "code": fault,
+            "seconds": 0.0,
+            "processes": 0,
+        }
 
     @property
     def alive(self):
@@ -446,7 +498,9 @@ def run_all(tries, *, place, template, seed, command="suite.cli:main", workers=2
                     worker.stop()
                 made += 1
                 worker = Worker(place / f"{name}-{made}", template, seed, command)
-            answers.put((kind, number, worker.ask(kind, number, seconds * (3 if number % PROCESS_EVERY == 0 else 1))))
+            answers.put(
+                (kind, number, worker.ask(kind, number, seconds * (3 if number % PROCESS_EVERY == 0 else 1)))
+            )
         if worker is not None and worker.alive:
             worker.stop()
 
@@ -500,8 +554,9 @@ class Tally:
         counts = ", ".join(f"{self.faults[fault]} {plural}" for fault, plural in FAULTS.items())
         codes = ", ".join(f"{count} of {code}" for code, count in sorted(self.codes.items()))
         return (
-            f"{sum(self.tries.values())} tries ({classes}; {self.processes} of them as processes) in {seconds:.0f} s, "
-            f"the slowest {self.slowest[0]:.1f} s ({self.slowest[1]}); exit codes {codes}: {counts}"
+            f"{sum(self.tries.values())} tries ({classes}; {self.processes} of them as processes) in"
+            f" {seconds:.0f} s, the slowest {self.slowest[0]:.1f} s ({self.slowest[1]}); exit codes {codes}:"
+            f" {counts}"
         )
 
 
@@ -513,7 +568,9 @@ def new_template(place):
     def main(arguments):
         finished = as_a_process(arguments, folder)
         if finished.code:
-            raise SystemExit(f"the template cannot be made: {arguments} ended with {finished.code}\n{finished.output}")
+            raise SystemExit(
+                f"the template cannot be made: {arguments} ended with {finished.code}\n{finished.output}"
+            )
 
     make_template(folder, main)
     assert all(list((folder / run).glob("records-*.jsonl")) for run in RUNS)
@@ -521,12 +578,18 @@ def new_template(place):
 
 
 def parse(arguments):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tries", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 2)
-    parser.add_argument("--kind", action="append", choices=list(GENERATORS), help="only this class; repeatable")
-    parser.add_argument("--only", metavar="KIND:NUMBER", help="one try again, with its output, in a folder that is kept")
+    parser.add_argument(
+        "--kind", action="append", choices=list(GENERATORS), help="only this class; repeatable"
+    )
+    parser.add_argument(
+        "--only", metavar="KIND:NUMBER", help="one try again, with its output, in a folder that is kept"
+    )
     parser.add_argument("--template", type=Path, help="a template that --only or a worker uses")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--command", default="suite.cli:main", help=argparse.SUPPRESS)
@@ -538,7 +601,12 @@ def main(arguments=None):
     if given.work is not None:
         work(given.work, given.template, given.seed, given.command)
         return 0
-    os.environ |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"}
+    os.environ |= {
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "COLUMNS": "200",
+    }
     if given.only is not None:
         return again(given)
     started, tally = time.perf_counter(), Tally()
@@ -549,12 +617,20 @@ def main(arguments=None):
         template = new_template(place)
         tries = schedule(given.tries, given.kind or list(GENERATORS))
         shown = time.monotonic()
-        for kind, number, answer in run_all(tries, place=place, template=template, seed=given.seed, workers=given.workers):
+        for kind, number, answer in run_all(
+            tries, place=place, template=template, seed=given.seed, workers=given.workers
+        ):
             tally.add(kind, number, answer)
             if time.monotonic() - shown > 10:
                 shown = time.monotonic()
-                print(f"{sum(tally.tries.values())} of {given.tries}: {dict(tally.faults)}", file=sys.stderr, flush=True)
-        for path in (path for path in (place / "home").glob("*") if path.name not in (".cache", ".config")):  # matplotlib's
+                print(
+                    f"{sum(tally.tries.values())} of {given.tries}: {dict(tally.faults)}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+        for path in (
+            path for path in (place / "home").glob("*") if path.name not in (".cache", ".config")
+        ):  # matplotlib's
             tally.faults["stray file"] += 1
             tally.sites.setdefault(("stray file", "home"), []).append(("", f"{path} in the home folder", []))
     for line in filter(None, tally.lines()):

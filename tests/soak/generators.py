@@ -1,6 +1,7 @@
 """Bad input, drawn from a seed: a generator for each class of what people and machines hand to the command.
 
-A generator takes a random.Random and a copy of the template folder, in which it makes files, and returns a Try.
+A generator takes a random.Random and a copy of the template folder, in which it makes files, and
+returns a Try.
 """
 
 import copy
@@ -28,7 +29,8 @@ RUNS = ("run", "part0", "part1")
 class Try:
     """A command line, and what is known of a right answer to it.
 
-    shown: where it is misuse, one of these texts stands in the message. interrupted: 130 is a right exit code.
+    shown: where it is misuse, one of these texts stands in the message. interrupted: 130 is a right
+    exit code.
     written: the paths that it may write to, besides those that stand in the arguments themselves.
     """
 
@@ -39,7 +41,9 @@ class Try:
 
 
 def make_template(folder, main, *, measure=True):
-    """Good files of every kind, to be spoiled, and the oddities of a file system. main: runs a command line in `folder`."""
+    """Good files of every kind, to be spoiled, and the oddities of a file system. main: runs a
+    command line in `folder`.
+    """
     (folder / "good.py").write_text("import torch\n\ndef f(x, dim=-1):\n    return torch.softmax(x, dim)\n")
     (folder / "known.txt").write_text(f"nobody float32 cpu inaccurate {CASE} it fails | no link\n")
     (folder / "notes.txt").write_text("some notes\n")
@@ -51,14 +55,28 @@ def make_template(folder, main, *, measure=True):
     main([*run, "--measure" if measure else "--no-measure", "--out", "run"])
     for number in range(2):
         shard = ["--shard", f"{number + 1}/2"] if "shard" in options_of("run") else []
-        main([*run[:-4], "--kernel", "shifted", "--no-measure", "--case", "softmax/normal/*", *shard, "--out", f"part{number}"])
+        main(
+            [
+                *run[:-4],
+                "--kernel",
+                "shifted",
+                "--no-measure",
+                "--case",
+                "softmax/normal/*",
+                *shard,
+                "--out",
+                f"part{number}",
+            ]
+        )
     (folder / "empty").mkdir()
     (folder / "folder.py").mkdir()
     (folder / "folder.npz").mkdir()
 
 
 def add_oddities(folder):
-    """What a copy of the template cannot hold: pipes, loops, devices that are full, files that cannot be read."""
+    """What a copy of the template cannot hold: pipes, loops, devices that are full, files that
+    cannot be read.
+    """
     os.mkfifo(folder / "fifo")
     for name, target in {
         "loop": "loop",
@@ -145,7 +163,10 @@ def pick_value(random, parameter):
     pools = [WORDS, SPECIAL.get(parameter.name, WORDS)]
     if isinstance(parameter.type, click.Choice):
         choices = [str(choice) for choice in parameter.type.choices]
-        pools += [choices, [c.upper() for c in choices] + [c[:-1] for c in choices] + [c + " " for c in choices]]
+        pools += [
+            choices,
+            [c.upper() for c in choices] + [c[:-1] for c in choices] + [c + " " for c in choices],
+        ]
     elif isinstance(parameter.type, click.Path):
         pools = [ODD_PATHS, ODD_PATHS, ODD_PATHS, SPECIAL.get(parameter.name, WORDS)]
     value = random.choice(random.choice(pools))
@@ -179,29 +200,57 @@ def command_lines(random, folder):
         elif change == 8:
             words[random.randrange(len(words))] = random.choice(WORDS)
         else:
-            words.append(random.choice(["--nosuch", "--o", "-k", "--op=softmax", "--", "--help", "--kern", *parameter.opts]))
+            words.append(
+                random.choice(
+                    ["--nosuch", "--o", "-k", "--op=softmax", "--", "--help", "--kern", *parameter.opts]
+                )
+            )
     records = next((folder / "run").glob("records-*.jsonl")).name
     words = bounded([word.replace("RECORDS", records) for word in words])
     return Try(arguments=tuple(words), shown=tuple(words))
 
 
 def bounded(words):
-    """The words, or others where the command would work for long: on many cases, kernels, claims or formats."""
+    """The words, or others where the command would work for long: on many cases, kernels, claims or
+    formats.
+    """
     try:
         name, *rest = words[1:] if words[0] == "--" else words
         given = cli.commands[name].make_context(name, rest).params
-    except (KeyError, click.ClickException, click.exceptions.Exit, click.exceptions.Abort, ValueError, TypeError, OSError):
+    except (
+        KeyError,
+        click.ClickException,
+        click.exceptions.Exit,
+        click.exceptions.Abort,
+        ValueError,
+        TypeError,
+        OSError,
+    ):
         return list(words)  # answered before anything runs
-    few = len(given.get("dtypes") or ()) <= 2 and len(given.get("kernels") or ()) <= 3 and given.get("profile") != "full"
+    few = (
+        len(given.get("dtypes") or ()) <= 2
+        and len(given.get("kernels") or ()) <= 3
+        and given.get("profile") != "full"
+    )
     few &= given.get("out") != Path()  # what a command writes where the files are would count as strayed
     if name == "claims":
-        few = bool(given["names"]) and set(given["names"]) <= {"bfloat16-addition-example"} | (set(WORDS) - {""})
+        few = bool(given["names"]) and set(given["names"]) <= {"bfloat16-addition-example"} | (
+            set(WORDS) - {""}
+        )
     elif name == "doctor":
         few &= not given["kernels"] or len(given["dtypes"]) == 1
     elif name in ("run", "check"):
         patterns = given["patterns"]
-        narrow = bool(patterns) and all(p == CASE or not fnmatchcase(CASE, p) for p in patterns) and bool(given["dtypes"])
-        few &= bool(given["kernels"]) and not given.get("measure") and (narrow or given.get("input_file") is not None)
+        narrow = (
+            bool(patterns)
+            and all(p == CASE or not fnmatchcase(CASE, p) for p in patterns)
+            and bool(given["dtypes"])
+        )
+        few &= (
+            bool(given["kernels"])
+            and not given.get("measure")
+            and (narrow or given.get("input_file") is not None)
+        )
     return list(words) if few else ["list", *words[1:], "nosuch"]
 
 
@@ -224,7 +273,9 @@ def record_files(random, folder):
                     record = json.loads(line)["id"]
                 except (ValueError, TypeError, KeyError, RecursionError):
                     continue
-    file = next((f"run/{path.name}" for path in sorted(target.glob("records-*.jsonl"))), "run/records-x.jsonl")
+    file = next(
+        (f"run/{path.name}" for path in sorted(target.glob("records-*.jsonl"))), "run/records-x.jsonl"
+    )
     commands = [
         ["report", "run"],
         ["report", "run", "part0"],
@@ -236,11 +287,16 @@ def record_files(random, folder):
     if "resume" in options_of("run"):
         commands += [["run", *NARROW, "--kernel", "shifted", "--measure", "--out", "run", "--resume"]] * 2
     if "merge" in cli.commands:
-        commands += [["merge", "run", "part0", "--out", "merged"], ["merge", "run", "part0", "part1", "--out", "merged"]]
+        commands += [
+            ["merge", "run", "part0", "--out", "merged"],
+            ["merge", "run", "part0", "part1", "--out", "merged"],
+        ]
     words = tuple(random.choice(commands))
     written = ("run",) if words[0] in ("report", "run") else ()
     page = ("records.csv",) if "page.html" in words else ()
-    return Try(arguments=words, shown=("run", words[1], "records", "case", "kernel", "op"), written=written + page)
+    return Try(
+        arguments=words, shown=("run", words[1], "records", "case", "kernel", "op"), written=written + page
+    )
 
 
 HOSTILE = (
@@ -284,7 +340,11 @@ def spoiled(random, data):
             changed[random.randrange(len(changed))] = random.randrange(256)
         return bytes(changed)
     if accident == 4:
-        return data[:place] + bytes(random.randrange(256) for _ in range(random.choice((1, 8, 400)))) + data[place:]
+        return (
+            data[:place]
+            + bytes(random.randrange(256) for _ in range(random.choice((1, 8, 400))))
+            + data[place:]
+        )
     if accident == 5:
         return b"\xef\xbb\xbf" + data
     if accident == 6:
@@ -299,7 +359,14 @@ def spoiled(random, data):
         return (
             data
             + random.choice(
-                (b"[" * 100_000, b'{"a":' * 50_000, b"9" * 100_000, b'{"schema": 1}', b"\xff\xfe\n", b"x" * 3_000_000)
+                (
+                    b"[" * 100_000,
+                    b'{"a":' * 50_000,
+                    b"9" * 100_000,
+                    b'{"schema": 1}',
+                    b"\xff\xfe\n",
+                    b"x" * 3_000_000,
+                )
             )
             + b"\n"
         )
@@ -307,7 +374,9 @@ def spoiled(random, data):
 
 
 def _spoil_a_field(random, folder):
-    """A record, measurement, environment or configuration with a field that is gone, of another type or hostile."""
+    """A record, measurement, environment or configuration with a field that is gone, of another
+    type or hostile.
+    """
     paths = _paths(random, folder, "*.json*")
     if not paths:
         return
@@ -361,7 +430,14 @@ def _spoil_the_shape(random, folder):
     paths = _paths(random, folder, "*")
     kind = random.randrange(8)
     odd = folder / random.choice(
-        ("records-odd.jsonl", "measurements-odd.jsonl", "records-.jsonl", "records-\udcff.jsonl", "env.json", "run.json")
+        (
+            "records-odd.jsonl",
+            "measurements-odd.jsonl",
+            "records-.jsonl",
+            "records-\udcff.jsonl",
+            "env.json",
+            "run.json",
+        )
     )
     if kind == 0 and paths:
         random.choice(paths).unlink()
@@ -380,7 +456,9 @@ def _spoil_the_shape(random, folder):
     elif kind == 2 and paths and not odd.exists() and not odd.is_symlink():
         odd.write_bytes(random.choice(paths).read_bytes())
     elif kind == 3 and not odd.exists() and not odd.is_symlink():
-        odd.write_bytes(random.choice((b"", b"\0" * 100, os.urandom(0) + random.randbytes(1000), b"a,b,c\n1,2,3\n")))
+        odd.write_bytes(
+            random.choice((b"", b"\0" * 100, os.urandom(0) + random.randbytes(1000), b"a,b,c\n1,2,3\n"))
+        )
     elif kind == 4:
         for name in ("report.html", "records.csv"):
             (folder / name).unlink(missing_ok=True)
@@ -404,7 +482,14 @@ def _spoil_the_shape(random, folder):
             path.write_bytes(path.read_bytes() * random.choice((2, 50)))
 
 
-_SPOIL_A_FOLDER = (_spoil_bytes, _spoil_bytes, _spoil_a_field, _spoil_a_field, _spoil_a_field, _spoil_the_shape)
+_SPOIL_A_FOLDER = (
+    _spoil_bytes,
+    _spoil_bytes,
+    _spoil_a_field,
+    _spoil_a_field,
+    _spoil_a_field,
+    _spoil_the_shape,
+)
 
 
 # Tensors.
@@ -412,28 +497,70 @@ _SPOIL_A_FOLDER = (_spoil_bytes, _spoil_bytes, _spoil_a_field, _spoil_a_field, _
 
 def tensors(random, folder):
     """A .npz or .safetensors with wrong names, dtypes, shapes and values, or broken as a file."""
-    make = random.choice((_odd_arrays, _odd_arrays, _odd_headers, _odd_safetensors, _odd_safetensors, _spoiled_file))
+    make = random.choice(
+        (_odd_arrays, _odd_arrays, _odd_headers, _odd_safetensors, _odd_safetensors, _spoiled_file)
+    )
     path = make(random, folder)
     op = random.choice(("softmax", "softmax", "log_softmax", "logsumexp", "cross_entropy"))
     name = path.name
     words = random.choice(
         (
             ["judge", "--op", op, "--tensors", name],
-            ["judge", "--op", op, "--tensors", name, "--dtype", random.choice(("bfloat16", "float16", "float32"))],
+            [
+                "judge",
+                "--op",
+                op,
+                "--tensors",
+                name,
+                "--dtype",
+                random.choice(("bfloat16", "float16", "float32")),
+            ],
             ["judge", "--op", op, "--tensors", name, "--dim", random.choice(("0", "-1", "5", "-7"))],
             ["judge", "--op", op, "--tensors", name, "--option", random.choice(SPECIAL["settings"])],
             ["check", "--op", op, "--kernel", "fused", "--input", name],
-            ["check", "--op", op, "--kernel", "fused", "--input", name, "--dtype", random.choice(("bfloat16", "float64"))],
+            [
+                "check",
+                "--op",
+                op,
+                "--kernel",
+                "fused",
+                "--input",
+                name,
+                "--dtype",
+                random.choice(("bfloat16", "float64")),
+            ],
             ["check", "--op", op, "--kernel", "fused", "--input", name, "--out", "new"],
             ["tolerance", "--op", op, "--input", name],
-            ["tolerance", "--op", op, "--input", name, "--dtype", "float16", "--dim", random.choice(("0", "-1", "5"))],
+            [
+                "tolerance",
+                "--op",
+                op,
+                "--input",
+                name,
+                "--dtype",
+                "float16",
+                "--dim",
+                random.choice(("0", "-1", "5")),
+            ],
         )
     )
     words += ["--json", random.choice(("found.json", "-", "empty", "full"))] if random.random() < 0.2 else []
     return Try(arguments=tuple(words), shown=(name, *_OWN_WORDS, *words[2:]))
 
 
-_OWN_WORDS = ("format", "input", "x has", "y has", "output", "target", "logits", "shape", "dtype", "dim", "tensor")
+_OWN_WORDS = (
+    "format",
+    "input",
+    "x has",
+    "y has",
+    "output",
+    "target",
+    "logits",
+    "shape",
+    "dtype",
+    "dim",
+    "tensor",
+)
 """What a message about a tensor that was read may name in the place of its file."""
 
 _NAMES = (
@@ -444,7 +571,22 @@ _NAMES = (
 def _array(random):
     """An array of any dtype, shape, order and values."""
     shape = random.choice(
-        ((2, 33), (2, 33), (2, 33), (4, 8), (33,), (), (0,), (2, 0), (0, 33), (1,) * 32, (2, 3, 4), (1, 1), (2, 34), (2,))
+        (
+            (2, 33),
+            (2, 33),
+            (2, 33),
+            (4, 8),
+            (33,),
+            (),
+            (0,),
+            (2, 0),
+            (0, 33),
+            (1,) * 32,
+            (2, 3, 4),
+            (1, 1),
+            (2, 34),
+            (2,),
+        )
     )
     dtype = random.choice(
         (
@@ -486,22 +628,43 @@ def _array(random):
     else:
         array = np.zeros(shape, dtype)
     values = random.choice(
-        (None, None, None, np.nan, np.inf, -np.inf, 0.0, -0.0, 1e308, -1e308, 5e-324, 65504.0, 3e38, "payload")
+        (
+            None,
+            None,
+            None,
+            np.nan,
+            np.inf,
+            -np.inf,
+            0.0,
+            -0.0,
+            1e308,
+            -1e308,
+            5e-324,
+            65504.0,
+            3e38,
+            "payload",
+        )
     )
     if values is not None and array.dtype.kind == "f" and array.size:
         with np.errstate(all="ignore"):
             if values == "payload":
-                array = generator.integers(0, 256, array.nbytes, dtype=np.uint8).view(array.dtype).reshape(shape)
+                array = (
+                    generator.integers(0, 256, array.nbytes, dtype=np.uint8).view(array.dtype).reshape(shape)
+                )
             else:
-                array = np.where(generator.random(shape) < random.choice((0.1, 1.0)), array.dtype.type(values), array)
+                array = np.where(
+                    generator.random(shape) < random.choice((0.1, 1.0)), array.dtype.type(values), array
+                )
     return np.asfortranarray(array) if random.random() < 0.2 else array
 
 
 def _odd_arrays(random, folder):
     path = folder / "odd.npz"
-    pairs = random.choice((("x", "y"), ("x", "y"), ("logits", "target"), ("x",), (), tuple(random.sample(_NAMES, 3))))
+    pairs = random.choice(
+        (("x", "y"), ("x", "y"), ("logits", "target"), ("x",), (), tuple(random.sample(_NAMES, 3)))
+    )
     first = _array(random)
-    arrays = {name: (first if random.random() < 0.5 else _array(random)) for name in pairs}
+    arrays = {name: first if random.random() < 0.5 else _array(random) for name in pairs}
     if random.random() < 0.2 and first.dtype.kind == "f":
         arrays |= {
             "logits": first,
@@ -553,7 +716,9 @@ def _odd_headers(random, folder):
 
 
 def safetensors(arrays, header=None):
-    """The bytes of a .safetensors with these arrays; header: the entries to write in the place of the right ones."""
+    """The bytes of a .safetensors with these arrays; header: the entries to write in the place of
+    the right ones.
+    """
     names = {"f4": "F32", "f8": "F64", "f2": "F16", "i8": "I64", "i4": "I32"}
     entries, data = {}, b""
     for name, array in arrays.items():
@@ -628,14 +793,24 @@ def _odd_safetensors(random, folder):
         content = safetensors({"x": x, "y": x}, header)
     elif kind == 4:
         content = safetensors(
-            {"x": x, "y": x}, random.choice(([], [1], "x", None, 5, {}, {"__metadata__": []}, {"x": {}}, {"x": "y"}))
+            {"x": x, "y": x},
+            random.choice(([], [1], "x", None, 5, {}, {"__metadata__": []}, {"x": {}}, {"x": "y"})),
         )
     elif kind == 5:
         length = random.choice((0, 1, 2**63, 2**64 - 1, len(content), len(content) - 8, 100_000_001))
         content = struct.pack("<Q", length) + content[8:]
     elif kind == 6:
         text = random.choice(
-            (b"[" * 50_000, b"{" * 50_000, b"\xff\xfe", b'{"x":' * 20_000, b"nul", b'{"x": NaN}', b"9" * 10_000, b" " * 1000)
+            (
+                b"[" * 50_000,
+                b"{" * 50_000,
+                b"\xff\xfe",
+                b'{"x":' * 20_000,
+                b"nul",
+                b'{"x": NaN}',
+                b"9" * 10_000,
+                b" " * 1000,
+            )
         )
         content = struct.pack("<Q", len(text)) + text
     else:
@@ -647,7 +822,17 @@ def _odd_safetensors(random, folder):
 def _spoiled_file(random, folder):
     if random.random() < 0.25:
         name = random.choice(
-            ("mem.npz", "mem.safetensors", "folder.npz", "notes.txt", "fifo", "loop", "good.py", "nosuch.npz", "dangling")
+            (
+                "mem.npz",
+                "mem.safetensors",
+                "folder.npz",
+                "notes.txt",
+                "fifo",
+                "loop",
+                "good.py",
+                "nosuch.npz",
+                "dangling",
+            )
         )
         return folder / name
     ending = random.choice((".npz", ".safetensors"))
@@ -670,12 +855,27 @@ def known_failure_files(random, folder):
         for _ in range(random.choice((0, 1, 1, 2))):
             place = random.randrange(len(line))
             line[place] = random.choice(
-                (*WORDS, "*", "?", "[a", "passed", "inaccurate,nonfinite", "inaccurate,", ",", "|", "||", "#", "\u2028")
+                (
+                    *WORDS,
+                    "*",
+                    "?",
+                    "[a",
+                    "passed",
+                    "inaccurate,nonfinite",
+                    "inaccurate,",
+                    ",",
+                    "|",
+                    "||",
+                    "#",
+                    "\u2028",
+                )
             )
         lines.append(random.choice((" ", " ", "\t", "  ")).join(line).encode("utf-8", "surrogateescape"))
     data = random.choice((b"\n", b"\n", b"\r\n", b"\r", b"\x0c", b"\x85")).join(lines)
     path.write_bytes(spoiled(random, data) if random.random() < 0.4 else data)
-    name = random.choice(("odd.txt",) * 8 + ("fifo", "loop", "empty", "mem.npz", "null", "full", "nosuch.txt"))
+    name = random.choice(
+        ("odd.txt",) * 8 + ("fifo", "loop", "empty", "mem.npz", "null", "full", "nosuch.txt")
+    )
     if name == "full":  # endless zeros: no list
         name = "dangling"
     words = ["check", *NARROW, "--kernel", "shifted", "--known-failures", name]

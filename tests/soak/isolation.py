@@ -1,10 +1,12 @@
-"""What a process of its own costs a kernel: a run with it against one without, and the time until a dead one is replaced.
+"""What a process of its own costs a kernel: a run with it against one without, and the time until a
+dead one is replaced.
 
     python -m tests.soak.isolation
 
-The cost is that of softmax's quick profile in every dtype for one kernel from outside, `--isolate outside` against
-`--isolate never`, in turn, with the references in the cache: of the whole command, and of its evaluations alone. A restart is
-timed from the call that kills the process to the answer of the next call, the kernel's file loaded again in between.
+The cost is that of softmax's quick profile in every dtype for one kernel from outside, `--isolate
+outside` against `--isolate never`, in turn, with the references in the cache: of the whole command,
+and of its evaluations alone. A restart is timed from the call that kills the process to the answer
+of the next call, the kernel's file loaded again in between.
 """
 
 from __future__ import annotations
@@ -38,11 +40,15 @@ RESTART_SECONDS = 0.1
 
 
 def measured(method: str, kernel: str) -> tuple[float, float, int]:
-    """(seconds of the command, seconds of its evaluations, how many they were) of a run in a new interpreter."""
+    """(seconds of the command, seconds of its evaluations, how many they were) of a run in a new
+    interpreter.
+    """
     started = time.perf_counter()
     command = [sys.executable, "-m", "tests.soak.isolation", "--one", method, "--kernel", kernel]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    output = subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    output = subprocess.run(
+        command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     seconds = time.perf_counter() - started
     inside, evaluations = json.loads(output.stdout.splitlines()[-1])
     return seconds, inside, evaluations
@@ -64,7 +70,13 @@ def one(method: str, kernel: str) -> None:
 
     plugin.Session.evaluate = timed
     with tempfile.TemporaryDirectory() as folder:
-        arguments = ["--profile=quick", "--op=softmax", f"--kernel={kernel}", f"--isolate={method}", f"--out={folder}/run"]
+        arguments = [
+            "--profile=quick",
+            "--op=softmax",
+            f"--kernel={kernel}",
+            f"--isolate={method}",
+            f"--out={folder}/run",
+        ]
         result = run_cases(arguments)
     if result.exit_code not in (0, 1):  # 1: torch's softmax itself has failures
         sys.exit(f"the run with --isolate {method} exited with {result.exit_code}")
@@ -79,7 +91,9 @@ def restarts(kernel: str, count: int) -> list[float]:
     from suite.execution.hosts import Hosts
 
     def status(x: torch.Tensor) -> str | None:
-        [outcome] = host.submit(loaded, [Call({"x": x}, {"dim": -1})], limit_seconds=60)  # call() sets aside after three
+        [outcome] = host.submit(
+            loaded, [Call({"x": x}, {"dim": -1})], limit_seconds=60
+        )  # call() sets aside after three
         return outcome.status
 
     torch.set_num_threads(1)
@@ -118,8 +132,8 @@ def main() -> None:
         here, elsewhere = (statistics.median(pair[i][place] for pair in pairs) for i in (0, 1))
         share, milliseconds = elsewhere / here - 1, 1000 * (elsewhere - here) / evaluations
         print(
-            f"{what}: {here:.3f} s in process, {elsewhere:.3f} s isolated; medians of {len(pairs)}, {evaluations} evaluations: "
-            f"{share:+.1%}, {milliseconds:+.2f} ms a case"
+            f"{what}: {here:.3f} s in process, {elsewhere:.3f} s isolated; medians of {len(pairs)},"
+            f" {evaluations} evaluations: {share:+.1%}, {milliseconds:+.2f} ms a case"
         )
         missed |= share >= SHARE or milliseconds >= MILLISECONDS
     middle, longest = statistics.median(replaced), max(replaced)

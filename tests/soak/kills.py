@@ -1,11 +1,13 @@
-"""kill -9 at random moments, then --resume: nothing that was recorded is lost, and the records are those of an undisturbed run.
+"""kill -9 at random moments, then --resume: nothing that was recorded is lost, and the records are
+those of an undisturbed run.
 
     python -m tests.soak.kills --kills 200
 
-A life is one `run`, killed with everything that it started; lives follow each other in one folder until one ends by itself.
-Cold lives are new interpreters and judge a kernel from outside beside one of ours; warm ones are forked from this process,
-which has imported everything, and judge two of ours: the same command in a tenth of the time. In one of four cold lives only
-the first process is killed, and what it started must go away by itself.
+A life is one `run`, killed with everything that it started; lives follow each other in one folder
+until one ends by itself. Cold lives are new interpreters and judge a kernel from outside beside one
+of ours; warm ones are forked from this process, which has imported everything, and judge two of
+ours: the same command in a tenth of the time. In one of four cold lives only the first process is
+killed, and what it started must go away by itself.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from suite.store import read_run
+from suite.records.store import read_run
 
 ROOT = Path(__file__).parent.parent.parent
 TOKEN = "SOFTMAX_SUITE_SOAK"
@@ -59,7 +61,9 @@ class Count:
 
 
 class ColdLife:
-    """A run in a new interpreter. Whatever it starts, in whatever session, has its token in the environment."""
+    """A run in a new interpreter. Whatever it starts, in whatever session, has its token in the
+    environment.
+    """
 
     def __init__(self, arguments: list[str], log: Path) -> None:
         self.token = secrets.token_hex(8)
@@ -167,7 +171,9 @@ def _size(folder: Path) -> int:
 
 def _records(folder: Path) -> dict[str, Fields]:
     """The records by id as they are written, times apart."""
-    return {record.id: {**record.to_dict(), "started": "", "seconds": 0} for record in read_run(folder).records}
+    return {
+        record.id: {**record.to_dict(), "started": "", "seconds": 0} for record in read_run(folder).records
+    }
 
 
 def undisturbed(kind: type[Life], arguments: list[str], folder: Path) -> tuple[dict[str, Fields], int, float]:
@@ -191,7 +197,9 @@ def series(
     kills: int,
     draw: random.Random,
 ) -> None:
-    """Lives in one folder until one ends by itself, at most `kills` of them killed; compares what is there then."""
+    """Lives in one folder until one ends by itself, at most `kills` of them killed; compares what
+    is there then.
+    """
     records, exit_code, first_seconds = expected
     seen: dict[str, bytes] = {}
     while True:
@@ -235,7 +243,9 @@ def _compare(folder: Path, records: dict[str, Fields], seen: dict[str, bytes], c
             count.lost += before.count(b"\n")
     found = _records(folder)
     count.records += len(found)
-    count.changed += sum(found.get(id) != record for id, record in records.items()) + len(found.keys() - records.keys())
+    count.changed += sum(found.get(id) != record for id, record in records.items()) + len(
+        found.keys() - records.keys()
+    )
     ids = []
     for path in folder.glob("records-*.jsonl"):
         for line in path.read_bytes().splitlines():
@@ -256,17 +266,21 @@ def _wake() -> None:
     import suite.report.html
     import suite.run  # noqa: F401
     from suite.case import Case
-    from suite.execution import evaluate
+    from suite.execution.evaluation import evaluate
     from suite.kernels import own_kernels
 
     torch.set_num_threads(1)
-    case = Case.from_id("softmax/normal/4x4/s0", laws=("written", "canaries"))  # torch imports much when memory is guarded
+    case = Case.from_id(
+        "softmax/normal/4x4/s0", laws=("written", "canaries")
+    )  # torch imports much when memory is guarded
     evaluate(case, own_kernels("softmax")["shifted"])
 
 
 def main() -> int:
     """Kills, prints one line of numbers, and returns 1 where one of them is not what it must be."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--cold", type=int, help="how many of them in new interpreters (default: a quarter)")
     parser.add_argument("--seed", type=int, default=1)
@@ -276,7 +290,10 @@ def main() -> int:
     place = Path(tempfile.mkdtemp(prefix="softmax-suite-kills-"))
     (place / "outside.py").write_text(KERNEL)
     _wake()
-    for kind, kernel, kills in ((ColdLife, f"{place}/outside.py:outside", cold), (WarmLife, "naive", given.kills - cold)):
+    for kind, kernel, kills in (
+        (ColdLife, f"{place}/outside.py:outside", cold),
+        (WarmLife, "naive", given.kills - cold),
+    ):
         arguments = ["run", *SELECTION, f"--kernel={kernel}"]
         expected = undisturbed(kind, arguments, place / f"{kind.__name__}") if kills else None
         end = count.kills + kills
@@ -286,10 +303,11 @@ def main() -> int:
             shutil.rmtree(folder)
     shutil.rmtree(place)
     print(
-        f"{count.kills} kills ({count.cold} cold, {count.alone} of the first process only; {count.before_records} before a "
-        f"record) in {count.series} runs of {count.records // max(count.series, 1)} records: {count.lost} lost, "
-        f"{count.changed} changed, {count.twice} evaluated twice, {count.torn} torn lines, {count.left} processes left, "
-        f"{len(count.wrong_exit)} wrong exit codes; seed {given.seed}, {time.monotonic() - started:.0f} s"
+        f"{count.kills} kills ({count.cold} cold, {count.alone} of the first process only;"
+        f" {count.before_records} before a record) in {count.series} runs of"
+        f" {count.records // max(count.series, 1)} records: {count.lost} lost, {count.changed} changed,"
+        f" {count.twice} evaluated twice, {count.torn} torn lines, {count.left} processes left,"
+        f" {len(count.wrong_exit)} wrong exit codes; seed {given.seed}, {time.monotonic() - started:.0f} s"
     )
     for line in count.wrong_exit[:3]:
         print(line)

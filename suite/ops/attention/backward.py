@@ -1,16 +1,20 @@
-"""Backward of attention: from the gradients dO of the output and dlse of the log-sum-exp (0 where it is not given) to those of
-q, k, v, an additive mask and a sink. With the exponents s_ij of definition.py and P_ij = exp(s_ij - lse_i), over visible keys:
+"""Backward of attention: from the gradients dO of the output and dlse of the log-sum-exp (0 where
+it is not given) to those of q, k, v, an additive mask and a sink. With the scores s_ij of
+definition.py and P_ij = exp(s_ij - lse_i), over visible keys:
 
     dV = P^T dO;   dP = dO V^T;   D_i = sum_j P_ij dP_ij = dO_i.O_i;   dS = P (dP - D + dlse)
-    dQ = scale (dS (1 - t^2)) K;   dK = scale (dS (1 - t^2))^T Q;   t = tanh(scale q.k / c) with a softcap c, else 0
+    dQ = scale (dS (1 - t^2)) K;   dK = scale (dS (1 - t^2))^T Q;   t = tanh(scale q.k / c) with a
+                                   softcap c, else 0
     dmask = dS;   dsink = sum_i P_i,sink (-D_i + dlse_i)
 
-(FlashAttention-2, Dao 2023, algorithm 2.) dK and dV sum over the query heads that share a key head, dmask over the dims that
-the mask was broadcast along, dsink over batches and queries. ALiBi slopes and the scale have no gradient here.
+(FlashAttention-2, Dao 2023, algorithm 2.) dK and dV sum over the query heads that share a key head,
+dmask over the dims that the mask was broadcast along, dsink over batches and queries. ALiBi slopes
+and the scale have no gradient here.
 
-Special values: a key that no query sees, a query that sees nothing and a mask entry of -inf have a gradient of exactly 0. A
-query whose output, or whose upstream gradient, is not finite has no gradient to judge, and neither has what it reaches: its key
-head, its mask row, its sink. Nor has anything of a key head with a key or value that is not finite, visible or not.
+Special values: a key that no query sees, a query that sees nothing and a mask entry of -inf have a
+gradient of exactly 0. A query whose output, or whose upstream gradient, is not finite has no
+gradient to judge, and neither has what it reaches: its key head, its mask row, its sink. Nor has
+anything of a key head with a key or value that is not finite, visible or not.
 """
 
 from __future__ import annotations
@@ -40,7 +44,9 @@ from suite.ops.rows import ANYTHING, FINITE, Allowed, RowFacts
 UPSTREAM_LSE = "upstream_lse"
 
 SAMPLED_ROWS = 48
-"""How many keys of each head, or rows of a mask, are judged where a problem is too large to be judged whole."""
+"""How many keys of each head, or rows of a mask, are judged where a problem is too large to be
+judged whole.
+"""
 
 
 # the definition
@@ -51,8 +57,12 @@ def define(arithmetic: Arithmetic, problem: Gradient) -> Any:
     output: Any = arithmetic.lift(np.zeros((len(problem.rows), problem.width)))
     for live in problem.live_blocks():
         p, d_s, d_sink, steepness = score_gradients(arithmetic, live)
-        query, key, upstream = (arithmetic.lift(tensor) for tensor in (live.queries.query, live.key, live.upstream))
-        terms = Terms(p=p, d_s=d_s, d_sink=d_sink, d_product=d_s * steepness, query=query, key=key, upstream=upstream)
+        query, key, upstream = (
+            arithmetic.lift(tensor) for tensor in (live.queries.query, live.key, live.upstream)
+        )
+        terms = Terms(
+            p=p, d_s=d_s, d_sink=d_sink, d_product=d_s * steepness, query=query, key=key, upstream=upstream
+        )
         place, values = pulled_back(arithmetic, problem, live, terms)
         np.add.at(output, place, values)
     scaled = problem.wrt in ("q", "k")
@@ -60,7 +70,9 @@ def define(arithmetic: Arithmetic, problem: Gradient) -> Any:
 
 
 def score_gradients(arithmetic: Arithmetic, block: Block) -> tuple[Any, Any, Any, Any]:
-    """P and dS [n, S], the sink's dS [n, 1], and the slope of the softcap [n, S] or 1, of queries that have a value."""
+    """P and dS [n, S], the sink's dS [n, 1], and the slope of the softcap [n, S] or 1, of queries
+    that have a value.
+    """
     queries = block.queries
     weight, total, maximum = weights(arithmetic, queries, block.key)
     p = weight / total
@@ -73,15 +85,18 @@ def score_gradients(arithmetic: Arithmetic, block: Block) -> tuple[Any, Any, Any
         d_sink = arithmetic.masked_exp(finite - maximum, sink > -np.inf) / total * shift
     steepness: Any = arithmetic.lift(np.ones((1, 1)))
     if queries.softcap is not None:
-        tanh = arithmetic.tanh(products(arithmetic, queries, block.key) / arithmetic.lift(np.array([[queries.softcap]])))
+        tanh = arithmetic.tanh(
+            products(arithmetic, queries, block.key) / arithmetic.lift(np.array([[queries.softcap]]))
+        )
         steepness = steepness - tanh * tanh
     return p, p * (d_p + shift), d_sink, steepness
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Terms:
-    """What the gradients of a block of n queries are linear in, in any arithmetic: P, dS and dS times the slope of the softcap
-    [n, S], the sink's dS [n, 1]; and query [n, E], key [S, E], upstream [n, Ev].
+    """What the gradients of a block of n queries are linear in, in any arithmetic: P, dS and dS
+    times the slope of the softcap [n, S], the sink's dS [n, 1]; and query [n, E], key [S, E],
+    upstream [n, Ev].
     """
 
     p: Any
@@ -93,10 +108,16 @@ class Terms:
     upstream: Any
 
 
-def pulled_back(arithmetic: Arithmetic, problem: Gradient, block: Block, terms: Terms) -> tuple[NDArray[np.intp], Any]:
-    """(which rows of the gradient, what this block adds to each), before the scale. A row may be named more than once."""
+def pulled_back(
+    arithmetic: Arithmetic, problem: Gradient, block: Block, terms: Terms
+) -> tuple[NDArray[np.intp], Any]:
+    """(which rows of the gradient, what this block adds to each), before the scale. A row may be
+    named more than once.
+    """
     if problem.wrt == "q":
-        return np.searchsorted(problem.rows, block.queries.rows), arithmetic.matmul(terms.d_product, terms.key)
+        return np.searchsorted(problem.rows, block.queries.rows), arithmetic.matmul(
+            terms.d_product, terms.key
+        )
     if problem.wrt in ("k", "v"):
         group, key = np.divmod(problem.rows, max(problem.keys, 1))
         place = np.flatnonzero(group == block.group)
@@ -114,7 +135,8 @@ def pulled_back(arithmetic: Arithmetic, problem: Gradient, block: Block, terms: 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Block:
-    """Some queries of one head, with the keys [S, E] and values [S, Ev] that they read and the upstream gradients [n, Ev], [n].
+    """Some queries of one head, with the keys [S, E] and values [S, Ev] that they read and the
+    upstream gradients [n, Ev], [n].
 
     group: of the keys. clean: [n], whether a query's gradient can be judged.
     """
@@ -159,8 +181,9 @@ class Block:
 class Gradient:
     """One gradient of one call: the canonical form of a backward op's inputs.
 
-    wrt: of which input. rows: which rows of it, flat and ascending: of q [B H L], of k and v [B G S], of a mask all but its
-    last dim, of a sink its entries. queries: those of all [B H L] that these depend on. digest: of inputs and options.
+    wrt: of which input. rows: which rows of it, flat and ascending: of q [B H L], of k and v [B G
+    S], of a mask all but its last dim, of a sink its entries. queries: those of all [B H L] that
+    these depend on. digest: of inputs and options.
     """
 
     wrt: str
@@ -172,7 +195,7 @@ class Gradient:
 
     @property
     def x(self) -> Array:
-        """[rows, n]: the exponents of the queries where the rows are queries, else zeros."""
+        """[rows, n]: the scores of the queries where the rows are queries, else zeros."""
         return self.all_queries.x if self.wrt == "q" else np.zeros((len(self.rows), 1))
 
     @property
@@ -220,7 +243,9 @@ class Gradient:
         batch, head = np.divmod(head, max(self.heads, 1))
         if self.wrt == "mask":
             shape = (1, 1, 1, 1, *np.shape(self.inputs["mask"]))[-4:-1]
-            place = tuple(np.where(n == 1, 0, index) for n, index in zip(shape, (batch, head, i), strict=True))
+            place = tuple(
+                np.where(n == 1, 0, index) for n, index in zip(shape, (batch, head, i), strict=True)
+            )
             return np.ravel_multi_index(place, shape)
         if self.wrt == "sink":
             return head
@@ -233,7 +258,9 @@ class Gradient:
         return replace(self, rows=chosen, queries=self.queries[np.isin(self.row_of(self.queries), needed)])
 
     def blocks(self) -> Iterator[Block]:
-        """The queries, head by head. Those of a small problem are remembered, so that its gradients share what they need."""
+        """The queries, head by head. Those of a small problem are remembered, so that its gradients
+        share what they need.
+        """
         remembered = len(self.queries) * self.keys <= REMEMBERED_SCORES
         name = f"{self.digest}|{hashlib.blake2b(self.queries.tobytes()).hexdigest()}"
         if remembered and name in _BLOCKS:
@@ -242,7 +269,10 @@ class Gradient:
             return
         if remembered:
             made = _BLOCKS[name] = tuple(self._blocks())
-            while sum(block.queries.visible.size for blocks in _BLOCKS.values() for block in blocks) > REMEMBERED_SCORES:
+            while (
+                sum(block.queries.visible.size for blocks in _BLOCKS.values() for block in blocks)
+                > REMEMBERED_SCORES
+            ):
                 _BLOCKS.popitem(last=False)
             yield from made
         else:
@@ -267,7 +297,11 @@ class Gradient:
         group = int(queries.group[0])
         key, value = queries.key[group], queries.value[group]
         finite = np.isfinite(key).all() and np.isfinite(value).all()
-        clean = np.isfinite(queries.query).all(axis=1) & (definition.special(queries) == FINITE).all(axis=1) & finite
+        clean = (
+            np.isfinite(queries.query).all(axis=1)
+            & (definition.special(queries) == FINITE).all(axis=1)
+            & finite
+        )
         clean &= np.isfinite(upstream[rows]).all(axis=1) & np.isfinite(upstream_lse[rows])
         return Block(
             queries=queries,
@@ -329,9 +363,11 @@ class GradientFacts:
 
 
 class AttentionBackward(Op):
-    """(q, k, v, ..., upstream [B, H, L, Ev]) to the gradient of one of them; upstream_lse [B, H, L], with return_lse.
+    """(q, k, v, ..., upstream [B, H, L, Ev]) to the gradient of one of them; upstream_lse [B, H,
+    L], with return_lse.
 
-    wrt: whose gradient this op's is. wanted: all of a call, each an output. The gradient has its input's shape and format.
+    wrt: whose gradient this op's is. wanted: all of a call, each an output. The gradient has its
+    input's shape and format.
     """
 
     arguments = (*ATTENTION.arguments, UPSTREAM)
@@ -353,9 +389,13 @@ class AttentionBackward(Op):
         expected = ATTENTION.output_shape(shapes, options)
         for name, shape in ((UPSTREAM, expected), (UPSTREAM_LSE, expected[:-1])):
             if name in shapes and shapes[name] != shape:
-                raise ValueError(f"{name} has shape {list(shapes[name])}; expected the output's, {list(shape)}")
+                raise ValueError(
+                    f"{name} has shape {list(shapes[name])}; expected the output's, {list(shape)}"
+                )
         if UPSTREAM_LSE in shapes and not options["return_lse"]:
-            raise ValueError(f"{UPSTREAM_LSE} is given, but return_lse is False: without it the call has no such output")
+            raise ValueError(
+                f"{UPSTREAM_LSE} is given, but return_lse is False: without it the call has no such output"
+            )
         return resolved
 
     def axis(self, options: Options, shape: tuple[int, ...]) -> int:
@@ -368,7 +408,9 @@ class AttentionBackward(Op):
         q, k = inputs["q"], inputs["k"]
         queries = np.arange(int(np.prod(q.shape[:3])))
         digest = _digest(inputs, options)
-        whole = Gradient(wrt=self.wrt, inputs=inputs, options=options, rows=queries, queries=queries, digest=digest)
+        whole = Gradient(
+            wrt=self.wrt, inputs=inputs, options=options, rows=queries, queries=queries, digest=digest
+        )
         if self.wrt == "q":
             rows = sampled_rows(q, k)
             return replace(whole, rows=rows, queries=rows)
@@ -391,7 +433,7 @@ class AttentionBackward(Op):
     def facts(self, problem: Gradient) -> GradientFacts:
         return GradientFacts(problem)
 
-    def exponents(self, facts: GradientFacts) -> RowFacts:
+    def scores(self, facts: GradientFacts) -> RowFacts:
         """Of the queries that the judged rows depend on."""
         return definition.facts(facts.problem.all_queries).rows
 
@@ -408,15 +450,21 @@ class AttentionBackward(Op):
         before = output.shape if self.wrt == "sink" else output.shape[:-1]
         return output.reshape(int(np.prod(before)), problem.width)[problem.rows]
 
-    def output_index(self, row: int, column: int, problem: Gradient, shapes: Shapes, options: Options) -> tuple[int, ...]:
+    def output_index(
+        self, row: int, column: int, problem: Gradient, shapes: Shapes, options: Options
+    ) -> tuple[int, ...]:
         at = int(problem.rows[row])
         if len(shapes[self.wrt]) < 2:  # a sink, or a mask of no dim or one
             return (at,) if self.wrt == "sink" else (column,)[: len(shapes[self.wrt])]
         return (*(int(i) for i in np.unravel_index(at, shapes[self.wrt][:-1])), column)
 
-    def beyond_rows(self, output: NDArray[Any], problem: Gradient, options: Options) -> NDArray[np.bool_] | None:
+    def beyond_rows(
+        self, output: NDArray[Any], problem: Gradient, options: Options
+    ) -> NDArray[np.bool_] | None:
         """No NaN is right anywhere where every query has a finite output."""
-        if len(problem.rows) * problem.width == output.size or not all(np.isfinite(t).all() for t in problem.inputs.values()):
+        if len(problem.rows) * problem.width == output.size or not all(
+            np.isfinite(t).all() for t in problem.inputs.values()
+        ):
             return None
         return np.asarray(np.isnan(output))
 
@@ -431,7 +479,9 @@ SUMMARIES = {
 
 
 def backward(wrt: tuple[str, ...]) -> AttentionBackward:
-    """The backward op whose outputs are the gradients of these inputs, in this order. Raises ValueError for one without any."""
+    """The backward op whose outputs are the gradients of these inputs, in this order. Raises
+    ValueError for one without any.
+    """
     unknown = [name for name in wrt if name not in SUMMARIES]
     if unknown or not wrt:
         raise ValueError(f"wrt={wrt!r} must name some of {', '.join(SUMMARIES)}")
@@ -453,9 +503,13 @@ def _digest(inputs: Mapping[str, Array], options: Options) -> str:
 
 
 def _sampled(outer: int, inner: int, key: str) -> NDArray[np.intp]:
-    """Of `outer` times `inner` rows, the first and last, those at tile edges and some drawn, for each of the outer ones."""
+    """Of `outer` times `inner` rows, the first and last, those at tile edges and some drawn, for
+    each of the outer ones.
+    """
     draw = Draw(key)
-    edges = [0, inner - 1] + [i for tile in TILES for i in (tile - 1, tile, inner // tile * tile - 1, inner // tile * tile)]
+    edges = [0, inner - 1] + [
+        i for tile in TILES for i in (tile - 1, tile, inner // tile * tile - 1, inner // tile * tile)
+    ]
     chosen = []
     for one in range(outer):
         drawn = (int(i) for i in draw.integers(inner, SAMPLED_ROWS))

@@ -1,16 +1,24 @@
-"""The bound of attention's gradients (docs/gradients.md), first order. With the notation of backward.py, A = |dO| |V|^T,
-Abar_i = sum_j P_ij A_ij, x = dP - D + dlse, u of the arithmetic, u_F of the tensors' format (0 where they are one), T tiles:
+"""The bound of attention's gradients (docs/gradients.md), first order. With the notation of
+backward.py, A = |dO| |V|^T, Abar_i = sum_j P_ij A_ij, x = dP - D + dlse, u of the arithmetic, u_F
+of the tensors' format (0 where they are one), T tiles:
 
-    weights   phi_ij = theta_ij + tau_i + u (3 |lse_i| + 3.25 ln s_i + ...)        exp(s - m) / sum and exp(s - lse) alike
-    D         delta_i = sum_j P_ij (e^phi_ij - 1) |dP_ij| + u (n + Ev + T + 8) Abar_i + u_F (Abar_i + |dO_i|.|O_i|)
+    weights   phi_ij = theta_ij + tau_i + u (3 |lse_i| + 3.25 ln s_i + ...)        exp(s - m) / sum and
+              exp(s - lse) alike
+    D         delta_i = sum_j P_ij (e^phi_ij - 1) |dP_ij| + u (n + Ev + T + 8) Abar_i + u_F (Abar_i +
+              |dO_i|.|O_i|)
     dS        P (e^phi - 1) |x| + P (delta + nested + u (Ev + 8) (A + Abar + |dlse|)) + 2 u_F P |x|
-    nested    2 max_j |dP_ij| (max_j phi_ij + ...) + u (Ev + 8) max_j A_ij        (a part of the keys, normalised by itself)
-    maxima    where s_ij may be a maximum that autograd goes through: the roundings of the dS that it is subtracted from
-    softcap   dS (1 - tanh^2): twice the error of s over c, relatively, and u (24 |tanh| + 2 exp_ulp + 8) beside 1
-    dQ, dK, dV, dmask, dsink    the errors of their terms, u (n + 4) sum |terms| for the sum of n terms in any order, and
+    nested    2 max_j |dP_ij| (max_j phi_ij + ...) + u (Ev + 8) max_j A_ij
+              (a part of the keys, normalised by itself)
+    maxima    where s_ij may be a maximum that autograd goes through: the roundings of the dS that it
+              is subtracted from
+    softcap   dS (1 - tanh^2): twice the error of s over c, relatively, and u (24 |tanh| + 2 exp_ulp +
+              8) beside 1
+    dQ, dK, dV, dmask, dsink    the errors of their terms, u (n + 4) sum |terms| for the sum of n terms
+                                in any order, and
                                 u_F |.| for each head of a shared key
 
-theta is the forward's error of an exponent (bound.py) with at most T rescales, tau that of its lse (log_sum_exp.py).
+theta is the forward's error of a score (bound.py) with at most T rescales, tau that of its lse
+(log_sum_exp.py).
 """
 
 from __future__ import annotations
@@ -26,7 +34,7 @@ from suite.formats import Array, Format, compute_format
 from suite.numerics import Numerics
 from suite.ops.arithmetic import Float64
 from suite.ops.attention import log_sum_exp
-from suite.ops.attention.bound import SIGMOID_ROUNDINGS, SOFTCAP_ROUNDINGS, exponent_error
+from suite.ops.attention.bound import SIGMOID_ROUNDINGS, SOFTCAP_ROUNDINGS, weight_error
 from suite.ops.rows import Allowed
 
 if TYPE_CHECKING:
@@ -36,7 +44,9 @@ SECOND_ORDER = 1 + 2.0**-6
 """What products of first-order terms may add: the largest of them is the square of a rounding to bfloat16."""
 
 TILE, PARTS = 16, 4
-"""The fewest keys of a tile, whose maximum a kernel may subtract; the parts of the keys that it may normalise one by one."""
+"""The fewest keys of a tile, whose maximum a kernel may subtract; the parts of the keys that it may
+normalise one by one.
+"""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -51,7 +61,9 @@ class Errors:
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
 def bound(problem: Gradient, numerics: Numerics, target: Format) -> Allowed:
-    """The allowed absolute error of each entry of a gradient [rows, width], before rounding to the format `target`."""
+    """The allowed absolute error of each entry of a gradient [rows, width], before rounding to the
+    format `target`.
+    """
     from suite.ops.attention.backward import Terms, pulled_back
 
     arithmetic = numerics.arithmetic(target)
@@ -62,7 +74,13 @@ def bound(problem: Gradient, numerics: Numerics, target: Format) -> Allowed:
         p, d_s, d_sink, steepness = live.exact
         q = live.queries
         exact = Terms(
-            p=p, d_s=d_s, d_sink=d_sink, d_product=d_s * steepness, query=q.query, key=live.key, upstream=live.upstream
+            p=p,
+            d_s=d_s,
+            d_sink=d_sink,
+            d_product=d_s * steepness,
+            query=q.query,
+            key=live.key,
+            upstream=live.upstream,
         )
         sizes = Terms(**{name: np.abs(value) for name, value in vars(exact).items()})
         wrong = replace(sizes, **vars(errors_of(live, numerics, target)))
@@ -96,14 +114,19 @@ def errors_of(block: Block, numerics: Numerics, target: Format) -> Errors:
 
 def errors(block: Block, numerics: Numerics, target: Format) -> Errors:
     """How far the coefficients of the gradients of a block of queries may be off."""
-    arithmetic, stored, facts, queries = numerics.arithmetic(target), _stored(numerics, target), block.facts, block.queries
+    arithmetic, stored, facts, queries = (
+        numerics.arithmetic(target),
+        _stored(numerics, target),
+        block.facts,
+        block.queries,
+    )
     u, u_stored = arithmetic.unit_roundoff, stored.unit_roundoff if stored.bits < arithmetic.bits else 0.0
     scores = numerics.format_of("scores", target)
     rows, keys, width = facts.rows, queries.visible.shape[1], block.value.shape[1]
     more = rows.x.shape[1] - keys
 
     # P: one column more where there is a sink, which has no value
-    theta = exponent_error(facts, numerics, target)
+    theta = weight_error(facts, numerics, target)
     tiles = max(-(-keys // size) for size in tile_sizes(keys)) + more
     theta = theta - u * (2 * numerics.exp_ulp + 1) * np.maximum(rows.larger - tiles, 0.0)
     lse = log_sum_exp.bound(facts, numerics, target).absolute
@@ -123,15 +146,22 @@ def errors(block: Block, numerics: Numerics, target: Format) -> Errors:
     x = np.where(sees, d_p - d + d_lse, 0.0)
     lost = np.minimum(p * of_products, u * mean).sum(axis=1, keepdims=True)
     magnitude = of_products + mean + np.abs(d_lse)
-    of_d = (grown * np.abs(d_p)).sum(axis=1, keepdims=True) + lost + u * (width + 8 + np.minimum(rows.rescales, tiles)) * mean
+    of_d = (
+        (grown * np.abs(d_p)).sum(axis=1, keepdims=True)
+        + lost
+        + u * (width + 8 + np.minimum(rows.rescales, tiles)) * mean
+    )
     output = (upstream * np.abs(p[:, :keys] @ block.value)).sum(axis=1, keepdims=True)
     of_d_stored = u_stored * (mean + output)
     if u_stored:
         lowest = of_products.sum(axis=1, keepdims=True) + upstream.sum(axis=1, keepdims=True)
         of_d_stored = of_d_stored + stored.smallest_subnormal * lowest
 
-    # a kernel that normalises a part of the keys by itself has that part's D, which may be as large as its largest dP
-    largest, largest_products = (np.abs(t).max(axis=1, keepdims=True, initial=0.0) for t in (d_p, of_products))
+    # a kernel that normalises a part of the keys by itself has that part's D, which may be as large
+    # as its largest dP
+    largest, largest_products = (
+        np.abs(t).max(axis=1, keepdims=True, initial=0.0) for t in (d_p, of_products)
+    )
     worst = np.where(gone, 0.0, phi).max(axis=1, keepdims=True, initial=0.0)
     nested = 2 * largest * (worst + u * 2.25 * np.log(keys)) + u * (width + 8) * largest_products
     of_x = u * (width + 8) * magnitude + of_d + nested
@@ -139,7 +169,8 @@ def errors(block: Block, numerics: Numerics, target: Format) -> Errors:
     held = p + grown
     own = grown * np.abs(x) + held * of_x + arithmetic.smallest_subnormal * (1 + held * (2 * width + keys))
     own = np.where(sees, own, 0.0)
-    # Autograd through a maximum that is not detached takes the weights as they are: what is left there is rounding alone.
+    # Autograd through a maximum that is not detached takes the weights as they are: what is left
+    # there is rounding alone.
     size = magnitude + largest_products
     at_maxima = left_at_maxima(
         rows.x, keys, u * (width + 8 + 2 * tiles) * p * size, u * p * (of_products + 2 * largest + np.abs(x))
@@ -160,7 +191,9 @@ def errors(block: Block, numerics: Numerics, target: Format) -> Errors:
         _, exact, _, steepness = block.exact
         of_products_of_q = (u * (queries.query.shape[1] + 3) + 2 * cast_scores) * facts.products
         twice = 2 * of_products_of_q / queries.softcap
-        flat = 2 * np.sqrt(np.maximum(1 - steepness, 0.0)) * SOFTCAP_ROUNDINGS + 2 * (SIGMOID_ROUNDINGS + numerics.exp_ulp)
+        flat = 2 * np.sqrt(np.maximum(1 - steepness, 0.0)) * SOFTCAP_ROUNDINGS + 2 * (
+            SIGMOID_ROUNDINGS + numerics.exp_ulp
+        )
         of_slope = np.minimum(steepness * np.expm1(twice), 1.0) + u * (flat + 4)
         d_product = d_s * (steepness + of_slope) + np.abs(exact) * of_slope
         d_product = np.where(queries.visible, np.where(np.isnan(d_product), np.inf, d_product), 0.0)
@@ -170,7 +203,9 @@ def errors(block: Block, numerics: Numerics, target: Format) -> Errors:
 def _stored(numerics: Numerics, target: Format) -> Format:
     """The format of P, dS and O between products: the tensors' own, where it is not declared."""
     arithmetic = numerics.arithmetic(target)
-    return numerics.format_of("probabilities", target) or (target if target.bits < arithmetic.bits else arithmetic)
+    return numerics.format_of("probabilities", target) or (
+        target if target.bits < arithmetic.bits else arithmetic
+    )
 
 
 def _padded(values: Array, columns: int) -> Array:
@@ -178,18 +213,20 @@ def _padded(values: Array, columns: int) -> Array:
 
 
 def tile_sizes(keys: int) -> tuple[int, ...]:
-    """Of how many keys the tiles are that a kernel goes through: at least 16, or the square root of their number (Rabe and
-    Staats 2021), or a part of all.
+    """Of how many keys the tiles are that a kernel goes through: at least 16, or the square root of
+    their number (Rabe and Staats 2021), or a part of all.
     """
     return min(TILE, keys), max(math.isqrt(keys), 1), max(-(-keys // PARTS), 1)
 
 
 def left_at_maxima(x: Array, keys: int, errors: Array, roundings: Array) -> Array:
-    """[rows, n]: what the gradient through a maximum, exactly 0, may leave at the entry that is the maximum: the errors of the
-    entries that it is subtracted from, and what adding them up may lose, `roundings` for each addition.
+    """[rows, n]: what the gradient through a maximum, exactly 0, may leave at the entry that is the
+    maximum: the errors of the entries that it is subtracted from, and what adding them up may lose,
+    `roundings` for each addition.
 
-    That of a tile has the entries of the tile. A running maximum, from the first tile to the last or back, and a sink have all
-    that are no larger, or larger by less than the lag with which a maximum may follow (log_sum_exp.py).
+    That of a tile has the entries of the tile. A running maximum, from the first tile to the last
+    or back, and a sink have all that are no larger, or larger by less than the lag with which a
+    maximum may follow (log_sum_exp.py).
     """
     scores = x[:, :keys]
     small, root, part = tile_sizes(keys)
@@ -201,7 +238,9 @@ def left_at_maxima(x: Array, keys: int, errors: Array, roundings: Array) -> Arra
     found = np.where(running, _up_to(x, x + log_sum_exp.LAG, errors, roundings), 0.0)
     for size in (root, part, keys):
         starts, tile = np.arange(0, keys, size), np.arange(keys) // size
-        sums, lost = (np.add.reduceat(values[:, :keys], starts, axis=1)[:, tile] for values in (errors, roundings))
+        sums, lost = (
+            np.add.reduceat(values[:, :keys], starts, axis=1)[:, tile] for values in (errors, roundings)
+        )
         of_tile = np.where(_is_largest(scores, size), sums + min(size, keys) * lost, 0.0)
         found[:, :keys] = np.maximum(found[:, :keys], of_tile)
     return found
@@ -214,10 +253,17 @@ def _is_largest(scores: Array, size: int) -> NDArray[np.bool_]:
 
 
 def _up_to(x: Array, limit: Array, errors: Array, roundings: Array) -> Array:
-    """[rows, n]: the sum of the errors of all entries whose x is at most this limit, and what adding them up may lose."""
+    """[rows, n]: the sum of the errors of all entries whose x is at most this limit, and what
+    adding them up may lose.
+    """
     order = np.argsort(x, axis=1, kind="stable")
     ordered = np.take_along_axis(x, order, axis=1)
     count = np.cumsum(ordered > -np.inf, axis=1)
-    sums, lost = (np.cumsum(np.take_along_axis(values, order, axis=1), axis=1) for values in (errors, roundings))
-    last = np.array([np.searchsorted(row, to, side="right") - 1 for row, to in zip(ordered, limit, strict=True)], dtype=np.intp)
+    sums, lost = (
+        np.cumsum(np.take_along_axis(values, order, axis=1), axis=1) for values in (errors, roundings)
+    )
+    last = np.array(
+        [np.searchsorted(row, to, side="right") - 1 for row, to in zip(ordered, limit, strict=True)],
+        dtype=np.intp,
+    )
     return np.asarray(np.take_along_axis(sums + count * lost, last.reshape(x.shape), axis=1))

@@ -1,14 +1,19 @@
-"""The bound of attention (docs/verdict.md, 14), first order, in units of u of the arithmetic. With weights p_j, output O,
-largest exponent m, gaps D_j = m - s_j, M_j = |scale| sum_t |q_t k_jt| + what ALiBi and a mask add:
+"""The bound of attention (docs/verdict.md, 14), first order, in units of u of the arithmetic. With
+weights p_j, output O, largest score m, gaps D_j = m - s_j, M_j = |scale| sum_t |q_t k_jt| + what
+ALiBi and a mask add:
 
-    exponent    theta_j = 2.25 D_j + 6 [D_j > 0] + 7 rho_j + 2 |m| + (E + 3) M_j           (rho_j: rescales that key j can meet)
+    score    theta_j = 2.25 D_j + 6 [D_j > 0] + 7 rho_j + 2 |m| + (E + 3) M_j
+             (rho_j: rescales that key j can meet)
     weights     sum_j p_j (e^theta_j - 1) |v_j - O| / (1 - sum_j p_j (e^theta_j - 1))
     shift lse   |O| (e^tau - 1),  tau = |lse| + ln s + ...   (declared: all weights share the error of lse)
-    sums        sum_j p_j |v_j| (sigma + rho_j + 2) + |O| (sigma + rho + 4)                  (sigma: of a sum in any order)
-    P stored    u_P max(sum_j p_j |v_j|, sum_j p_j |v_j - O|)                                (P in the tensors' own format)
+    sums        sum_j p_j |v_j| (sigma + rho_j + 2) + |O| (sigma + rho + 4)
+                (sigma: of a sum in any order)
+    P stored    u_P max(sum_j p_j |v_j|, sum_j p_j |v_j - O|)
+                (P in the tensors' own format)
 
-Errors of exponents act through |v_j - O|: a constant value hides them, and an error that all weights share does nothing. The
-folded exponent fma(s, c, -m c) with its 2 |m| is what fused kernels do, so it is the default here.
+Errors of scores act through |v_j - O|: a constant value hides them, and an error that all weights
+share does nothing. The folded exponent fma(s, c, -m c) with its 2 |m| is what fused kernels do, so
+it is the default here.
 """
 
 from __future__ import annotations
@@ -25,20 +30,27 @@ SOFTCAP_ROUNDINGS = 12.0
 """c tanh(s / c): a division, a product, and a tanh of 4 ulp, as exp_ulp and log_ulp of best practice are."""
 
 SIGMOID_ROUNDINGS = 2.0
-"""tanh(x) as 2 sigmoid(2x) - 1, as kernels without a tanh have it: (2 + exp_ulp) u beside 1, however small x is."""
+"""tanh(x) as 2 sigmoid(2x) - 1, as kernels without a tanh have it: (2 + exp_ulp) u beside 1,
+however small x is.
+"""
 
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
 def bound(facts: AttentionFacts, numerics: Numerics, target: Format) -> Allowed:
-    """The allowed absolute error of each entry of the output [rows, Ev], before rounding to the format `target`."""
+    """The allowed absolute error of each entry of the output [rows, Ev], before rounding to the
+    format `target`.
+    """
     arithmetic = numerics.arithmetic(target)
     problem, rows, u = facts.problem, facts.rows, arithmetic.unit_roundoff
-    stored = numerics.format_of("probabilities", target) or (target if target.bits < arithmetic.bits else arithmetic)
+    stored = numerics.format_of("probabilities", target) or (
+        target if target.bits < arithmetic.bits else arithmetic
+    )
     keys = problem.visible.shape[1]
 
-    theta = exponent_error(facts, numerics, target)
+    theta = weight_error(facts, numerics, target)
     p, x = rows.probability, rows.x
-    # A weight that not even its error lifts out of the underflow counts as its own size, and as nothing that exp could give.
+    # A weight that not even its error lifts out of the underflow counts as its own size, and as
+    # nothing that exp could give.
     gone = -rows.gap + theta < np.log(arithmetic.smallest_normal)
     grown = np.where(p > 0, p * np.expm1(np.where(gone, 0.0, theta)), 0.0) + np.where(
         gone & (x > -np.inf), p + arithmetic.smallest_normal, 0.0
@@ -78,18 +90,20 @@ def bound(facts: AttentionFacts, numerics: Numerics, target: Format) -> Allowed:
     return Allowed(absolute, flush_below)
 
 
-def exponent_error(facts: AttentionFacts, numerics: Numerics, target: Format) -> Array:
-    """theta_j [rows, n]: the error of the exponent of each weight relative to that of the largest."""
+def weight_error(facts: AttentionFacts, numerics: Numerics, target: Format) -> Array:
+    """theta_j [rows, n]: the error of the score of each weight relative to that of the largest."""
     rows = facts.rows
     u = numerics.arithmetic(target).unit_roundoff
     error = 2 * numerics.exp_ulp
-    theta = u * (2.25 * rows.finite_gap + error * (rows.gap > 0) + (error + 1) * rows.larger + 2 * np.abs(rows.maximum))
+    theta = u * (
+        2.25 * rows.finite_gap + error * (rows.gap > 0) + (error + 1) * rows.larger + 2 * np.abs(rows.maximum)
+    )
     theta = theta + score_error(facts, numerics, target)
     return np.asarray(np.where(rows.x > -np.inf, theta, 0.0))
 
 
 def score_error(facts: AttentionFacts, numerics: Numerics, target: Format) -> Array:
-    """[rows, n]: the error of each exponent before anything is subtracted from it; a sink has none."""
+    """[rows, n]: the error of each score before anything is subtracted from it; a sink has none."""
     problem = facts.problem
     u = numerics.arithmetic(target).unit_roundoff
     head = problem.query.shape[1]

@@ -1,15 +1,16 @@
 """attention of a query q over keys k_j with values v_j:
 
-    s_j = scale q.k_j;   s_j = c tanh(s_j / c) with a softcap c;   s_j -= slope |i + o - j| with ALiBi;   s_j += mask_j
+    s_j = scale q.k_j;   s_j = c tanh(s_j / c) with a softcap c;   s_j -= slope |i + o - j| with ALiBi;
+                         s_j += mask_j
     O = sum_j p_j v_j,   p_j = exp(s_j - m) / (sum_j exp(s_j - m) + exp(sink - m)),   over the visible keys j
 
-m being the largest of these exponents (Vaswani et al. 2017, eq. 1; ALiBi: Press et al. 2021; softcap: Gemma 2, 2024; sink, a
-logit without a value: Xiao et al. 2023, gpt-oss). Visibility: a boolean mask, causal j <= i + o, a window, the first
-kv_lengths keys.
+m being the largest of these scores (Vaswani et al. 2017, eq. 1; ALiBi: Press et al. 2021; softcap:
+Gemma 2, 2024; sink, a logit without a value: Xiao et al. 2023, gpt-oss). Visibility: a boolean
+mask, causal j <= i + o, a window, the first kv_lengths keys.
 
-Special values: a query without a visible key gives 0, whatever it holds; NaN in q or in a visible k, or an exponent of +inf,
-gives NaN; a visible value that is not finite gives NaN or its own infinity in its column. Keys that are not visible have no
-influence at all.
+Special values: a query without a visible key gives 0, whatever it holds; NaN in q or in a visible
+k, or a score of +inf, gives NaN; a visible value that is not finite gives NaN or its own infinity
+in its column. Keys that are not visible have no influence at all.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ Mask = NDArray[np.bool_]
 class Queries:
     """The queries of one call, each with what it sees: the canonical form of attention's inputs.
 
-    query: [rows, E]. key, value: [groups, S, E], [groups, S, Ev]. group: [rows], whose keys a query sees. visible: [rows, S].
-    bias: [rows, S], the additive mask, or None. distance: [rows, S], |i + o - j|, with slope [rows], or None. sink: [rows], or
-    None. rows: which queries of all [B, H, L] these are, flat. of_heads: [B H], whose keys a head reads; length: L.
+    query: [rows, E]. key, value: [groups, S, E], [groups, S, Ev]. group: [rows], whose keys a query
+    sees. visible: [rows, S].
+    bias: [rows, S], the additive mask, or None. distance: [rows, S], |i + o - j|, with slope
+    [rows], or None. sink: [rows], or None. rows: which queries of all [B, H, L] these are, flat.
+    of_heads: [B H], whose keys a head reads; length: L.
     is_finite: whether no input gives any query a result that is not finite.
     """
 
@@ -57,13 +60,14 @@ class Queries:
     def take(self, rows: NDArray[np.intp]) -> Self:
         """The problem of these rows alone."""
         by_row = {
-            name: getattr(self, name) for name in ("query", "group", "visible", "bias", "slope", "distance", "sink", "rows")
+            name: getattr(self, name)
+            for name in ("query", "group", "visible", "bias", "slope", "distance", "sink", "rows")
         }
         return replace(self, **{name: values[rows] for name, values in by_row.items() if values is not None})
 
     @cached_property
     def x(self) -> Array:
-        """[rows, S], or with a sink [rows, S + 1]: the exponents in float64; -inf where a key is not visible."""
+        """[rows, S], or with a sink [rows, S + 1]: the scores in float64; -inf where a key is not visible."""
         with np.errstate(invalid="ignore", over="ignore"):
             scores = np.where(self.visible, self._scores(), -np.inf)
         return scores if self.sink is None else np.concatenate([scores, self.sink[:, None]], axis=1)
@@ -81,23 +85,26 @@ class Queries:
 
     @cached_property
     def ordinary(self) -> Mask:
-        """[rows]: whether the largest exponent is finite, so that the row has something to compute."""
+        """[rows]: whether the largest score is finite, so that the row has something to compute."""
         return np.asarray(np.isfinite(self.x.max(axis=1, initial=-np.inf)))
 
     def content(self) -> bytes:
         """Bytes that are equal exactly where the problem is."""
         arrays = (
-            self.query, self.key, self.value, self.group, self.visible, self.bias, self.slope, self.distance, self.sink,
+            self.query, self.key, self.value, self.group, self.visible, self.bias, self.slope,
+            self.distance, self.sink,
             self.rows,
         )  # fmt: skip
         text = f"{self.scale!r}|{self.softcap!r}|{[None if a is None else a.shape for a in arrays]}|"
-        return text.encode() + b"|".join(b"" if a is None else np.ascontiguousarray(a).tobytes() for a in arrays)
+        return text.encode() + b"|".join(
+            b"" if a is None else np.ascontiguousarray(a).tobytes() for a in arrays
+        )
 
     def describe(self, row: int, column: int | None) -> str:
         """What the query of an output entry sees."""
-        seen, exponents = int(self.visible[row].sum()), self.x[row]
-        finite = exponents[np.isfinite(exponents)]
-        reach = f", largest exponent {float(finite.max())!r}" if finite.size else ""
+        seen, scores = int(self.visible[row].sum()), self.x[row]
+        finite = scores[np.isfinite(scores)]
+        reach = f", largest score {float(finite.max())!r}" if finite.size else ""
         of_values = "" if column is None else f"column {column} of the values, "
         return f"{of_values}a query that sees {seen} of {self.visible.shape[1]} keys{reach}"
 
@@ -112,7 +119,8 @@ def special(problem: Queries) -> NDArray[np.int8]:
         rows = problem.group == group
         value = problem.value[group]
         has = {kind: problem.visible[rows] @ which > 0 for kind, which in (
-            (NAN, np.isnan(value)), (NAN_OR_POSITIVE_INFINITY, value == np.inf), (NAN_OR_NEGATIVE_INFINITY, value == -np.inf),
+            (NAN, np.isnan(value)), (NAN_OR_POSITIVE_INFINITY, value == np.inf), (NAN_OR_NEGATIVE_INFINITY,
+                value == -np.inf),
         )}  # fmt: skip
         found = np.where(has[NAN_OR_POSITIVE_INFINITY], NAN_OR_POSITIVE_INFINITY, FINITE)
         found = np.where(has[NAN_OR_NEGATIVE_INFINITY], NAN_OR_NEGATIVE_INFINITY, found)
@@ -122,7 +130,7 @@ def special(problem: Queries) -> NDArray[np.int8]:
 
 
 def define(arithmetic: Arithmetic, problem: Queries) -> Any:
-    """[rows, Ev] of queries with a finite largest exponent, in the numbers of `arithmetic`."""
+    """[rows, Ev] of queries with a finite largest score, in the numbers of `arithmetic`."""
     output: Any = arithmetic.lift(np.zeros((len(problem.query), problem.value.shape[2])))
     for group in np.unique(problem.group):
         rows = np.flatnonzero(problem.group == group)
@@ -133,7 +141,9 @@ def define(arithmetic: Arithmetic, problem: Queries) -> Any:
 
 
 def weights(arithmetic: Arithmetic, problem: Queries, key: Array) -> tuple[Any, Any, Any]:
-    """exp(s_j - m) [rows, S], their sum with the sink's [rows, 1], and m [rows, 1], for queries that see these keys [S, E]."""
+    """exp(s_j - m) [rows, S], their sum with the sink's [rows, 1], and m [rows, 1], for queries
+    that see these keys [S, E].
+    """
     scores = products(arithmetic, problem, key)
     if problem.softcap is not None:
         softcap = arithmetic.lift(np.array([[problem.softcap]]))
@@ -153,7 +163,9 @@ def weights(arithmetic: Arithmetic, problem: Queries, key: Array) -> tuple[Any, 
 
 
 def products(arithmetic: Arithmetic, problem: Queries, key: Array) -> Any:
-    """scale q.k [rows, S], for queries that see these keys [S, E]; a key that nobody sees may hold anything: it counts as 0."""
+    """scale q.k [rows, S], for queries that see these keys [S, E]; a key that nobody sees may hold
+    anything: it counts as 0.
+    """
     finite = np.where(np.asarray(problem.visible.any(axis=0))[:, None], key, 0.0)
     return arithmetic.lift(np.array([[problem.scale]])) * arithmetic.matmul(
         arithmetic.lift(problem.query), arithmetic.lift(finite).T
@@ -164,8 +176,9 @@ def products(arithmetic: Arithmetic, problem: Queries, key: Array) -> Any:
 class AttentionFacts:
     """The ingredients of the bound.
 
-    rows: the facts of the exponents, a sink's last. products: [rows, S], |scale| sum_t |q_t k_jt|. added: [rows, S], what ALiBi
-    and an additive mask add, in magnitude. problem: whose facts they are.
+    rows: the facts of the scores, a sink's last. products: [rows, S], |scale| sum_t |q_t k_jt|.
+    added: [rows, S], what ALiBi and an additive mask add, in magnitude. problem: whose facts they
+    are.
     """
 
     rows: RowFacts

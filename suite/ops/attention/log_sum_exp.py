@@ -1,10 +1,11 @@
-"""attention's log-sum-exp: lse = m + log(sum_j exp(s_j - m) + exp(sink - m)), over the visible keys j, natural.
+"""attention's log-sum-exp: lse = m + log(sum_j exp(s_j - m) + exp(sink - m)), over the visible keys
+j, natural.
 
-Special values: a query without a visible key gives -inf, with a sink the sink; NaN in q or in a visible k gives NaN, an
-exponent of +inf gives NaN or +inf.
+Special values: a query without a visible key gives -inf, with a sink the sink; NaN in q or in a
+visible k gives NaN, an score of +inf gives NaN or +inf.
 
-Its bound is logsumexp's (docs/verdict.md, 4), which is absolute, and what the scores are wrong by: sum_j p_j (e^t_j - 1), t_j
-being the error of exponent j.
+Its bound is logsumexp's (docs/verdict.md, 4), which is absolute, and what the scores are wrong by:
+sum_j p_j (e^t_j - 1), t_j being the error of score j.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from suite.numerics import Numerics
 from suite.ops.arithmetic import Arithmetic
 from suite.ops.attention.bound import score_error
 from suite.ops.attention.definition import AttentionFacts, Queries, weights
-from suite.ops.logsumexp.bound import bound as bound_of_exponents
+from suite.ops.logsumexp.bound import bound as bound_of_scores
 from suite.ops.rows import FINITE, NAN, NAN_OR_POSITIVE_INFINITY, NEGATIVE_INFINITY, Allowed
 
 LAG = 8 * math.log(2)
-"""How far a maximum may lag behind, where it moves only when it grows by more (FlashAttention-4): lse is then the sum of a
-smaller m and a larger logarithm, which are rounded by themselves.
+"""How far a maximum may lag behind, where it moves only when it grows by more (FlashAttention-4):
+lse is then the sum of a smaller m and a larger logarithm, which are rounded by themselves.
 """
 
 
@@ -40,7 +41,7 @@ def special(problem: Queries) -> NDArray[np.int8]:
 
 
 def define(arithmetic: Arithmetic, problem: Queries) -> Any:
-    """[rows, 1] of queries with a finite largest exponent, in the numbers of `arithmetic`."""
+    """[rows, 1] of queries with a finite largest score, in the numbers of `arithmetic`."""
     output: Any = arithmetic.lift(np.zeros((len(problem.query), 1)))
     for group in np.unique(problem.group):
         rows = np.flatnonzero(problem.group == group)
@@ -51,10 +52,14 @@ def define(arithmetic: Arithmetic, problem: Queries) -> Any:
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
 def bound(facts: AttentionFacts, numerics: Numerics, target: Format) -> Allowed:
-    """The allowed absolute error of each query's log-sum-exp, [rows, 1], before rounding to the format `target`."""
-    exact = bound_of_exponents(facts.rows, replace(numerics, shift="folded"), target)
+    """The allowed absolute error of each query's log-sum-exp, [rows, 1], before rounding to the
+    format `target`.
+    """
+    exact = bound_of_scores(facts.rows, replace(numerics, shift="folded"), target)
     p = facts.rows.probability
-    wrong = np.where(p > 0, p * np.expm1(score_error(facts, numerics, target)), 0.0).sum(axis=1, keepdims=True)
+    wrong = np.where(p > 0, p * np.expm1(score_error(facts, numerics, target)), 0.0).sum(
+        axis=1, keepdims=True
+    )
     u = numerics.arithmetic(target).unit_roundoff
     lagging = u * (3.25 + 2 * numerics.log_ulp) * LAG
     absolute = exact.absolute + lagging + np.where(wrong < 0.5, wrong / (1 - wrong), np.inf)

@@ -1,7 +1,8 @@
 """Where attention is wrong: in which heads, queries and keys.
 
-An output does not tell which keys it was made of. So a kernel that failed is asked once more, with values that mark blocks of
-keys: column c is 1 at the keys of block c. Its output is the weight of each block, and is judged like any other.
+An output does not tell which keys it was made of. So a kernel that failed is asked once more, with
+values that mark blocks of keys: column c is 1 at the keys of block c. Its output is the weight of
+each block, and is judged like any other.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ TILES = (256, 128, 64, 32, 16)
 
 
 def blocks(values: NDArray[Any]) -> tuple[NDArray[Any], int]:
-    """(values of the same shape [B, G, S, Ev] that mark blocks of keys, the keys of a block): at most Ev of at least 16."""
+    """(values of the same shape [B, G, S, Ev] that mark blocks of keys, the keys of a block): at
+    most Ev of at least 16.
+    """
     size, columns = values.shape[2:]
     width = 16
     while width * columns < size:
@@ -35,27 +38,35 @@ def blocks(values: NDArray[Any]) -> tuple[NDArray[Any], int]:
 
 
 def keys(failed: NDArray[np.bool_], got: Array, exact: Array, width: int, size: int) -> str:
-    """What such a call says about the keys: which of its entries [rows, Ev] fail, the entries, and the exact ones.
+    """What such a call says about the keys: which of its entries [rows, Ev] fail, the entries, and
+    the exact ones.
 
-    A wrong weight is in the sum of all weights. Where no block is right, blocks that share one factor with most others count
-    as right.
+    A wrong weight is in the sum of all weights. Where no block is right, blocks that share one
+    factor with most others count as right.
     """
     count = -(-size // width)
     wrong = np.flatnonzero(np.asarray(failed.any(axis=0))[:count])
     if not len(wrong):
-        return "every block of keys has the right weight: what is wrong lies in the values, or in how they are summed"
+        return (
+            "every block of keys has the right weight: what is wrong lies in the values, or in how they are"
+            " summed"
+        )
     if len(wrong) == count:
         wrong = np.flatnonzero(_unlike_the_others(got[:, :count], exact[:, :count]).any(axis=0))
     if len(wrong) in (0, count):
         return f"all {count} blocks of {width} keys have wrong weights"
-    spans = ", ".join(f"{b * width}..{min((b + 1) * width, size) - 1}" for b in wrong[:4]) + (", ..." if len(wrong) > 4 else "")
+    spans = ", ".join(f"{b * width}..{min((b + 1) * width, size) - 1}" for b in wrong[:4]) + (
+        ", ..." if len(wrong) > 4 else ""
+    )
     begins = f"errors begin at key {wrong[0] * width}"
     return f"{begins}: {len(wrong)} of {count} blocks of {width} keys have wrong weights, keys {spans}"
 
 
 @np.errstate(divide="ignore", invalid="ignore", over="ignore")
 def _unlike_the_others(got: Array, exact: Array) -> NDArray[np.bool_]:
-    """[rows, blocks]: whose ratio of weight to exact weight is not the one that most blocks of the row share."""
+    """[rows, blocks]: whose ratio of weight to exact weight is not the one that most blocks of the
+    row share.
+    """
     ratio = np.where(exact > SMALL, got / exact, np.nan)
     alike = np.abs(ratio[:, :, None] - ratio[:, None, :]) <= ALIKE * np.abs(ratio[:, :, None])
     shared = np.take_along_axis(ratio, alike.sum(axis=2).argmax(axis=1)[:, None], axis=1)
@@ -72,7 +83,9 @@ def rows(failed: NDArray[np.bool_], problem: Queries) -> Mapping[str, str]:
     bad_heads = np.unique(head[wrong])
     if len(bad_heads) < len(np.unique(head)):
         count = len(problem.of_heads)
-        found["head"] = f"in {len(bad_heads)} of {count} heads (batch entry by batch entry): {_some(bad_heads)}"
+        found["head"] = (
+            f"in {len(bad_heads)} of {count} heads (batch entry by batch entry): {_some(bad_heads)}"
+        )
     bad = np.unique(query[wrong])
     judged = np.unique(query[np.isin(head, bad_heads)])
     if len(bad) < len(judged):

@@ -1,7 +1,8 @@
 """Which queries of a long attention are judged: at 8,192 keys a reference of every query would take minutes.
 
-The first and the last, those on both sides of tile boundaries, the hardest (the widest spread of scores, the largest score),
-and others drawn by the inputs' own bits, so that every seed draws others. Small problems are judged whole.
+The first and the last, those on both sides of tile boundaries, the hardest (the widest spread of
+scores, the largest score), and others drawn by the inputs' own bits, so that every seed draws
+others. Small problems are judged whole.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ _HARDEST: OrderedDict[str, list[list[int]]] = OrderedDict()
 
 
 def sampled_rows(query: Array, key: Array) -> NDArray[np.intp]:
-    """Flat indices into [B, H, L], ascending, of the queries to judge. query: [B, H, L, E]; key: [B, G, S, E]."""
+    """Flat indices into [B, H, L], ascending, of the queries to judge. query: [B, H, L, E]; key:
+    [B, G, S, E].
+    """
     batches, heads, length, _ = query.shape
     size = key.shape[2]
     count = batches * heads * length
@@ -52,10 +55,14 @@ def sampled_rows(query: Array, key: Array) -> NDArray[np.intp]:
         _HARDEST.popitem(last=False)
     draw = Draw(f"sampled queries|{digest}")
     last = length - 1
-    edges = [0, last] + [i for tile in TILES[::-1] for i in (tile - 1, tile, length // tile * tile - 1, length // tile * tile)]
+    edges = [0, last] + [
+        i for tile in TILES[::-1] for i in (tile - 1, tile, length // tile * tile - 1, length // tile * tile)
+    ]
     chosen = []
     for head in range(batches * heads):
-        wanted = dict.fromkeys([*edges[:2], *hardest[head], *(edges[2 + head % 4 :: 4] if quota < 32 else edges[2:])])
+        wanted = dict.fromkeys(
+            [*edges[:2], *hardest[head], *(edges[2 + head % 4 :: 4] if quota < 32 else edges[2:])]
+        )
         own = [i for i in wanted if 0 <= i < length][: quota - 2]
         drawn = draw.integers(length, 4 * quota)
         own = list(dict.fromkeys([*own, *(int(i) for i in drawn)]))[:quota]
@@ -64,7 +71,9 @@ def sampled_rows(query: Array, key: Array) -> NDArray[np.intp]:
 
 
 def _hardest(query: Array, key: Array) -> list[list[int]]:
-    """The queries of each head with the widest spread of scores and with the largest, by float32 products of all keys."""
+    """The queries of each head with the widest spread of scores and with the largest, by float32
+    products of all keys.
+    """
     query, key = query.astype(np.float32), key.astype(np.float32)
     batches, heads, length, _ = query.shape
     share = heads // key.shape[1]

@@ -20,8 +20,9 @@ REDUCTIONS = ("mean", "sum", "none")
 
 
 class CrossEntropy(Op):
-    """logits [n], [N, n] or [N, n, ...] with classes in dim 1 (dim 0 of a single row); target: class indices (int64, the
-    logits' shape without classes) or class probabilities (the logits' shape and format), as torch has them.
+    """logits [n], [N, n] or [N, n, ...] with classes in dim 1 (dim 0 of a single row); target:
+    class indices (int64, the logits' shape without classes) or class probabilities (the logits'
+    shape and format), as torch has them.
     """
 
     name = "cross_entropy"
@@ -45,9 +46,13 @@ class CrossEntropy(Op):
             raise ValueError("logits has no dim; expected [n], [N, n] or [N, n, ...]")
         dim = self.axis(options, logits)
         if not logits[dim]:
-            raise ValueError(f"logits of shape {list(logits)} have no class; expected at least one in dim {dim}")
+            raise ValueError(
+                f"logits of shape {list(logits)} have no class; expected at least one in dim {dim}"
+            )
         if target not in (logits, logits[:dim] + logits[dim + 1 :]):
-            raise ValueError(f"target has shape {list(target)}; logits of shape {list(logits)} need that or [N, ...]")
+            raise ValueError(
+                f"target has shape {list(target)}; logits of shape {list(logits)} need that or [N, ...]"
+            )
         return {**options, "ignore_index": int(ignore_index), "label_smoothing": float(smoothing)}
 
     def axis(self, options: Options, shape: tuple[int, ...]) -> int:
@@ -61,7 +66,8 @@ class CrossEntropy(Op):
         if target.shape != (logits.shape if probabilities else logits.shape[:dim] + logits.shape[dim + 1 :]):
             kind = "class probabilities" if probabilities else "class indices"
             raise ValueError(
-                f"target has the shape {list(target.shape)}, which {kind} for logits {list(logits.shape)} have not"
+                f"target has the shape {list(target.shape)}, which {kind} for logits {list(logits.shape)}"
+                " have not"
             )
         if probabilities:
             if not (np.isfinite(target).all() and (target >= 0).all()):
@@ -74,11 +80,15 @@ class CrossEntropy(Op):
             count = int(kept.sum())
             wrong = kept & ((index < 0) | (index >= x.shape[1]))
             if wrong.any():
-                raise ValueError(f"target has class {int(index[wrong][0])}; expected 0 to {x.shape[1] - 1} or ignore_index")
+                raise ValueError(
+                    f"target has class {int(index[wrong][0])}; expected 0 to {x.shape[1] - 1} or ignore_index"
+                )
             weights = np.zeros(x.shape)
             weights[np.flatnonzero(kept), index[kept]] = 1.0
         divisor = {"none": None, "sum": 1, "mean": count}[options["reduction"]]
-        return ClassRows(x=x, weights=weights, kept=kept, smoothing=options["label_smoothing"], divisor=divisor)
+        return ClassRows(
+            x=x, weights=weights, kept=kept, smoothing=options["label_smoothing"], divisor=divisor
+        )
 
     def special(self, problem: ClassRows, semantics: Semantics) -> NDArray[np.int8]:
         return definition.special(problem)
@@ -108,7 +118,9 @@ class CrossEntropy(Op):
     def output_rows(self, output: NDArray[Any], problem: ClassRows, options: Options) -> NDArray[Any]:
         return output.reshape(-1, 1)
 
-    def output_index(self, row: int, column: int, problem: ClassRows, shapes: Shapes, options: Options) -> tuple[int, ...]:
+    def output_index(
+        self, row: int, column: int, problem: ClassRows, shapes: Shapes, options: Options
+    ) -> tuple[int, ...]:
         shape = self.output_shape(shapes, options)
         return tuple(int(i) for i in np.unravel_index(row, shape)) if shape else ()
 

@@ -1,8 +1,9 @@
-"""Backward of cross_entropy: dz_i = w (p_i sum_c t_c - t_i), t the smoothed target, w the upstream gradient of the row's loss,
-over the count where the loss is a mean. Bound: docs/gradients.md, section 5.
+"""Backward of cross_entropy: dz_i = w (p_i sum_c t_c - t_i), t the smoothed target, w the upstream
+gradient of the row's loss, over the count where the loss is a mean. Bound: docs/gradients.md,
+section 5.
 
-An ignored row gives exactly 0, whatever its logits and however few rows are left; a row whose loss is NaN or infinite gives
-anything.
+An ignored row gives exactly 0, whatever its logits and however few rows are left; a row whose loss
+is NaN or infinite gives anything.
 """
 
 from __future__ import annotations
@@ -39,13 +40,17 @@ from suite.ops.softmax.bound import relative_error
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ClassGradientRows(ClassRows):
-    """Logits with their targets and the upstream gradient of their row's loss, [rows, 1]; divisor: by which it is divided."""
+    """Logits with their targets and the upstream gradient of their row's loss, [rows, 1]; divisor:
+    by which it is divided.
+    """
 
     upstream: Array
 
     @cached_property
     def ordinary(self) -> NDArray[np.bool_]:
-        return np.asarray(np.isfinite(self.x.max(axis=1, initial=-np.inf)) & self.kept & np.isfinite(self.upstream[:, 0]))
+        return np.asarray(
+            np.isfinite(self.x.max(axis=1, initial=-np.inf)) & self.kept & np.isfinite(self.upstream[:, 0])
+        )
 
     def take(self, rows: NDArray[np.intp]) -> Self:
         return replace(super().take(rows), upstream=self.upstream[rows])
@@ -60,7 +65,9 @@ class ClassGradientRows(ClassRows):
 
 @dataclass(frozen=True, eq=False)
 class ClassGradientFacts(GradientFacts):
-    """share: [rows, n], the weight of each class with smoothing. weight: [rows, 1], w. divisor: of w, or None."""
+    """share: [rows, n], the weight of each class with smoothing. weight: [rows, 1], w. divisor: of
+    w, or None.
+    """
 
     share: Array
     weight: Array
@@ -102,7 +109,8 @@ class CrossEntropyBackward(RowBackward):
         e = arithmetic.shifted_exp(problem.x)
         p = e / arithmetic.row_sum(e)
         one, smoothing, classes, divisor = (
-            arithmetic.lift(np.array([[float(v)]])) for v in (1.0, problem.smoothing, problem.x.shape[1], problem.divisor or 1)
+            arithmetic.lift(np.array([[float(v)]]))
+            for v in (1.0, problem.smoothing, problem.x.shape[1], problem.divisor or 1)
         )
         target = arithmetic.lift(problem.weights)
         if problem.smoothing > 0:
@@ -111,9 +119,10 @@ class CrossEntropyBackward(RowBackward):
 
     @np.errstate(over="ignore", invalid="ignore", under="ignore")
     def bound(self, facts: ClassGradientFacts, numerics: Numerics, target: Format) -> Allowed:
-        """|w| (p_i T (tau_i + sigma u + r u_s + 6 u) + t_i (r u_s + 8 u)), T = sum_c t_c. r: the gradient of the
-        log-probabilities may pass through the tensors' own format, in which w, a count that it does not hold, and a share are
-        rounded; and 2 u_s |dz_i|, as dz may be computed in the forward and stored until the upstream is there.
+        """|w| (p_i T (tau_i + sigma u + r u_s + 6 u) + t_i (r u_s + 8 u)), T = sum_c t_c. r: the
+        gradient of the log-probabilities may pass through the tensors' own format, in which w, a
+        count that it does not hold, and a share are rounded; and 2 u_s |dz_i|, as dz may be
+        computed in the forward and stored until the upstream is there.
         """
         rows, t, w = facts.rows, facts.share, np.abs(facts.weight)
         u, lost = numerics.arithmetic(target).unit_roundoff, underflow(numerics, target)

@@ -1,11 +1,14 @@
-"""The bound of cross_entropy, an absolute one. A row's loss is a sum of share_c l_c with l_c = -log_softmax(z)_c:
+"""The bound of cross_entropy, an absolute one. A row's loss is a sum of share_c l_c with l_c =
+-log_softmax(z)_c:
 
-    sum_c share_c (bound of log_softmax at c) + u (sigma + 5) loss                     (docs/verdict.md, section 5)
+    sum_c share_c (bound of log_softmax at c) + u (sigma + 5) loss
+        (docs/verdict.md, section 5)
 
 With a declared shift of "lse" or "none" the sums of z and of lse count in the place of their differences.
-sigma: the additions, as for every sum of terms of one sign; 5: the roundings of weights, smoothing and products.
-A reduction adds the rows' bounds, and u (sigma + 3) times the sum of the losses for its own additions and its division.
-Sums of finite terms overflow on the way to a finite mean, of all surprisals for smoothing and of all losses: inf passes there.
+sigma: the additions, as for every sum of terms of one sign; 5: the roundings of weights, smoothing
+and products. A reduction adds the rows' bounds, and u (sigma + 3) times the sum of the losses for
+its own additions and its division. Sums of finite terms overflow on the way to a finite mean, of
+all surprisals for smoothing and of all losses: inf passes there.
 """
 
 from __future__ import annotations
@@ -43,14 +46,18 @@ def bound(facts: ClassFacts, numerics: Numerics, target: Format) -> Allowed:
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
 def reduced_bound(facts: ClassFacts, numerics: Numerics, target: Format) -> Allowed:
-    """The allowed absolute error of the output: that of the rows, or of their sum over the divisor, [1, 1]."""
+    """The allowed absolute error of the output: that of the rows, or of their sum over the divisor,
+    [1, 1].
+    """
     rows = bound(facts, numerics, target)
     if facts.divisor is None:
         return rows
     arithmetic = numerics.arithmetic(target)
     losses = facts.loss.T
     own = arithmetic.unit_roundoff * (_additions(losses, arithmetic) + 3) * losses.sum(axis=1, keepdims=True)
-    absolute = (rows.absolute.sum(axis=0, keepdims=True) + own) / max(facts.divisor, 1) + arithmetic.smallest_subnormal
+    absolute = (rows.absolute.sum(axis=0, keepdims=True) + own) / max(
+        facts.divisor, 1
+    ) + arithmetic.smallest_subnormal
     overflows = _overflows(losses.sum(axis=1, keepdims=True), arithmetic)
     if rows.may_overflow is not None:
         overflows |= rows.may_overflow.any(axis=0, keepdims=True)
@@ -63,7 +70,9 @@ def _overflows(total: Array, arithmetic: Format) -> NDArray[np.bool_]:
 
 
 def _additions(terms: Array, arithmetic: Format) -> Array:
-    """[rows, 1]: rounding errors of a sum of these terms >= 0 [rows, n] in any order, in units of u times the sum."""
+    """[rows, 1]: rounding errors of a sum of these terms >= 0 [rows, n] in any order, in units of u
+    times the sum.
+    """
     u = arithmetic.unit_roundoff
     total = terms.sum(axis=1, keepdims=True)
     lost = np.where(total > 0, np.minimum(terms, u * total).sum(axis=1, keepdims=True) / (u * total), 0.0)

@@ -1,12 +1,15 @@
 """cross_entropy of a row of logits z with the class weights w of its target, smoothed by e over n classes:
 
-    loss = (1 - e) sum_c w_c l_c + (e / n) sum_c l_c,    l_c = log sum_j exp(z_j) - z_c = (m - z_c) + log sum_j exp(z_j - m)
+    loss = (1 - e) sum_c w_c l_c + (e / n) sum_c l_c,    l_c = log sum_j exp(z_j) - z_c = (m - z_c) +
+        log sum_j exp(z_j - m)
 
-w is one-hot for a class index, or given (class probabilities). A class of weight 0 takes no part, whatever its logit.
+w is one-hot for a class index, or given (class probabilities). A class of weight 0 takes no part,
+whatever its logit.
 
-Special values: an ignored row is exactly 0, whatever its logits; a row with NaN, or all -inf, is NaN; a row with +inf is
-NaN, or inf from kernels that subtract from an infinite sum; weight on a logit of -inf gives inf. Reductions: a NaN row makes
-the result NaN, an infinite one makes it inf; the mean over no row is NaN (0 / 0), the sum over none is 0.
+Special values: an ignored row is exactly 0, whatever its logits; a row with NaN, or all -inf, is
+NaN; a row with +inf is NaN, or inf from kernels that subtract from an infinite sum; weight on a
+logit of -inf gives inf. Reductions: a NaN row makes the result NaN, an infinite one makes it inf;
+the mean over no row is NaN (0 / 0), the sum over none is 0.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ LARGEST_FLOAT64 = Fraction(sys.float_info.max)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ClassRows(Rows):
-    """Logits with their targets. weights: [rows, n], before smoothing. kept: [rows], False for an ignored row.
+    """Logits with their targets. weights: [rows, n], before smoothing. kept: [rows], False for an
+    ignored row.
 
     divisor: by which the sum of the losses is divided, None where the losses are not reduced.
     """
@@ -58,7 +62,11 @@ class ClassRows(Rows):
         if not self.kept[row]:
             return f"an ignored row; {super().describe(row, None)}"
         weights, target = self.weights[row], int(self.weights[row].argmax())
-        what = f"target {target}" if np.count_nonzero(weights) == 1 else f"{np.count_nonzero(weights)} classes with weight"
+        what = (
+            f"target {target}"
+            if np.count_nonzero(weights) == 1
+            else f"{np.count_nonzero(weights)} classes with weight"
+        )
         return f"{what}, x = {float(self.x[row, target])!r} there, in {super().describe(row, None)}"
 
 
@@ -66,7 +74,8 @@ class ClassRows(Rows):
 class ClassFacts:
     """Facts of the rows, and what the bound needs of their targets.
 
-    share: [rows, n], the weight of each class with smoothing; 0 for an ignored row. loss: [rows, 1], in float64.
+    share: [rows, n], the weight of each class with smoothing; 0 for an ignored row. loss: [rows,
+    1], in float64.
     spread: [rows, 1], the sum of the surprisals of all classes where they are smoothed, else 0.
     """
 
@@ -83,7 +92,9 @@ class ClassFacts:
     @property
     def terms(self) -> Array:
         """[rows, n]: share * l, of which a loss is the sum."""
-        return np.asarray(np.where(self.share > 0, self.share * (self.rows.finite_gap + self.rows.log_total), 0.0))
+        return np.asarray(
+            np.where(self.share > 0, self.share * (self.rows.finite_gap + self.rows.log_total), 0.0)
+        )
 
 
 def facts(problem: ClassRows) -> ClassFacts:
@@ -102,7 +113,9 @@ def define(arithmetic: Arithmetic, problem: ClassRows) -> Any:
     """The loss of each row, [rows, 1], in the numbers of `arithmetic`; largest logits finite, rows kept."""
     log_total = arithmetic.log(arithmetic.row_sum(arithmetic.shifted_exp(problem.x)))
     surprisal = log_total - arithmetic.shifted(problem.x)
-    one, smoothing, classes = (arithmetic.lift(np.array([[v]])) for v in (1.0, problem.smoothing, float(problem.x.shape[1])))
+    one, smoothing, classes = (
+        arithmetic.lift(np.array([[v]])) for v in (1.0, problem.smoothing, float(problem.x.shape[1]))
+    )
     targeted = arithmetic.row_sum(arithmetic.lift(problem.weights) * surprisal)
     if problem.smoothing == 0:
         return targeted
@@ -121,7 +134,9 @@ def special(problem: ClassRows) -> NDArray[np.int8]:
 
 
 def reduce(problem: ClassRows, rows: Values) -> Values:
-    """The sum of the losses over the divisor, exactly, as one row; the losses themselves where they are not reduced."""
+    """The sum of the losses over the divisor, exactly, as one row; the losses themselves where they
+    are not reduced.
+    """
     if problem.divisor is None:
         return rows
     codes = {int(code) for code in rows.special[:, 0]}
@@ -141,7 +156,9 @@ def reduce(problem: ClassRows, rows: Values) -> Values:
 
 
 def _sum(hi: Array, lo: Array) -> Fraction:
-    """The exact sum of all values. fsum rounds once, and once more what that lost, which it leaves exact to 2^-100."""
+    """The exact sum of all values. fsum rounds once, and once more what that lost, which it leaves
+    exact to 2^-100.
+    """
     terms = [*hi.tolist(), *lo.tolist()]
     try:
         total = math.fsum(terms)

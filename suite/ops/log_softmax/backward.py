@@ -1,4 +1,5 @@
-"""Backward of log_softmax: dx_i = g_i - p_i sum_j g_j, g the upstream gradient. Bound: docs/gradients.md, section 3.
+"""Backward of log_softmax: dx_i = g_i - p_i sum_j g_j, g the upstream gradient. Bound:
+docs/gradients.md, section 3.
 
 At a logit of -inf p is 0 and dx_i = g_i, or 0 from kernels that leave it out.
 """
@@ -37,7 +38,9 @@ class LogSoftmaxBackward(RowBackward):
     summary = "g_i - p_i sum_j g_j"
 
     def problem(self, inputs: Mapping[str, Array], options: Options) -> GradientRows:
-        return GradientRows(LOG_SOFTMAX.problem(inputs, options).x, upstream=upstream_rows(LOG_SOFTMAX, inputs, options))
+        return GradientRows(
+            LOG_SOFTMAX.problem(inputs, options).x, upstream=upstream_rows(LOG_SOFTMAX, inputs, options)
+        )
 
     def define(self, arithmetic: Arithmetic, problem: GradientRows) -> Any:
         e = arithmetic.shifted_exp(problem.x)
@@ -46,9 +49,10 @@ class LogSoftmaxBackward(RowBackward):
 
     @np.errstate(over="ignore", invalid="ignore", under="ignore")
     def bound(self, facts: GradientFacts, numerics: Numerics, target: Format) -> Allowed:
-        """p_i (tau_i |G| + the error of G + 2 u |G|) + 4 u |g_i|, G = sum_j g_j; p_i from the exponentials, or exp(x_i - lse),
-        or from the result kept in the format of the arithmetic; p_i may be saved in the tensors' own format. A rounding of
-        the result to 16 bits costs |log p_i| of those, and is refused.
+        """p_i (tau_i |G| + the error of G + 2 u |G|) + 4 u |g_i|, G = sum_j g_j; p_i from the
+        exponentials, or exp(x_i - lse), or from the result kept in the format of the arithmetic;
+        p_i may be saved in the tensors' own format. A rounding of the result to 16 bits costs |log
+        p_i| of those, and is refused.
         """
         rows, g, p = facts.rows, facts.upstream, facts.rows.probability
         u, lost = numerics.arithmetic(target).unit_roundoff, underflow(numerics, target)
@@ -58,7 +62,11 @@ class LogSoftmaxBackward(RowBackward):
         errors = []
         for saved in saved_roundoffs(numerics, target):
             tau = np.maximum(relative_error(rows, recomputing(numerics), target), from_result) + 2 * u + saved
-            error = p * (tau * total + (1 + tau) * of_total) + lost * (total + of_total) + 4 * u * (np.abs(g) + p * total)
+            error = (
+                p * (tau * total + (1 + tau) * of_total)
+                + lost * (total + of_total)
+                + 4 * u * (np.abs(g) + p * total)
+            )
             error = error + stored_underflow(rows, numerics, target)
             errors.append(np.where(rows.x > -np.inf, np.where(tau < 0.5, error, np.inf), 4 * u * np.abs(g)))
         found = allowed(facts, errors[0], errors[1], numerics, target)

@@ -1,10 +1,13 @@
-"""The bound of log_softmax, an absolute one: the result is a logarithm, so a relative error of the sum is absolute here.
+"""The bound of log_softmax, an absolute one: the result is a logarithm, so a relative error of the
+sum is absolute here.
 
-    u (2.25 (D_i + |z_i|) + 9 ln s) + (relative error of s),    z_i = log_softmax(x)_i       (docs/verdict.md, section 3)
+    u (2.25 (D_i + |z_i|) + 9 ln s) + (relative error of s),    z_i = log_softmax(x)_i
+        (docs/verdict.md, section 3)
 
-Rounding x - max x costs u D_i, the base-2 form ((x - m) log2 e - log2 s) ln 2 another 1.25 u (D_i + |z_i|); the last
-subtraction rounds to u |z_i|. The form x - lse costs u |lse| more and must be declared (shift = "lse"); stored
-exponentials (`probabilities`) cost a rounding of their sum and one of its logarithm.
+Rounding x - max x costs u D_i, the base-2 form ((x - m) log2 e - log2 s) ln 2 another 1.25 u (D_i +
+|z_i|); the last subtraction rounds to u |z_i|. The form x - lse costs u |lse| more and must be
+declared (shift = "lse"); stored exponentials (`probabilities`) cost a rounding of their sum and one
+of its logarithm.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ from suite.ops.rows import LOG2_E, Allowed, RowFacts, total_error, underflow_sca
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
 def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
-    """The allowed absolute error of each entry of log_softmax, [rows, n], before rounding to the format `target`."""
+    """The allowed absolute error of each entry of log_softmax, [rows, n], before rounding to the
+    format `target`.
+    """
     u = numerics.arithmetic(target).unit_roundoff
     gap = facts.finite_gap
     result = gap + facts.log_total

@@ -1,7 +1,7 @@
 """log_softmax(x)_i = (x_i - m) - log sum_j exp(x_j - m), m = max x.
 
-Special values: -inf gives -inf; a row with NaN, or all -inf, gives a NaN row; a row with +inf gives NaN, where -inf is as good
-anywhere but at the +inf.
+Special values: -inf gives -inf; a row with NaN, or all -inf, gives a NaN row; a row with +inf gives
+NaN, where -inf is as good anywhere but at the +inf.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from suite.ops.rows import FINITE, NAN, NAN_OR_NEGATIVE_INFINITY, NEGATIVE_INFIN
 
 
 def define(arithmetic: Arithmetic, problem: Rows) -> Any:
-    """log_softmax of each row of x [rows, n] (float64, largest entry finite), in the numbers of `arithmetic`; 0 at -inf."""
+    """log_softmax of each row of x [rows, n] (float64, largest entry finite), in the numbers of
+    `arithmetic`; 0 at -inf.
+    """
     log_total = arithmetic.log(arithmetic.row_sum(arithmetic.shifted_exp(problem.x)))
     return arithmetic.shifted(problem.x) - log_total
 

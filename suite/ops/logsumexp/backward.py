@@ -1,4 +1,5 @@
-"""Backward of logsumexp: dx_i = g p_i, g the upstream gradient of the row. Bound: docs/gradients.md, section 4.
+"""Backward of logsumexp: dx_i = g p_i, g the upstream gradient of the row. Bound:
+docs/gradients.md, section 4.
 
 A row of -inf, whose value is -inf, gives exactly 0.
 """
@@ -35,7 +36,9 @@ class LogSumExpBackward(RowBackward):
     summary = "g p_i"
 
     def problem(self, inputs: Mapping[str, Array], options: Options) -> GradientRows:
-        return GradientRows(LOG_SUM_EXP.problem(inputs, options).x, upstream=upstream_rows(LOG_SUM_EXP, inputs, options))
+        return GradientRows(
+            LOG_SUM_EXP.problem(inputs, options).x, upstream=upstream_rows(LOG_SUM_EXP, inputs, options)
+        )
 
     def special(self, problem: GradientRows, semantics: Semantics) -> NDArray[np.int8]:
         empty = (problem.x.max(axis=1, initial=-np.inf) == -np.inf) & np.isfinite(problem.upstream[:, 0])
@@ -47,9 +50,9 @@ class LogSumExpBackward(RowBackward):
 
     @np.errstate(over="ignore", invalid="ignore", under="ignore")
     def bound(self, facts: GradientFacts, numerics: Numerics, target: Format) -> Allowed:
-        """|g| p_i (tau_i + u_s + 2 u): p_i from the exponentials, saved in the tensors' own format or not, or as exp(x_i - lse)
-        with lse in the format of the arithmetic, which costs |lse| u; in 16 bits it costs |lse| roundings of those, and is
-        refused.
+        """|g| p_i (tau_i + u_s + 2 u): p_i from the exponentials, saved in the tensors' own format
+        or not, or as exp(x_i - lse) with lse in the format of the arithmetic, which costs |lse| u;
+        in 16 bits it costs |lse| roundings of those, and is refused.
         """
         rows, g = facts.rows, np.abs(facts.upstream)
         u, lost = numerics.arithmetic(target).unit_roundoff, underflow(numerics, target)

@@ -16,7 +16,9 @@ from suite.ops.rows import FINITE, NAN, NEGATIVE_INFINITY, POSITIVE_INFINITY, Ro
 
 
 def define(arithmetic: Arithmetic, problem: Rows) -> Any:
-    """logsumexp of each row of x [rows, n] (float64, largest entry finite), [rows, 1] in the numbers of `arithmetic`."""
+    """logsumexp of each row of x [rows, n] (float64, largest entry finite), [rows, 1] in the
+    numbers of `arithmetic`.
+    """
     total = arithmetic.row_sum(arithmetic.shifted_exp(problem.x))
     return arithmetic.lift(problem.x.max(axis=1, keepdims=True)) + arithmetic.log(total)
 

@@ -19,7 +19,9 @@ from suite.ops.rows import Allowed, RowFacts, Rows
 
 
 class MergeStates(Op):
-    """o_a, o_b [B, H, L, E] with lse_a, lse_b [B, H, L], float32 (float64 for float64), to (o, lse) of the same shapes."""
+    """o_a, o_b [B, H, L, E] with lse_a, lse_b [B, H, L], float32 (float64 for float64), to (o, lse)
+    of the same shapes.
+    """
 
     name = "merge_states"
     arguments = ("o_a", "lse_a", "o_b", "lse_b")
@@ -35,7 +37,9 @@ class MergeStates(Op):
         for name in self.arguments:
             expected = o if name.startswith("o") else o[:-1]
             if not o or shapes[name] != expected:
-                raise ValueError(f"{name} has shape {list(shapes[name])}; expected {list(expected)}, as o_a is {list(o)}")
+                raise ValueError(
+                    f"{name} has shape {list(shapes[name])}; expected {list(expected)}, as o_a is {list(o)}"
+                )
         return dict(options)
 
     def axis(self, options: Options, shape: tuple[int, ...]) -> int:
@@ -48,7 +52,9 @@ class MergeStates(Op):
         size = inputs["o_a"].shape[-1]
         x = np.stack([inputs["lse_a"].reshape(-1), inputs["lse_b"].reshape(-1)], axis=1)
         rows = len(x)
-        return States(x, np.stack([inputs["o_a"].reshape(rows, size), inputs["o_b"].reshape(rows, size)], axis=1))
+        return States(
+            x, np.stack([inputs["o_a"].reshape(rows, size), inputs["o_b"].reshape(rows, size)], axis=1)
+        )
 
     def special(self, problem: States, semantics: Semantics) -> NDArray[np.int8]:
         return definition.special(problem)
@@ -56,7 +62,7 @@ class MergeStates(Op):
     def facts(self, problem: States) -> StateFacts:
         return definition.facts(problem)
 
-    def exponents(self, facts: StateFacts) -> RowFacts:
+    def scores(self, facts: StateFacts) -> RowFacts:
         return facts.rows
 
     def define(self, arithmetic: Arithmetic, problem: States) -> Any:
@@ -74,7 +80,9 @@ class MergeStates(Op):
     def output_rows(self, output: NDArray[Any], problem: States, options: Options) -> NDArray[Any]:
         return output.reshape(len(problem.x), output.shape[-1])
 
-    def output_index(self, row: int, column: int, problem: States, shapes: Shapes, options: Options) -> tuple[int, ...]:
+    def output_index(
+        self, row: int, column: int, problem: States, shapes: Shapes, options: Options
+    ) -> tuple[int, ...]:
         return (*(int(i) for i in np.unravel_index(row, shapes["o_a"][:-1])), column)
 
 
@@ -105,7 +113,9 @@ class MergedLogSumExp(MergeStates):
     def output_rows(self, output: NDArray[Any], problem: States, options: Options) -> NDArray[Any]:
         return output.reshape(len(problem.x), 1)
 
-    def output_index(self, row: int, column: int, problem: States, shapes: Shapes, options: Options) -> tuple[int, ...]:
+    def output_index(
+        self, row: int, column: int, problem: States, shapes: Shapes, options: Options
+    ) -> tuple[int, ...]:
         return tuple(int(i) for i in np.unravel_index(row, shapes["o_a"][:-1]))
 
 

@@ -1,18 +1,22 @@
-"""Backward of merge_states: from the gradients dO of the merged output and dlse of the merged log-sum-exp (0 where it is not
-given) to those of both states. With p_j = exp(lse_j - lse), j one of a and b:
+"""Backward of merge_states: from the gradients dO of the merged output and dlse of the merged
+log-sum-exp (0 where it is not given) to those of both states. With p_j = exp(lse_j - lse), j one of
+a and b:
 
     do_j = p_j dO,   dlse_j = p_j (dO.(o_j - o) + dlse)
 
-A state with lse = -inf has gradients of exactly 0, and so have two of them. A pair whose merged output or log-sum-exp, whose
-upstream gradient or one of whose outputs is not finite has no gradient to judge, except that of two states of -inf.
+A state with lse = -inf has gradients of exactly 0, and so have two of them. A pair whose merged
+output or log-sum-exp, whose upstream gradient or one of whose outputs is not finite has no gradient
+to judge, except that of two states of -inf.
 
-Bound (docs/gradients.md), first order. With A_j = |dO|.|o_j|, Abar = sum_j p_j A_j, x_j = dO.(o_j - o) + dlse:
+Bound (docs/gradients.md), first order. With A_j = |dO|.|o_j|, Abar = sum_j p_j A_j, x_j = dO.(o_j -
+o) + dlse:
 
-    weights   phi_j = 2.25 u D_j + 6 u [D_j > 0] + 2 u |m| + tau + u (3 |lse| + 3.25 ln s + ...)     (D: gaps, m: larger lse)
+    weights   phi_j = 2.25 u D_j + 6 u [D_j > 0] + 2 u |m| + tau + u (3 |lse| + 3.25 ln s + ...)
+              (D: gaps, m: larger lse)
     do_j      p_j (e^phi_j - 1 + 3 u) |dO|
     dlse_j    p_j (e^phi_j - 1) |x_j| + p_j (delta + u (E + 8) (A_j + Abar + |dlse|))
-              delta = sum_l p_l (e^phi_l - 1) (A_l + Abar)
-              and for the larger lse the errors of both: autograd through the maximum, whose gradient is exactly 0
+              delta = sum_l p_l (e^phi_l - 1) (A_l + Abar) and for the larger lse the errors of
+              both: autograd through the maximum, whose gradient is exactly 0
 """
 
 from __future__ import annotations
@@ -57,10 +61,14 @@ class Pairs(States):
 
 
 def define(arithmetic: Arithmetic, problem: Pairs) -> tuple[Any, Any]:
-    """p_j [rows, 2] and dlse_j [rows, 2] of pairs with a finite larger log-sum-exp, in the numbers of `arithmetic`."""
+    """p_j [rows, 2] and dlse_j [rows, 2] of pairs with a finite larger log-sum-exp, in the numbers
+    of `arithmetic`.
+    """
     weight = arithmetic.shifted_exp(problem.x)
     p = weight / arithmetic.row_sum(weight)
-    value = arithmetic.lift(np.where(np.isfinite(problem.value) & (problem.x > -np.inf)[:, :, None], problem.value, 0.0))
+    value = arithmetic.lift(
+        np.where(np.isfinite(problem.value) & (problem.x > -np.inf)[:, :, None], problem.value, 0.0)
+    )
     upstream = arithmetic.lift(problem.upstream)
     apart = arithmetic.row_sum(upstream * (value[:, 0] - value[:, 1]))  # o_a - o = p_b (o_a - o_b)
     others = np.concatenate([p[:, 1:] * apart, -p[:, :1] * apart], axis=1)
@@ -69,7 +77,9 @@ def define(arithmetic: Arithmetic, problem: Pairs) -> tuple[Any, Any]:
 
 @dataclass(frozen=True, eq=False)
 class PairFacts:
-    """The ingredients of the bound: the facts of the states as pairs with the gradients of what they become."""
+    """The ingredients of the bound: the facts of the states as pairs with the gradients of what
+    they become.
+    """
 
     states: StateFacts
     problem: Pairs
@@ -104,7 +114,9 @@ class MergeStatesBackward(Op):
         resolved = MERGE.check_options(options, shapes)
         for name, shape in ((UPSTREAM, shapes["o_a"]), (UPSTREAM_LSE, shapes["o_a"][:-1])):
             if name in shapes and shapes[name] != shape:
-                raise ValueError(f"{name} has shape {list(shapes[name])}; expected the output's, {list(shape)}")
+                raise ValueError(
+                    f"{name} has shape {list(shapes[name])}; expected the output's, {list(shape)}"
+                )
         return resolved
 
     def axis(self, options: Options, shape: tuple[int, ...]) -> int:
@@ -125,17 +137,22 @@ class MergeStatesBackward(Op):
     def special(self, problem: Pairs, semantics: Semantics) -> NDArray[np.int8]:
         finite = np.isfinite(problem.value).all(axis=(1, 2)) & np.isfinite(problem.upstream).all(axis=1)
         largest = problem.x.max(axis=1)
-        clean = (finite & np.isfinite(problem.upstream_lse[:, 0]) & np.isfinite(largest)) | (largest == -np.inf)
+        clean = (finite & np.isfinite(problem.upstream_lse[:, 0]) & np.isfinite(largest)) | (
+            largest == -np.inf
+        )
         width = problem.value.shape[2] if self._of_output else 1
-        return np.broadcast_to(np.where(clean, FINITE, ANYTHING)[:, None], (len(clean), width)).astype(np.int8)
+        return np.broadcast_to(np.where(clean, FINITE, ANYTHING)[:, None], (len(clean), width)).astype(
+            np.int8
+        )
 
     def facts(self, problem: Pairs) -> PairFacts:
         finite = {
-            name: np.where(np.isfinite(tensor := getattr(problem, name)), tensor, 0.0) for name in ("upstream", "upstream_lse")
+            name: np.where(np.isfinite(tensor := getattr(problem, name)), tensor, 0.0)
+            for name in ("upstream", "upstream_lse")
         }
         return PairFacts(definition.facts(problem), replace(problem, **finite))
 
-    def exponents(self, facts: PairFacts) -> RowFacts:
+    def scores(self, facts: PairFacts) -> RowFacts:
         return facts.states.rows
 
     def define(self, arithmetic: Arithmetic, problem: Pairs) -> Any:
@@ -174,22 +191,30 @@ class MergeStatesBackward(Op):
             of_both = (own + 4 * u * p * magnitude).sum(axis=1, keepdims=True)
             absolute = np.where(rows.gap == 0, own + of_both, own)[:, self._side, None]
             there = sees[:, self._side, None]
-        absolute = np.where(there & problem.ordinary[:, None], np.where(known, absolute * (1 + 2.0**-20), np.inf), 0.0)
+        absolute = np.where(
+            there & problem.ordinary[:, None], np.where(known, absolute * (1 + 2.0**-20), np.inf), 0.0
+        )
         return Allowed(absolute, np.full(absolute.shape, compute_format(target).smallest_normal))
 
     def output_shape(self, shapes: Shapes, options: Options) -> tuple[int, ...]:
         return shapes[self.wrt]
 
     def output_rows(self, output: NDArray[Any], problem: Pairs, options: Options) -> NDArray[Any]:
-        return output.reshape(len(problem.x), -1 if len(problem.x) else (output.shape[-1] if self._of_output else 1))
+        return output.reshape(
+            len(problem.x), -1 if len(problem.x) else (output.shape[-1] if self._of_output else 1)
+        )
 
-    def output_index(self, row: int, column: int, problem: Pairs, shapes: Shapes, options: Options) -> tuple[int, ...]:
+    def output_index(
+        self, row: int, column: int, problem: Pairs, shapes: Shapes, options: Options
+    ) -> tuple[int, ...]:
         index = tuple(int(i) for i in np.unravel_index(row, shapes["lse_a"]))
         return (*index, column) if self._of_output else index
 
 
 def backward(wrt: tuple[str, ...]) -> MergeStatesBackward:
-    """The backward op whose outputs are the gradients of these inputs, in this order. Raises ValueError for one without any."""
+    """The backward op whose outputs are the gradients of these inputs, in this order. Raises
+    ValueError for one without any.
+    """
     if not wrt or not set(wrt) <= set(MERGE.arguments):
         raise ValueError(f"wrt={wrt!r} must name some of {', '.join(MERGE.arguments)}")
     return _part(wrt[0], wrt)

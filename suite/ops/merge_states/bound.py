@@ -1,10 +1,11 @@
-"""The bound of a merged output (docs/verdict.md, 15), first order, in units of u of the arithmetic. With weights p_a, p_b, the
-merged output O, the larger log-sum-exp m and gaps D = m - lse:
+"""The bound of a merged output (docs/verdict.md, 15), first order, in units of u of the arithmetic.
+With weights p_a, p_b, the merged output O, the larger log-sum-exp m and gaps D = m - lse:
 
     exponents   theta = 2.25 D + 6 [D > 0] + 2 |m|                           (|m|: base two, folded exponents)
     weights     sum_j p_j (e^theta_j - 1) |o_j - O| / (1 - sum_j p_j (e^theta_j - 1))
     sums        3 sum_j p_j |o_j| + 4 |O|
-    shift lse   |O| (e^tau - 1),  tau = |lse| + ln s + ...                   (declared: both weights share the error of lse)
+    shift lse   |O| (e^tau - 1),  tau = |lse| + ln s + ...
+                (declared: both weights share the error of lse)
 
 lse has logsumexp's bound. Outputs are merged in the arithmetic, float32 for 16-bit ones, and rounded once.
 """
@@ -17,7 +18,7 @@ import numpy as np
 
 from suite.formats import Format, compute_format
 from suite.numerics import Numerics
-from suite.ops.logsumexp.bound import bound as bound_of_exponents
+from suite.ops.logsumexp.bound import bound as bound_of_scores
 from suite.ops.logsumexp.bound import common_error
 from suite.ops.merge_states.definition import StateFacts
 from suite.ops.rows import Allowed
@@ -40,10 +41,14 @@ def bound(facts: StateFacts, numerics: Numerics, target: Format) -> Allowed:
     cast = 2 * stored.unit_roundoff * mass if stored is not None else 0.0
     common = common_error(rows, numerics, target)[:, None] * np.abs(output)
     tail = arithmetic.smallest_normal * np.abs(value).sum(axis=1) + 2 * arithmetic.smallest_subnormal
-    absolute = np.where(kappa < 0.5, weights + u * (3 * mass + 4 * np.abs(output)) * (1 + kappa) + common + cast + tail, np.inf)
+    absolute = np.where(
+        kappa < 0.5,
+        weights + u * (3 * mass + 4 * np.abs(output)) * (1 + kappa) + common + cast + tail,
+        np.inf,
+    )
     return Allowed(absolute, np.full(absolute.shape, compute_format(target).smallest_normal))
 
 
 def bound_of_log_sum_exp(facts: StateFacts, numerics: Numerics, target: Format) -> Allowed:
     """The allowed absolute error of lse, [rows, 1], before rounding to the format `target`."""
-    return bound_of_exponents(facts.rows, replace(numerics, shift="folded"), target)
+    return bound_of_scores(facts.rows, replace(numerics, shift="folded"), target)

@@ -1,9 +1,10 @@
-"""Merging two attention states, each an output o over some keys and the log-sum-exp of their exponents:
+"""Merging two attention states, each an output o over some keys and the log-sum-exp of their scores:
 
     lse = log(exp(lse_a) + exp(lse_b)),   o = exp(lse_a - lse) o_a + exp(lse_b - lse) o_b
 
-(FlashAttention-2, Dao 2023, section 3.1; Flash-Decoding, 2023.) A state with lse = -inf weighs nothing, whatever finite
-numbers its o holds; two of them give o = 0 and lse = -inf. NaN or +inf in a log-sum-exp gives NaN, in lse +inf too.
+(FlashAttention-2, Dao 2023, section 3.1; Flash-Decoding, 2023.) A state with lse = -inf weighs
+nothing, whatever finite numbers its o holds; two of them give o = 0 and lse = -inf. NaN or +inf in
+a log-sum-exp gives NaN, in lse +inf too.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ class States:
     def content(self) -> bytes:
         """Bytes that are equal exactly where the problem is."""
         arrays = (self.x, self.value)
-        return f"{self.value.shape}|".encode() + b"|".join(np.ascontiguousarray(array).tobytes() for array in arrays)
+        return f"{self.value.shape}|".encode() + b"|".join(
+            np.ascontiguousarray(array).tobytes() for array in arrays
+        )
 
     def describe(self, row: int, column: int | None) -> str:
         lse_a, lse_b = (float(lse) for lse in self.x[row])
@@ -55,7 +58,7 @@ class States:
 
 @dataclass(frozen=True, eq=False)
 class StateFacts:
-    """The ingredients of the bounds: the facts of the log-sum-exps as exponents, and the outputs."""
+    """The ingredients of the bounds: the facts of the log-sum-exps as scores, and the outputs."""
 
     rows: RowFacts
     value: Array
@@ -74,7 +77,9 @@ def facts(problem: States) -> StateFacts:
 def define(arithmetic: Arithmetic, problem: States) -> Any:
     """[rows, E]: o of pairs with a finite larger log-sum-exp, in the numbers of `arithmetic`."""
     weight = arithmetic.shifted_exp(problem.x)
-    value = arithmetic.lift(np.where(np.isfinite(problem.value) & (problem.x > -np.inf)[:, :, None], problem.value, 0.0))
+    value = arithmetic.lift(
+        np.where(np.isfinite(problem.value) & (problem.x > -np.inf)[:, :, None], problem.value, 0.0)
+    )
     return (weight[:, :1] * value[:, 0] + weight[:, 1:] * value[:, 1]) / arithmetic.row_sum(weight)
 
 

@@ -15,7 +15,9 @@ from suite.ops.softmax.definition import define, special
 
 
 class Softmax(RowOp):
-    """Options: dim; temperature, a finite number above 0; off_by_one, for one more exp(0) in the denominator."""
+    """Options: dim; temperature, a finite number above 0; off_by_one, for one more exp(0) in the
+    denominator.
+    """
 
     name = "softmax"
     options: ClassVar[Options] = {"dim": -1, "temperature": 1.0, "off_by_one": False}

@@ -1,4 +1,5 @@
-"""Backward of softmax: dx_i = p_i (g_i - sum_j p_j g_j) / T, g the upstream gradient. Bound: docs/gradients.md, section 2.
+"""Backward of softmax: dx_i = p_i (g_i - sum_j p_j g_j) / T, g the upstream gradient. Bound:
+docs/gradients.md, section 2.
 
 The hidden logit of off_by_one has a weight and no upstream gradient. -inf gives exactly 0.
 """
@@ -54,8 +55,9 @@ class SoftmaxBackward(RowBackward):
 
     @np.errstate(over="ignore", invalid="ignore", under="ignore")
     def bound(self, facts: GradientFacts, numerics: Numerics, target: Format) -> Allowed:
-        """p_i (tau_i (|g_i| + |S|) + the error of S + (u_s + 4 u)(|g_i| + |S|)) / T, S = sum_j p_j g_j; tau_i is what
-        softmax allows p_i relatively, or exp(x_i - lse) costs, and u_s a rounding to the format that P is saved in. Not
+        """p_i (tau_i (|g_i| + |S|) + the error of S + (u_s + 4 u)(|g_i| + |S|)) / T, S = sum_j p_j
+        g_j; tau_i is what softmax allows p_i relatively, or exp(x_i - lse) costs, and u_s a
+        rounding to the format that P is saved in. Not
         |g_i - S|: autograd of an online form has g_i and S meet different exponentials of one logit.
         """
         rows, g, p = facts.rows, facts.upstream, facts.rows.probability
@@ -67,7 +69,9 @@ class SoftmaxBackward(RowBackward):
             tau = relative_error(rows, recomputing(numerics), target) + saved + u
             of_mean = (terms * (tau + u)).sum(axis=1, keepdims=True) + sum_error(terms, u)
             of_mean = of_mean + lost * np.abs(g).sum(axis=1, keepdims=True)
-            error = p * ((tau + (1 + tau) * (saved + 4 * u)) * magnitude + (1 + tau) * of_mean) + lost * (magnitude + of_mean)
+            error = p * ((tau + (1 + tau) * (saved + 4 * u)) * magnitude + (1 + tau) * of_mean) + lost * (
+                magnitude + of_mean
+            )
             error = error + stored_underflow(rows, numerics, target)
             error = np.where(rows.x > -np.inf, np.where(tau < 0.5, error, np.inf), 0.0)
             errors.append(rows.shown(error / rows.temperature * (1 + 4 * u)))

@@ -16,7 +16,9 @@ from suite.ops.rows import Allowed, RowFacts, total_error, underflow_scale
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
 def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
-    """The allowed absolute error of each entry of softmax, [rows, n], before rounding to the format `target`."""
+    """The allowed absolute error of each entry of softmax, [rows, n], before rounding to the format
+    `target`.
+    """
     p = facts.probability
     relative = relative_error(facts, numerics, target)
     eta, scale = underflow_scale(facts, numerics, target)
@@ -24,8 +26,9 @@ def bound(facts: RowFacts, numerics: Numerics, target: Format) -> Allowed:
     flush_below = compute_format(target).smallest_normal * (1 + relative)
     meaningless = ~(relative < 0.5)
     if meaningless.any():
-        # A first-order bound says nothing from one half on, except that a result which even exp(2 U u) cannot lift out
-        # of the underflow is 0: the far tail of a row with a large negative sentinel stays judged.
+        # A first-order bound says nothing from one half on, except that a result which even exp(2 U
+        # u) cannot lift out of the underflow is 0: the far tail of a row with a large negative
+        # sentinel stays judged.
         gone = -facts.gap - facts.log_total + 2 * relative < np.log(eta) - 1
         tail = eta * ((1 + facts.visible * p) * scale + 1)
         absolute = np.where(meaningless, np.where(gone, tail, np.inf), absolute)

@@ -1,10 +1,13 @@
-"""softmax(x)_i = exp(x_i - m) / sum_j exp(x_j - m), m = max x, which is exp(x_i) / sum_j exp(x_j) for every finite m.
+"""softmax(x)_i = exp(x_i - m) / sum_j exp(x_j - m), m = max x, which is exp(x_i) / sum_j exp(x_j)
+for every finite m.
 
-With a temperature T, of x / T. Off by one, the denominator has one more term, exp(0) = 1: the same as a further logit 0
-without an output (Miller, "Attention is off by one", 2023; the softmax1 of quiet attention).
+With a temperature T, of x / T. Off by one, the denominator has one more term, exp(0) = 1: the same
+as a further logit 0 without an output (Miller, "Attention is off by one", 2023; the softmax1 of
+quiet attention).
 
-Special values: -inf gives exactly 0; a row with NaN or +inf, or all -inf, gives a NaN row (zeros for all -inf where
-empty_row = "zero" is declared). Off by one, a row of -inf has a finite logit still, and gives zeros.
+Special values: -inf gives exactly 0; a row with NaN or +inf, or all -inf, gives a NaN row (zeros
+for all -inf where empty_row = "zero" is declared). Off by one, a row of -inf has a finite logit
+still, and gives zeros.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ from suite.ops.rows import FINITE, NAN, Rows
 
 
 def define(arithmetic: Arithmetic, problem: Rows) -> Any:
-    """softmax of each row of x [rows, n] (float64, largest entry finite, -inf allowed), in the numbers of `arithmetic`."""
+    """softmax of each row of x [rows, n] (float64, largest entry finite, -inf allowed), in the
+    numbers of `arithmetic`.
+    """
     e = arithmetic.shifted_exp(problem.x, problem.temperature)
     return (e / arithmetic.row_sum(e))[:, : problem.shown.shape[1]]
 

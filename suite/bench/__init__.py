@@ -1,0 +1,1 @@
+"""Speed: points that are judged and then timed."""

@@ -1,0 +1,11 @@
+"""The ONNX operator ReduceLogSumExp, from outside, run by ONNX Runtime on the CPU."""
+
+from typing import Any
+
+from suite.kernels import kernel
+from suite.kernels.parts.onnx_operator import run_operator
+
+
+@kernel("logsumexp", name="onnxruntime", adapter="numpy", requires=("onnxruntime", "onnx"))
+def onnxruntime_logsumexp(x: Any, dim: int = -1) -> Any:
+    return run_operator("ReduceLogSumExp", x, dim)

@@ -1,0 +1,15 @@
+"""The textbook formula: exp(x_i) / sum_j exp(x_j), in the tensor's own format. Overflows where
+theory says so.
+"""
+
+import torch
+
+from suite.kernels import kernel
+from suite.kernels.parts.domains import unshifted_domain
+from suite.numerics import Numerics
+
+
+@kernel("softmax", numerics=Numerics(shift="none", probabilities="input"), domain=unshifted_domain)
+def naive(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
+    e = torch.exp(x)
+    return e / e.sum(dim, keepdim=True)

@@ -1,0 +1,19 @@
+"""The whole row in one block, in Triton: compiled on CUDA, interpreted by numpy on the CPU."""
+
+import torch
+
+from suite.kernels import kernel
+
+
+@kernel("softmax", devices=("cuda",), requires=("triton",))
+def triton_fused(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
+    from suite.kernels.parts.triton_softmax_backward import softmax
+
+    return softmax(x, dim)
+
+
+@kernel("softmax", devices=("cpu",), requires=("triton",), slow=True)
+def triton_fused_interpreter(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
+    from suite.kernels.parts.triton_softmax_backward import softmax
+
+    return softmax(x, dim)

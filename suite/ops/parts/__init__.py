@@ -1,1 +1,0 @@
-"""What kernels of several ops share: the mathematics that is theirs in common, and where unshifted ones work."""

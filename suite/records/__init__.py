@@ -1,0 +1,1 @@
+"""What a run leaves: records, measurements, the store, and reading what strangers wrote."""

@@ -1,0 +1,1 @@
+"""What is measured apart from any case: profiles, thresholds, gradients, published claims, tolerances."""

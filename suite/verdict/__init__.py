@@ -1,0 +1,1 @@
+"""The verdict on one output: special values, the interval of each entry, and the message."""
