@@ -26,7 +26,7 @@ from suite.ops.arithmetic import Arb, Float64, Mpmath
 from suite.ops.attention import LOG_SUM_EXP
 from suite.ops.attention import OP as ATTENTION
 from suite.ops.attention.backward import backward
-from suite.ops.rows import ANYTHING, FINITE
+from suite.ops.special import Special
 from suite.oracle import Oracle
 from suite.tensors import to_float64, to_numpy
 from suite.verdict.judge import judge_values
@@ -243,7 +243,7 @@ def test_what_nobody_sees_has_a_gradient_of_exactly_0():
     tensors |= upstreams(tensors, BOTH)
     q, k, v, mask, sink = references(tensors, BOTH)
     for reference in (q, k, v, mask, sink):
-        assert (reference.special == FINITE).all()
+        assert (reference.special == Special.FINITE).all()
     by_key = k.hi.reshape(2, 2, 8, -1), v.hi.reshape(2, 2, 8, -1)
     for gradient in by_key:
         assert not gradient[1].any()
@@ -270,9 +270,9 @@ def test_what_a_query_that_is_not_finite_reaches_is_not_judged():
     tensors["q"][0, 1, 2, 3] = torch.nan
     tensors |= upstreams(tensors, {})
     q, k, v = (reference.special for reference in references(tensors, {}))
-    assert np.flatnonzero((q == ANYTHING).all(axis=1)).tolist() == [1 * 4 + 2]
+    assert np.flatnonzero((q == Special.ANYTHING).all(axis=1)).tolist() == [1 * 4 + 2]
     for special in (k, v):  # heads 0 and 1 read the first key head
-        assert np.flatnonzero((special == ANYTHING).all(axis=1)).tolist() == list(range(5))
+        assert np.flatnonzero((special == Special.ANYTHING).all(axis=1)).tolist() == list(range(5))
 
 
 # honest kernels

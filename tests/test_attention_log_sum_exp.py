@@ -16,7 +16,7 @@ from suite.execution.evaluation import evaluate
 from suite.formats import get_format
 from suite.kernels import Kernel
 from suite.ops import get_op
-from suite.ops.rows import NEGATIVE_INFINITY
+from suite.ops.special import Special
 from suite.oracle import Oracle
 from tests.attention_calls import CALLS
 from tests.attention_kernels import Attention, online, shifted, whole
@@ -93,7 +93,7 @@ def test_the_reference_is_the_definition_written_out(name, dtype):
             seen = scores(tensors, call.options, batch, head, row)
             index = (batch * 4 + head) * 5 + row
             if not seen:
-                assert reference.special[index, 0] == NEGATIVE_INFINITY
+                assert reference.special[index, 0] == Special.NEGATIVE_INFINITY
                 continue
             exact = mpmath.log(sum(mpmath.exp(s) for s in seen))
             got = mpmath.mpf(float(reference.hi[index, 0])) + mpmath.mpf(float(reference.lo[index, 0]))

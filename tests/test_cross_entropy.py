@@ -22,7 +22,7 @@ from suite.kernels import own_kernels
 from suite.numerics import BEST_PRACTICE, CONTRACT, Numerics
 from suite.ops import Values, get_op
 from suite.ops.arithmetic import Arb, Float64, Mpmath
-from suite.ops.rows import FINITE, NAN, NAN_OR_POSITIVE_INFINITY, POSITIVE_INFINITY
+from suite.ops.special import Special
 from suite.oracle import Oracle, tiers
 from suite.records.store import read_run
 from suite.verdict.judge import judge
@@ -101,7 +101,7 @@ def test_the_definition_is_minus_the_log_of_a_probability_by_mpmath_and_by_torch
     """mpmath within the radius that the reference claims; torch in float64 within its own bound."""
     logits, target = drawn(shape, probabilities=probabilities, ignore_index=options.get("ignore_index", -100))
     found = reference(logits, target, options)
-    assert (found.special == FINITE).all()
+    assert (found.special == Special.FINITE).all()
     with mpmath.workdps(60):
         exact = by_hand(logits, target, **options)
         values = zip(found.hi.flat, found.lo.flat, strict=True)
@@ -161,19 +161,19 @@ def test_mpmath_arb_and_float64_agree_within_their_radii(label_smoothing, row, d
 @pytest.mark.parametrize(
     ("row", "target", "options", "kind"),
     [
-        ([0.0, 1.0], 0, {}, FINITE),
-        ([-INF, 1.0], 1, {}, FINITE),
-        ([-INF, 1.0], 0, {}, POSITIVE_INFINITY),
-        ([-INF, 1.0], 1, {"label_smoothing": 0.5}, POSITIVE_INFINITY),
-        ([-INF, -INF], 0, {}, NAN),
-        ([np.nan, 1.0], 1, {}, NAN),
-        ([np.nan, INF], 1, {}, NAN),
-        ([INF, 1.0], 0, {}, NAN_OR_POSITIVE_INFINITY),
-        ([INF, 1.0], 1, {}, NAN_OR_POSITIVE_INFINITY),
-        ([INF, -INF], 1, {}, NAN_OR_POSITIVE_INFINITY),
-        ([np.nan, INF], -100, {}, FINITE),
-        ([-INF, -INF], -100, {}, FINITE),
-        ([INF, 1.0], 0, {"ignore_index": 0}, FINITE),
+        ([0.0, 1.0], 0, {}, Special.FINITE),
+        ([-INF, 1.0], 1, {}, Special.FINITE),
+        ([-INF, 1.0], 0, {}, Special.POSITIVE_INFINITY),
+        ([-INF, 1.0], 1, {"label_smoothing": 0.5}, Special.POSITIVE_INFINITY),
+        ([-INF, -INF], 0, {}, Special.NAN),
+        ([np.nan, 1.0], 1, {}, Special.NAN),
+        ([np.nan, INF], 1, {}, Special.NAN),
+        ([INF, 1.0], 0, {}, Special.NAN_OR_POSITIVE_INFINITY),
+        ([INF, 1.0], 1, {}, Special.NAN_OR_POSITIVE_INFINITY),
+        ([INF, -INF], 1, {}, Special.NAN_OR_POSITIVE_INFINITY),
+        ([np.nan, INF], -100, {}, Special.FINITE),
+        ([-INF, -INF], -100, {}, Special.FINITE),
+        ([INF, 1.0], 0, {"ignore_index": 0}, Special.FINITE),
     ],
 )
 def test_special_values_are_the_contract(row, target, options, kind):
@@ -259,21 +259,23 @@ def test_a_class_of_weight_0_takes_no_part_even_at_minus_infinity():
     """torch multiplies 0 by -inf there and gives NaN."""
     logits, target = np.array([[0.0, 1.0, -INF]]), np.array([[0.25, 0.75, 0.0]])
     found = reference(logits, target, NONE)
-    assert found.special.tolist() == [[FINITE]]
+    assert found.special.tolist() == [[Special.FINITE]]
     right = 0.25 * np.logaddexp(0.0, 1.0) + 0.75 * (np.logaddexp(0.0, 1.0) - 1.0)
     assert found.hi[0, 0] == pytest.approx(right, rel=1e-15)
     assert (
         judge("cross_entropy", {"logits": logits, "target": target}, np.array([np.nan]), options=NONE).status
         == "nonfinite"
     )
-    assert reference(logits, np.array([[0.25, 0.5, 0.25]]), NONE).special.tolist() == [[POSITIVE_INFINITY]]
+    assert reference(logits, np.array([[0.25, 0.5, 0.25]]), NONE).special.tolist() == [
+        [Special.POSITIVE_INFINITY]
+    ]
 
 
 def test_a_special_row_leaves_the_others_as_they_are():
     for triple in itertools.product((0.0, -INF, INF, np.nan), repeat=3):
         logits = np.array([[1.0, 2.0, 3.0], triple, [3.0, 2.0, 1.0]])
         found = reference(logits, np.array([0, 1, 2]), NONE)
-        assert (found.special[[0, 2], 0] == FINITE).all()
+        assert (found.special[[0, 2], 0] == Special.FINITE).all()
         assert found.hi[0, 0] == pytest.approx(np.log(1 + np.exp(1) + np.exp(2)), rel=1e-15)
 
 
@@ -296,7 +298,7 @@ def test_a_reduction_is_the_exact_sum_to_a_hundred_bits(rows, mean, wide):
     problem = OP.problem({"logits": logits, "target": target}, options)
     found = OP.reduce(problem, Values(hi, lo, radius, np.zeros(hi.shape, dtype=np.int8)))
     if mean and not rows:
-        assert found.special.tolist() == [[NAN]]
+        assert found.special.tolist() == [[Special.NAN]]
         return
     parts = [Fraction(v) for v in (*hi[:, 0].tolist(), *lo[:, 0].tolist())]
     exact = sum(parts, Fraction(0)) / (len(rows) if mean else 1)
@@ -304,7 +306,7 @@ def test_a_reduction_is_the_exact_sum_to_a_hundred_bits(rows, mean, wide):
     inherited = sum((Fraction(v) for v in radius[:, 0].tolist()), Fraction(0)) / (len(rows) if mean else 1)
     assert abs(got - exact) <= Fraction(float(found.radius[0, 0])) - inherited or exact == got
     assert abs(got - exact) <= abs(exact) * Fraction(2) ** -100
-    assert found.special.tolist() == [[FINITE]]
+    assert found.special.tolist() == [[Special.FINITE]]
 
 
 def test_rows_are_left_alone_where_they_are_not_reduced():

@@ -13,15 +13,8 @@ from hypothesis import strategies as st
 from suite.numerics import CONTRACT, Numerics, Semantics
 from suite.ops import get_op
 from suite.ops.arithmetic import Arb, Float64, Mpmath
-from suite.ops.rows import (
-    FINITE,
-    NAN,
-    NAN_OR_NEGATIVE_INFINITY,
-    NEGATIVE_INFINITY,
-    POSITIVE_INFINITY,
-    RowFacts,
-    Rows,
-)
+from suite.ops.rows import RowFacts, Rows
+from suite.ops.special import Special
 
 ROW = st.lists(st.one_of(st.floats(-800, 800), st.just(-np.inf)), min_size=1, max_size=12).filter(
     lambda r: max(r) > -np.inf
@@ -85,14 +78,24 @@ INF, NAN_VALUE = np.inf, np.nan
 @pytest.mark.parametrize(
     ("row", "softmax", "log_softmax", "logsumexp"),
     [
-        ([0.0, 1.0], [FINITE] * 2, [FINITE] * 2, [FINITE]),
-        ([-INF, 1.0], [FINITE] * 2, [NEGATIVE_INFINITY, FINITE], [FINITE]),
-        ([-INF, -INF], [NAN] * 2, [NAN] * 2, [NEGATIVE_INFINITY]),
-        ([NAN_VALUE, 1.0], [NAN] * 2, [NAN] * 2, [NAN]),
-        ([NAN_VALUE, INF], [NAN] * 2, [NAN] * 2, [NAN]),
-        ([NAN_VALUE, -INF], [NAN] * 2, [NAN] * 2, [NAN]),
-        ([INF, 1.0], [NAN] * 2, [NAN, NAN_OR_NEGATIVE_INFINITY], [POSITIVE_INFINITY]),
-        ([INF, -INF], [NAN] * 2, [NAN, NAN_OR_NEGATIVE_INFINITY], [POSITIVE_INFINITY]),
+        ([0.0, 1.0], [Special.FINITE] * 2, [Special.FINITE] * 2, [Special.FINITE]),
+        ([-INF, 1.0], [Special.FINITE] * 2, [Special.NEGATIVE_INFINITY, Special.FINITE], [Special.FINITE]),
+        ([-INF, -INF], [Special.NAN] * 2, [Special.NAN] * 2, [Special.NEGATIVE_INFINITY]),
+        ([NAN_VALUE, 1.0], [Special.NAN] * 2, [Special.NAN] * 2, [Special.NAN]),
+        ([NAN_VALUE, INF], [Special.NAN] * 2, [Special.NAN] * 2, [Special.NAN]),
+        ([NAN_VALUE, -INF], [Special.NAN] * 2, [Special.NAN] * 2, [Special.NAN]),
+        (
+            [INF, 1.0],
+            [Special.NAN] * 2,
+            [Special.NAN, Special.NAN_OR_NEGATIVE_INFINITY],
+            [Special.POSITIVE_INFINITY],
+        ),
+        (
+            [INF, -INF],
+            [Special.NAN] * 2,
+            [Special.NAN, Special.NAN_OR_NEGATIVE_INFINITY],
+            [Special.POSITIVE_INFINITY],
+        ),
     ],
 )
 def test_special_values_are_the_contract(row, softmax, log_softmax, logsumexp):
@@ -106,13 +109,13 @@ def test_empty_rows():
 
     assert get_op("softmax").special(Rows(empty), CONTRACT).shape == (2, 0)
     assert get_op("logsumexp").special(Rows(empty), CONTRACT).tolist() == [
-        [NEGATIVE_INFINITY],
-        [NEGATIVE_INFINITY],
+        [Special.NEGATIVE_INFINITY],
+        [Special.NEGATIVE_INFINITY],
     ]
 
 
 def test_safe_softmax_is_a_declared_variant():
-    assert kinds("softmax", [-INF, -INF], Semantics(empty_row="zero")) == [FINITE, FINITE]
+    assert kinds("softmax", [-INF, -INF], Semantics(empty_row="zero")) == [Special.FINITE, Special.FINITE]
     with pytest.raises(ValueError, match="empty_row='maybe' is not one of nan, zero"):
         Semantics(empty_row="maybe")
 
@@ -124,7 +127,7 @@ def test_a_special_value_stays_in_its_row(name):
     for triple in itertools.product((0.0, -INF, INF, NAN_VALUE), repeat=3):
         x = np.array([[1.0, 2.0, 3.0], triple, [3.0, 2.0, 1.0]])
         codes = op.special(Rows(x), CONTRACT)
-        assert (codes[[0, 2]] == FINITE).all()
+        assert (codes[[0, 2]] == Special.FINITE).all()
 
 
 @given(row=ROW, shift=st.integers(-500, 500))

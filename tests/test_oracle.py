@@ -15,7 +15,8 @@ from suite.formats import FORMATS, float16, float32, float64
 from suite.numerics import BEST_PRACTICE, CONTRACT
 from suite.ops import get_op
 from suite.ops.arithmetic import Mpmath
-from suite.ops.rows import FINITE, Rows
+from suite.ops.rows import Rows
+from suite.ops.special import Special
 from suite.oracle import Oracle, cache, libm, tiers
 from suite.oracle.certified import ASSUMED_ULP
 
@@ -47,7 +48,7 @@ def test_the_radius_is_true(name, dtype, family):
             value.flat,
             strict=True,
         ):
-            if code == FINITE:
+            if code == Special.FINITE:
                 assert abs(mpmath.mpf(float(hi)) + mpmath.mpf(float(lo)) - truth) <= mpmath.mpf(float(radius))
 
 
@@ -61,7 +62,7 @@ def test_the_radius_is_small_enough_to_decide(name, dtype):
         reference = Oracle().reference(op, {"x": x}, {"dim": -1}, format)
         allowed = op.bound(reference.facts, BEST_PRACTICE, format).absolute
         assert tiers.sufficient(
-            reference.hi, reference.radius, allowed, format, reference.special == FINITE
+            reference.hi, reference.radius, allowed, format, reference.special == Special.FINITE
         ).all()
 
 
@@ -93,7 +94,7 @@ def test_arb_and_mpmath_tiers_agree(name):
     )
     a, m = tiers.arb(op, Rows(x), 192), tiers.mpmath(op, Rows(x), 192)
 
-    finite = op.special(Rows(x), CONTRACT) == FINITE
+    finite = op.special(Rows(x), CONTRACT) == Special.FINITE
     difference = np.abs((a[0] - m[0]) + (a[1] - m[1]))
     assert np.all((difference <= a[2] + m[2] + np.spacing(np.abs(a[1]))) | ~finite)
 
@@ -118,7 +119,7 @@ def test_mpmath_alone_certifies_every_family(name, monkeypatch):
         reference = Oracle().reference(op, {"x": x}, {"dim": -1}, float64)
         allowed = op.bound(reference.facts, BEST_PRACTICE, float64).absolute
         assert tiers.sufficient(
-            reference.hi, reference.radius, allowed, float64, reference.special == FINITE
+            reference.hi, reference.radius, allowed, float64, reference.special == Special.FINITE
         ).all(), family
 
 

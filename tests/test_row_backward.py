@@ -23,7 +23,7 @@ from suite.inputs.upstream import UPSTREAMS
 from suite.numerics import BEST_PRACTICE, CONTRACT, Numerics
 from suite.ops import ROW_OPS, UPSTREAM, get_op
 from suite.ops.arithmetic import Arb, Float64, Mpmath
-from suite.ops.rows import ANYTHING, FINITE
+from suite.ops.special import Special
 from suite.oracle import Oracle
 from suite.tensors import to_float64, to_torch
 from suite.verdict.judge import JudgementError, judge, judge_values
@@ -587,8 +587,8 @@ def test_a_row_without_a_value_has_no_gradient_to_judge(op, row, judged):
     codes = backward.special(backward.problem(inputs, backward.options), CONTRACT)
     judged = judged or (op == "logsumexp" and max(row) == -INF)
 
-    assert codes[0].tolist() == [FINITE if judged else ANYTHING] * 2
-    assert codes[1].tolist() == [FINITE] * 2
+    assert codes[0].tolist() == [Special.FINITE if judged else Special.ANYTHING] * 2
+    assert codes[1].tolist() == [Special.FINITE] * 2
 
 
 def loss_gradient(logits, target, dx, g=1.0, **options):

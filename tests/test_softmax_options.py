@@ -13,7 +13,7 @@ from suite.formats import FORMATS, float32, float64
 from suite.inputs.draws import Draw
 from suite.numerics import BEST_PRACTICE, CONTRACT, Semantics
 from suite.ops import get_op
-from suite.ops.rows import FINITE, NAN
+from suite.ops.special import Special
 from suite.oracle import Oracle
 from suite.verdict.judge import judge
 
@@ -91,10 +91,10 @@ def test_other_temperatures_are_other_references():
 @pytest.mark.parametrize(
     ("row", "plain", "off_by_one"),
     [
-        ([-INF, -INF], [NAN, NAN], [FINITE, FINITE]),
-        ([-INF, 3.0], [FINITE, FINITE], [FINITE, FINITE]),
-        ([np.nan, -INF], [NAN, NAN], [NAN, NAN]),
-        ([INF, 0.0], [NAN, NAN], [NAN, NAN]),
+        ([-INF, -INF], [Special.NAN, Special.NAN], [Special.FINITE, Special.FINITE]),
+        ([-INF, 3.0], [Special.FINITE, Special.FINITE], [Special.FINITE, Special.FINITE]),
+        ([np.nan, -INF], [Special.NAN, Special.NAN], [Special.NAN, Special.NAN]),
+        ([INF, 0.0], [Special.NAN, Special.NAN], [Special.NAN, Special.NAN]),
         ([], [], []),
     ],
 )
@@ -105,7 +105,7 @@ def test_special_values_off_by_one(row, plain, off_by_one):
         problem = OP.problem({"x": np.array([row]).reshape(1, -1)}, options)
         assert OP.special(problem, CONTRACT)[0].tolist() == expected
         assert OP.special(problem, Semantics(empty_row="zero"))[0].tolist() == [
-            FINITE if k == FINITE or max(row) == -INF else k for k in expected
+            Special.FINITE if k == Special.FINITE or max(row) == -INF else k for k in expected
         ]
     if max(row, default=0.0) == -INF:
         assert reference([row], off_by_one=True).hi.tolist() == [[0.0, 0.0]]

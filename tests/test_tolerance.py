@@ -18,7 +18,8 @@ from suite.cli import cli
 from suite.formats import DTYPES, FORMATS
 from suite.numerics import BEST_PRACTICE, Numerics
 from suite.ops import get_op
-from suite.ops.rows import FINITE, RowFacts
+from suite.ops.rows import RowFacts
+from suite.ops.special import Special
 from suite.oracle import Oracle
 from suite.studies.tolerance import (
     AGAINST,
@@ -58,7 +59,7 @@ def exact_rows(op, family, dtype, shape=(8, 33)):
     x = inputs.build(family, *shape, format, 0)
     reference = ORACLE.reference(definition, {"x": x}, {"dim": -1}, format)
     rounded = format.round(reference.hi, reference.lo)
-    return x, reference.hi + reference.lo, rounded, reference.special == FINITE
+    return x, reference.hi + reference.lo, rounded, reference.special == Special.FINITE
 
 
 def beyond(output, expected, found, finite):
@@ -126,7 +127,7 @@ def test_the_worst_case_is_never_below_what_the_bound_allows_on_a_row(
     if masked:
         x[:, 1::2] = -np.inf
     reference = ORACLE.reference(definition, {"x": x}, {"dim": -1}, format)
-    finite = reference.special == FINITE
+    finite = reference.special == Special.FINITE
     exact, b = reference.hi, definition.bound(reference.facts, BEST_PRACTICE, format).absolute
     lowest = np.maximum(exact - b, definition.lower_limit)
     ends = [format.round(lowest), format.round(exact + b)]

@@ -35,8 +35,9 @@ from suite.ops.row_backward import (
     sum_error,
     underflow,
 )
-from suite.ops.rows import ANYTHING, Allowed, RowFacts
+from suite.ops.rows import Allowed, RowFacts
 from suite.ops.softmax.bound import relative_error
+from suite.ops.special import Special
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +112,7 @@ class DoubleBackward(RowBackward):
 
     def special(self, problem: Twice, semantics: Semantics) -> NDArray[np.int8]:
         codes = self.first.special(problem.first, semantics)
-        return np.where(problem.ordinary[:, None], codes, ANYTHING).astype(np.int8)
+        return np.where(problem.ordinary[:, None], codes, Special.ANYTHING).astype(np.int8)
 
     def facts(self, problem: Twice) -> TwiceFacts:
         first: GradientFacts = self.first.facts(problem.first)

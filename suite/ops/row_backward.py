@@ -21,7 +21,8 @@ from suite.formats import Array, Format
 from suite.numerics import Numerics, Semantics
 from suite.ops import UPSTREAM, Op, Options, Shapes, as_rows
 from suite.ops.arithmetic import Float64
-from suite.ops.rows import ANYTHING, FINITE, Allowed, RowFacts, Rows
+from suite.ops.rows import Allowed, RowFacts, Rows
+from suite.ops.special import Special
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +100,7 @@ class RowBackward(Op):
 
     def special(self, problem: Any, semantics: Semantics) -> NDArray[np.int8]:
         """A row whose value, or upstream, is NaN or infinite has no gradient to judge."""
-        codes = np.where(problem.ordinary[:, None], FINITE, ANYTHING)
+        codes = np.where(problem.ordinary[:, None], Special.FINITE, Special.ANYTHING)
         return np.broadcast_to(codes, problem.shown.shape).astype(np.int8)
 
     def facts(self, problem: Any) -> GradientFacts:

@@ -14,18 +14,7 @@ from numpy.typing import NDArray
 from suite.formats import Array, Format
 from suite.numerics import Numerics
 
-(
-    FINITE,
-    NAN,
-    POSITIVE_INFINITY,
-    NEGATIVE_INFINITY,
-    NAN_OR_NEGATIVE_INFINITY,
-    NAN_OR_POSITIVE_INFINITY,
-    ANYTHING,
-) = range(7)
 LOG2_E = 1.4426950408889634
-
-SPECIAL_NAMES = ("finite", "NaN", "inf", "-inf", "NaN or -inf", "NaN or inf", "anything")
 
 
 @dataclass(frozen=True, eq=False)

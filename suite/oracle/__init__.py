@@ -24,7 +24,7 @@ from suite.floating_point import subnormals_kept
 from suite.formats import Array, Format, float64
 from suite.numerics import BEST_PRACTICE, CONTRACT, Semantics
 from suite.ops import Op, Values
-from suite.ops.rows import FINITE
+from suite.ops.special import Special
 from suite.oracle import cache, libm, tiers
 from suite.oracle.certified import certified_tier
 
@@ -40,7 +40,7 @@ class Reference:
 
     hi + lo: float64 [rows, k], the value as an unevaluated sum; radius: |exact - (hi + lo)| is at most this.
     special: int8 [rows, k], which kind of value each entry is (suite.ops.rows); hi, lo and radius
-    hold for FINITE only.
+    hold for Special.FINITE only.
     tier: the highest tier that was needed. facts: the ingredients of the bound. problem: the inputs in
     canonical form.
     """
@@ -113,10 +113,12 @@ class Oracle:
             if target is not float64 and libm.is_accurate():
                 hi[pending], radius[pending] = tiers.float64(op, problem, facts, pending)
                 _audit(op, problem, hi, radius)
-                pending = pending[~tiers.sufficient(hi, radius, allowed, target, special == FINITE)[pending]]
+                pending = pending[
+                    ~tiers.sufficient(hi, radius, allowed, target, special == Special.FINITE)[pending]
+                ]
             if len(pending):
                 stored = cache.load(self._folder, key)
-                finite = special == FINITE
+                finite = special == Special.FINITE
                 if (
                     stored is None
                     or not stored.serves(pending, special.shape[1])

@@ -25,17 +25,8 @@ from suite.floating_point import subnormals_kept
 from suite.formats import Array, Format, get_format, two_sum
 from suite.numerics import BEST_PRACTICE, CONTRACT, Numerics, Semantics
 from suite.ops import SECOND, UPSTREAM, Op, Shapes, get_op
-from suite.ops.rows import (
-    ANYTHING,
-    FINITE,
-    NAN,
-    NAN_OR_NEGATIVE_INFINITY,
-    NAN_OR_POSITIVE_INFINITY,
-    NEGATIVE_INFINITY,
-    POSITIVE_INFINITY,
-    SPECIAL_NAMES,
-    Allowed,
-)
+from suite.ops.rows import Allowed
+from suite.ops.special import Special
 from suite.oracle import Oracle, Reference, certified_entry
 from suite.records.record import by_precedence
 from suite.tensors import device_name, dtype_name, format_of, is_tensor, to_float64, to_numpy
@@ -298,7 +289,7 @@ def judge_values(
     y = op.output_rows(output, reference.problem, options)
     interval = _interval(op, reference, numerics, format)
     allowed, inside = interval.allowed, _inside(reference, interval, y)
-    finite = reference.special == FINITE
+    finite = reference.special == Special.FINITE
     escaped = finite & ~np.isfinite(y) & ~inside
     inaccurate = finite & np.isfinite(y) & ~inside
     unlawful = ~finite & ~inside
@@ -485,12 +476,12 @@ def _inside(reference: Reference, interval: _Interval, y: Array) -> Mask:
     if not reference.special.any():
         return inside
     by_position = {
-        NAN: np.isnan(y),
-        POSITIVE_INFINITY: y == np.inf,
-        NEGATIVE_INFINITY: y == -np.inf,
-        NAN_OR_NEGATIVE_INFINITY: np.isnan(y) | (y == -np.inf),
-        NAN_OR_POSITIVE_INFINITY: np.isnan(y) | (y == np.inf),
-        ANYTHING: np.ones(y.shape, dtype=bool),
+        Special.NAN: np.isnan(y),
+        Special.POSITIVE_INFINITY: y == np.inf,
+        Special.NEGATIVE_INFINITY: y == -np.inf,
+        Special.NAN_OR_NEGATIVE_INFINITY: np.isnan(y) | (y == -np.inf),
+        Special.NAN_OR_POSITIVE_INFINITY: np.isnan(y) | (y == np.inf),
+        Special.ANYTHING: np.ones(y.shape, dtype=bool),
     }
     for code, right in by_position.items():
         inside = np.where(reference.special == code, right, inside)
@@ -515,7 +506,7 @@ def _ratio(reference: Reference, interval: _Interval, format: Format, y: Array, 
     distance = np.maximum(np.maximum(under, over), 0.0)
     share = distance / (interval.allowed.absolute[other] + reference.radius[other])
     share = np.where(distance == 0, 0.0, share)
-    special = (reference.special[other] != FINITE) | ~np.isfinite(y)
+    special = (reference.special[other] != Special.FINITE) | ~np.isfinite(y)
     passing = np.where(special, 0.0, np.minimum(share, 1.0))
     failing = np.where(special, np.inf, np.maximum(share, np.nextafter(1.0, 2.0)))
     result[other] = np.where(inside, passing, failing)
@@ -533,9 +524,9 @@ def _worst(
     options: Mapping[str, Any],
 ) -> Worst:
     row, column = (int(i) for i in np.unravel_index(int(np.argmax(ratio)), ratio.shape))
-    finite = reference.special[row, column] == FINITE
+    finite = reference.special[row, column] == Special.FINITE
     hi, got = float(reference.hi[row, column]), float(y[row, column])
-    expected = SPECIAL_NAMES[reference.special[row, column]]
+    expected = Special(reference.special[row, column]).text
     if finite and ratio[row, column] <= 1:
         expected = repr(hi)
     elif finite:
@@ -569,7 +560,7 @@ def _statistics(
     op: Op, reference: Reference, interval: _Interval, format: Format, y: Array
 ) -> dict[str, Any]:
     """What is recorded and not judged."""
-    finite = (reference.special == FINITE) & np.isfinite(y)
+    finite = (reference.special == Special.FINITE) & np.isfinite(y)
     error = ulp_errors(reference, format, y)
     result: dict[str, Any] = {}
     if error.size:
@@ -596,7 +587,11 @@ def ulp_errors(reference: Reference, format: Format, y: Array) -> Array:
     """Signed errors, in ulps of the exact value, of the finite entries whose exact value is a
     normal number; flat.
     """
-    normal = (reference.special == FINITE) & np.isfinite(y) & (np.abs(reference.hi) >= format.smallest_normal)
+    normal = (
+        (reference.special == Special.FINITE)
+        & np.isfinite(y)
+        & (np.abs(reference.hi) >= format.smallest_normal)
+    )
     return np.asarray(((y - reference.hi) - reference.lo)[normal] / format.ulp(reference.hi[normal]))
 
 
@@ -613,7 +608,7 @@ def _fits(
     op: Op, reference: Reference, format: Format, y: Array, declared: Numerics, failed: Mask
 ) -> str | None:
     """The tightest numerics of FITTING that every finite entry satisfies, None if none does."""
-    finite = reference.special == FINITE
+    finite = reference.special == Special.FINITE
     if not finite.any() or (failed & ~(finite & np.isfinite(y))).any():
         return None
     if failed.any() and failed.mean() < TELLING_SHARE:

@@ -39,7 +39,8 @@ from suite.ops.attention import OP as ATTENTION
 from suite.ops.attention import backward_bound, definition
 from suite.ops.attention.definition import AttentionFacts, Queries, products, weights
 from suite.ops.attention.sample import TILES, WHOLE, sampled_rows
-from suite.ops.rows import ANYTHING, FINITE, Allowed, RowFacts
+from suite.ops.rows import Allowed, RowFacts
+from suite.ops.special import Special
 
 UPSTREAM_LSE = "upstream_lse"
 
@@ -299,7 +300,7 @@ class Gradient:
         finite = np.isfinite(key).all() and np.isfinite(value).all()
         clean = (
             np.isfinite(queries.query).all(axis=1)
-            & (definition.special(queries) == FINITE).all(axis=1)
+            & (definition.special(queries) == Special.FINITE).all(axis=1)
             & finite
         )
         clean &= np.isfinite(upstream[rows]).all(axis=1) & np.isfinite(upstream_lse[rows])
@@ -427,7 +428,7 @@ class AttentionBackward(Op):
         return every.take(_sampled(outer, inner, f"sampled {self.wrt}|{digest}"))
 
     def special(self, problem: Gradient, semantics: Semantics) -> NDArray[np.int8]:
-        code = np.where(problem.clean, FINITE, ANYTHING)[:, None]
+        code = np.where(problem.clean, Special.FINITE, Special.ANYTHING)[:, None]
         return np.broadcast_to(code, (len(problem.rows), problem.width)).astype(np.int8)
 
     def facts(self, problem: Gradient) -> GradientFacts:

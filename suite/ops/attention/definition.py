@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from suite.formats import Array
 from suite.ops.arithmetic import Arithmetic
-from suite.ops.rows import FINITE, NAN, NAN_OR_NEGATIVE_INFINITY, NAN_OR_POSITIVE_INFINITY, RowFacts
+from suite.ops.rows import RowFacts
+from suite.ops.special import Special
 
 Mask = NDArray[np.bool_]
 
@@ -114,19 +115,22 @@ def special(problem: Queries) -> NDArray[np.int8]:
     largest = problem.x.max(axis=1, initial=-np.inf)
     sees = problem.visible.any(axis=1)
     wrong = sees & np.isnan(problem.query).any(axis=1) | np.isnan(largest) | (largest == np.inf)
-    code = np.full((len(wrong), problem.value.shape[2]), FINITE, dtype=np.int8)
+    code = np.full((len(wrong), problem.value.shape[2]), Special.FINITE, dtype=np.int8)
     for group in np.flatnonzero(~np.isfinite(problem.value).all(axis=(1, 2))):
         rows = problem.group == group
         value = problem.value[group]
-        has = {kind: problem.visible[rows] @ which > 0 for kind, which in (
-            (NAN, np.isnan(value)), (NAN_OR_POSITIVE_INFINITY, value == np.inf), (NAN_OR_NEGATIVE_INFINITY,
-                value == -np.inf),
-        )}  # fmt: skip
-        found = np.where(has[NAN_OR_POSITIVE_INFINITY], NAN_OR_POSITIVE_INFINITY, FINITE)
-        found = np.where(has[NAN_OR_NEGATIVE_INFINITY], NAN_OR_NEGATIVE_INFINITY, found)
-        both = has[NAN_OR_POSITIVE_INFINITY] & has[NAN_OR_NEGATIVE_INFINITY]
-        code[rows] = np.where(has[NAN] | both, NAN, found)
-    return np.where(wrong[:, None], NAN, code).astype(np.int8)
+        kinds = {
+            Special.NAN: np.isnan(value),
+            Special.NAN_OR_POSITIVE_INFINITY: value == np.inf,
+            Special.NAN_OR_NEGATIVE_INFINITY: value == -np.inf,
+        }
+        has = {kind: problem.visible[rows] @ which > 0 for kind, which in kinds.items()}
+        found = np.full(has[Special.NAN].shape, Special.FINITE)
+        for kind in (Special.NAN_OR_POSITIVE_INFINITY, Special.NAN_OR_NEGATIVE_INFINITY):
+            found = np.where(has[kind], kind, found)
+        both = has[Special.NAN_OR_POSITIVE_INFINITY] & has[Special.NAN_OR_NEGATIVE_INFINITY]
+        code[rows] = np.where(has[Special.NAN] | both, Special.NAN, found)
+    return np.where(wrong[:, None], Special.NAN, code).astype(np.int8)
 
 
 def define(arithmetic: Arithmetic, problem: Queries) -> Any:

@@ -23,7 +23,8 @@ from suite.ops.arithmetic import Arithmetic
 from suite.ops.attention.bound import score_error
 from suite.ops.attention.definition import AttentionFacts, Queries, weights
 from suite.ops.logsumexp.bound import bound as bound_of_scores
-from suite.ops.rows import FINITE, NAN, NAN_OR_POSITIVE_INFINITY, NEGATIVE_INFINITY, Allowed
+from suite.ops.rows import Allowed
+from suite.ops.special import Special
 
 LAG = 8 * math.log(2)
 """How far a maximum may lag behind, where it moves only when it grows by more (FlashAttention-4):
@@ -34,10 +35,10 @@ lse is then the sum of a smaller m and a larger logarithm, which are rounded by 
 def special(problem: Queries) -> NDArray[np.int8]:
     """[rows, 1]: which kind of value the definition has for each query."""
     largest = problem.x.max(axis=1, initial=-np.inf)
-    code = np.where(largest == -np.inf, NEGATIVE_INFINITY, FINITE)
-    code = np.where(largest == np.inf, NAN_OR_POSITIVE_INFINITY, code)
+    code = np.where(largest == -np.inf, Special.NEGATIVE_INFINITY, Special.FINITE)
+    code = np.where(largest == np.inf, Special.NAN_OR_POSITIVE_INFINITY, code)
     wrong = problem.visible.any(axis=1) & np.isnan(problem.query).any(axis=1) | np.isnan(largest)
-    return np.where(wrong, NAN, code)[:, None].astype(np.int8)
+    return np.where(wrong, Special.NAN, code)[:, None].astype(np.int8)
 
 
 def define(arithmetic: Arithmetic, problem: Queries) -> Any:

@@ -34,8 +34,9 @@ from suite.ops.row_backward import (
     sum_error,
     underflow,
 )
-from suite.ops.rows import ANYTHING, FINITE, Allowed
+from suite.ops.rows import Allowed
 from suite.ops.softmax.bound import relative_error
+from suite.ops.special import Special
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -85,11 +86,13 @@ class CrossEntropyBackward(RowBackward):
         return ClassGradientRows(**given, upstream=np.broadcast_to(upstream, (len(rows.x), 1)))
 
     def special(self, problem: ClassGradientRows, semantics: Semantics) -> NDArray[np.int8]:
-        ordinary = (definition.special(problem) == FINITE) & np.isfinite(problem.upstream)
-        return np.broadcast_to(np.where(ordinary, FINITE, ANYTHING), problem.x.shape).astype(np.int8)
+        ordinary = (definition.special(problem) == Special.FINITE) & np.isfinite(problem.upstream)
+        return np.broadcast_to(np.where(ordinary, Special.FINITE, Special.ANYTHING), problem.x.shape).astype(
+            np.int8
+        )
 
     def facts(self, problem: ClassGradientRows) -> ClassGradientFacts:
-        ordinary = problem.ordinary & (self.special(problem, CONTRACT)[:, 0] == FINITE)
+        ordinary = problem.ordinary & (self.special(problem, CONTRACT)[:, 0] == Special.FINITE)
         upstream = np.where(np.isfinite(problem.upstream), problem.upstream, 0.0)
         safe = replace(problem, x=np.where(ordinary[:, None], problem.x, 0.0), upstream=upstream)
         of_loss = definition.facts(problem)

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from suite.formats import Array
 from suite.ops import Values
 from suite.ops.arithmetic import Arithmetic
-from suite.ops.rows import FINITE, NAN, NAN_OR_POSITIVE_INFINITY, POSITIVE_INFINITY, RowFacts, Rows
+from suite.ops.rows import RowFacts, Rows
+from suite.ops.special import Special
 
 LARGEST_FLOAT64 = Fraction(sys.float_info.max)
 
@@ -127,10 +128,10 @@ def special(problem: ClassRows) -> NDArray[np.int8]:
     largest = problem.x.max(axis=1, initial=-np.inf)
     weighted = (problem.weights > 0) | (problem.smoothing > 0)
     beyond = (weighted & (problem.x == -np.inf)).any(axis=1)
-    code = np.where(beyond, POSITIVE_INFINITY, FINITE)
-    code = np.where(largest == np.inf, NAN_OR_POSITIVE_INFINITY, code)
-    code = np.where(np.isnan(largest) | (largest == -np.inf), NAN, code)
-    return np.where(problem.kept, code, FINITE).astype(np.int8)[:, None]
+    code = np.where(beyond, Special.POSITIVE_INFINITY, Special.FINITE)
+    code = np.where(largest == np.inf, Special.NAN_OR_POSITIVE_INFINITY, code)
+    code = np.where(np.isnan(largest) | (largest == -np.inf), Special.NAN, code)
+    return np.where(problem.kept, code, Special.FINITE).astype(np.int8)[:, None]
 
 
 def reduce(problem: ClassRows, rows: Values) -> Values:
@@ -140,11 +141,14 @@ def reduce(problem: ClassRows, rows: Values) -> Values:
     if problem.divisor is None:
         return rows
     codes = {int(code) for code in rows.special[:, 0]}
-    code = next((c for c in (NAN, NAN_OR_POSITIVE_INFINITY, POSITIVE_INFINITY) if c in codes), FINITE)
+    code = next(
+        (c for c in (Special.NAN, Special.NAN_OR_POSITIVE_INFINITY, Special.POSITIVE_INFINITY) if c in codes),
+        Special.FINITE,
+    )
     if problem.divisor == 0:
-        code = NAN
+        code = Special.NAN
     hi = lo = radius = 0.0
-    if code == FINITE:
+    if code == Special.FINITE:
         exact = _sum(rows.hi[:, 0], rows.lo[:, 0]) / problem.divisor
         if exact > LARGEST_FLOAT64:
             hi = math.inf  # larger than every float64, and certainly so: infinity is its rounding

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from suite.numerics import Semantics
 from suite.ops.arithmetic import Arithmetic
-from suite.ops.rows import FINITE, NAN, NAN_OR_NEGATIVE_INFINITY, NEGATIVE_INFINITY, Rows
+from suite.ops.rows import Rows
+from suite.ops.special import Special
 
 
 def define(arithmetic: Arithmetic, problem: Rows) -> Any:
@@ -28,6 +29,8 @@ def special(problem: Rows, semantics: Semantics) -> NDArray[np.int8]:
     """[rows, n]: which kind of value the definition has at each position."""
     x = problem.x
     largest = x.max(axis=1, initial=-np.inf)[:, None]
-    codes = np.where(x == -np.inf, NEGATIVE_INFINITY, FINITE)
-    codes = np.where(largest == np.inf, np.where(x == np.inf, NAN, NAN_OR_NEGATIVE_INFINITY), codes)
-    return np.where(np.isnan(largest) | (largest == -np.inf), NAN, codes).astype(np.int8)
+    codes = np.where(x == -np.inf, Special.NEGATIVE_INFINITY, Special.FINITE)
+    codes = np.where(
+        largest == np.inf, np.where(x == np.inf, Special.NAN, Special.NAN_OR_NEGATIVE_INFINITY), codes
+    )
+    return np.where(np.isnan(largest) | (largest == -np.inf), Special.NAN, codes).astype(np.int8)

@@ -28,8 +28,9 @@ from suite.ops.row_backward import (
     underflow,
     upstream_rows,
 )
-from suite.ops.rows import FINITE, Allowed
+from suite.ops.rows import Allowed
 from suite.ops.softmax.bound import relative_error
+from suite.ops.special import Special
 
 
 class LogSumExpBackward(RowBackward):
@@ -42,7 +43,7 @@ class LogSumExpBackward(RowBackward):
 
     def special(self, problem: GradientRows, semantics: Semantics) -> NDArray[np.int8]:
         empty = (problem.x.max(axis=1, initial=-np.inf) == -np.inf) & np.isfinite(problem.upstream[:, 0])
-        return np.where(empty[:, None], FINITE, super().special(problem, semantics)).astype(np.int8)
+        return np.where(empty[:, None], Special.FINITE, super().special(problem, semantics)).astype(np.int8)
 
     def define(self, arithmetic: Arithmetic, problem: GradientRows) -> Any:
         e = arithmetic.shifted_exp(problem.x)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from suite.numerics import Semantics
 from suite.ops.arithmetic import Arithmetic
-from suite.ops.rows import FINITE, NAN, NEGATIVE_INFINITY, POSITIVE_INFINITY, Rows
+from suite.ops.rows import Rows
+from suite.ops.special import Special
 
 
 def define(arithmetic: Arithmetic, problem: Rows) -> Any:
@@ -26,6 +27,6 @@ def define(arithmetic: Arithmetic, problem: Rows) -> Any:
 def special(problem: Rows, semantics: Semantics) -> NDArray[np.int8]:
     """[rows, 1]: which kind of value the definition has for each row."""
     largest = problem.x.max(axis=1, initial=-np.inf)[:, None]
-    codes = np.where(largest == -np.inf, NEGATIVE_INFINITY, FINITE)
-    codes = np.where(largest == np.inf, POSITIVE_INFINITY, codes)
-    return np.where(np.isnan(largest), NAN, codes).astype(np.int8)
+    codes = np.where(largest == -np.inf, Special.NEGATIVE_INFINITY, Special.FINITE)
+    codes = np.where(largest == np.inf, Special.POSITIVE_INFINITY, codes)
+    return np.where(np.isnan(largest), Special.NAN, codes).astype(np.int8)

@@ -37,7 +37,8 @@ from suite.ops.merge_states import OP as MERGE
 from suite.ops.merge_states import definition
 from suite.ops.merge_states.bound import bound_of_log_sum_exp
 from suite.ops.merge_states.definition import StateFacts, States
-from suite.ops.rows import ANYTHING, FINITE, Allowed, RowFacts
+from suite.ops.rows import Allowed, RowFacts
+from suite.ops.special import Special
 
 UPSTREAM_LSE = "upstream_lse"
 
@@ -141,9 +142,9 @@ class MergeStatesBackward(Op):
             largest == -np.inf
         )
         width = problem.value.shape[2] if self._of_output else 1
-        return np.broadcast_to(np.where(clean, FINITE, ANYTHING)[:, None], (len(clean), width)).astype(
-            np.int8
-        )
+        return np.broadcast_to(
+            np.where(clean, Special.FINITE, Special.ANYTHING)[:, None], (len(clean), width)
+        ).astype(np.int8)
 
     def facts(self, problem: Pairs) -> PairFacts:
         finite = {

@@ -18,14 +18,8 @@ from numpy.typing import NDArray
 
 from suite.formats import Array
 from suite.ops.arithmetic import Arithmetic
-from suite.ops.rows import (
-    FINITE,
-    NAN,
-    NAN_OR_NEGATIVE_INFINITY,
-    NAN_OR_POSITIVE_INFINITY,
-    NEGATIVE_INFINITY,
-    RowFacts,
-)
+from suite.ops.rows import RowFacts
+from suite.ops.special import Special
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,14 +83,18 @@ def special(problem: States) -> NDArray[np.int8]:
     weighed = (problem.x > -np.inf)[:, :, None]
     has_nan = (weighed & np.isnan(problem.value)).any(axis=1)
     above, below = ((weighed & (problem.value == sign * np.inf)).any(axis=1) for sign in (1, -1))
-    code = np.where(above, NAN_OR_POSITIVE_INFINITY, np.where(below, NAN_OR_NEGATIVE_INFINITY, FINITE))
-    code = np.where(has_nan | (above & below), NAN, code)
-    return np.where(np.isnan(largest) | (largest == np.inf), NAN, code).astype(np.int8)
+    code = np.where(
+        above,
+        Special.NAN_OR_POSITIVE_INFINITY,
+        np.where(below, Special.NAN_OR_NEGATIVE_INFINITY, Special.FINITE),
+    )
+    code = np.where(has_nan | (above & below), Special.NAN, code)
+    return np.where(np.isnan(largest) | (largest == np.inf), Special.NAN, code).astype(np.int8)
 
 
 def special_log_sum_exp(problem: States) -> NDArray[np.int8]:
     """[rows, 1]: which kind of value the definition of lse has for each pair."""
     largest = problem.x.max(axis=1)[:, None]
-    code = np.where(largest == -np.inf, NEGATIVE_INFINITY, FINITE)
-    code = np.where(largest == np.inf, NAN_OR_POSITIVE_INFINITY, code)
-    return np.where(np.isnan(largest), NAN, code).astype(np.int8)
+    code = np.where(largest == -np.inf, Special.NEGATIVE_INFINITY, Special.FINITE)
+    code = np.where(largest == np.inf, Special.NAN_OR_POSITIVE_INFINITY, code)
+    return np.where(np.isnan(largest), Special.NAN, code).astype(np.int8)

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from suite.numerics import Semantics
 from suite.ops.arithmetic import Arithmetic
-from suite.ops.rows import FINITE, NAN, Rows
+from suite.ops.rows import Rows
+from suite.ops.special import Special
 
 
 def define(arithmetic: Arithmetic, problem: Rows) -> Any:
@@ -35,4 +36,6 @@ def special(problem: Rows, semantics: Semantics) -> NDArray[np.int8]:
     largest = problem.x.max(axis=1, initial=-np.inf)
     empty = (largest == -np.inf) & (semantics.empty_row == "nan")
     not_a_number = np.isnan(largest) | (largest == np.inf) | empty
-    return np.broadcast_to(np.where(not_a_number, NAN, FINITE)[:, None], problem.shown.shape).astype(np.int8)
+    return np.broadcast_to(
+        np.where(not_a_number, Special.NAN, Special.FINITE)[:, None], problem.shown.shape
+    ).astype(np.int8)
