@@ -9,7 +9,8 @@ Importing this package does not import torch.
 
 from suite.kernels import kernel
 from suite.numerics import BEST_PRACTICE, CONTRACT, Numerics, Semantics
-from suite.verdict.judge import Judgement, JudgementError, judge
+from suite.verdict.judge import judge
+from suite.verdict.judgement import Judgement, JudgementError
 from suite.version import __version__
 
 __all__ = [

@@ -33,7 +33,8 @@ from suite.oracle import Oracle
 from suite.records.environment import probe
 from suite.tensors import dtype_name, to_float64, to_numpy
 from suite.timing import cpu, cuda, machine
-from suite.verdict.judge import as_tuple, judge_outputs
+from suite.verdict.judge import judge_outputs
+from suite.verdict.tensors import as_tuple
 
 TIMERS_AGREE = 0.02
 """How far our CUDA timer may be from triton.testing.do_bench."""

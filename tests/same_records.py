@@ -1,12 +1,14 @@
 """Compares two run folders: the same evaluations, statuses and worst errors, times and versions apart.
 
     python -m tests.same_records BEFORE AFTER
+    python -m tests.same_records --subset BEFORE AFTER     AFTER ran only a part of BEFORE
 
 Prints how many evaluations agree and each that does not; ends with 1 where any differs.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -28,8 +30,10 @@ def evaluations(folder: Path) -> dict[tuple[str, ...], tuple[object, ...]]:
     }
 
 
-def main(before: str, after: str) -> int:
-    first, second = evaluations(Path(before)), evaluations(Path(after))
+def main(before: Path, after: Path, *, subset: bool) -> int:
+    first, second = evaluations(before), evaluations(after)
+    if subset:
+        first = {key: found for key, found in first.items() if key in second}
     lines = [f"only {where}: {' '.join(key)}" for where, keys in (
         ("before", first.keys() - second.keys()), ("after", second.keys() - first.keys()),
     ) for key in sorted(keys)]  # fmt: skip
@@ -50,4 +54,9 @@ def main(before: str, after: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    parser = argparse.ArgumentParser(prog="python -m tests.same_records", description=__doc__)
+    parser.add_argument("before", type=Path)
+    parser.add_argument("after", type=Path)
+    parser.add_argument("--subset", action="store_true", help="AFTER ran only a part of BEFORE")
+    arguments = parser.parse_args()
+    sys.exit(main(arguments.before, arguments.after, subset=arguments.subset))

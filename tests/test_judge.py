@@ -12,7 +12,7 @@ from suite.formats import FORMATS, bfloat16, float32
 from suite.numerics import BEST_PRACTICE
 from suite.ops import get_op
 from suite.oracle import Oracle
-from suite.verdict.judge import check_output
+from suite.verdict.tensors import check_output
 
 INF, NAN = float("inf"), float("nan")
 

@@ -26,7 +26,8 @@ from suite.ops.arithmetic import Arb, Float64, Mpmath
 from suite.ops.special import Special
 from suite.oracle import Oracle
 from suite.tensors import to_float64, to_torch
-from suite.verdict.judge import JudgementError, judge, judge_values
+from suite.verdict.judge import judge, judge_values
+from suite.verdict.judgement import JudgementError
 from tests.honest_losses import LOSSES
 
 ORACLE = Oracle()

@@ -42,7 +42,8 @@ from suite.records.record import Measurement, Record
 from suite.records.store import Store
 from suite.tensors import to_float64, to_torch
 from suite.timing import cpu, machine
-from suite.verdict.judge import Judgement, judge_outputs
+from suite.verdict.judge import judge_outputs
+from suite.verdict.judgement import Judgement
 from suite.version import __version__
 
 KIND = "throughput"

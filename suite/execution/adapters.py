@@ -20,7 +20,7 @@ from suite.execution.gradients import gradients
 from suite.kernels import Kernel
 from suite.ops import UPSTREAM, Op
 from suite.timing.clock import timed
-from suite.verdict.judge import as_tuple, check_output
+from suite.verdict.tensors import as_tuple, check_output
 
 Tensors = Mapping[str, torch.Tensor]
 

@@ -32,7 +32,10 @@ from suite.records.known_failures import KnownFailure, apply
 from suite.records.record import Record, by_precedence
 from suite.records.store import Store
 from suite.tensors import to_float64, to_torch
-from suite.verdict.judge import Judgement, as_tuple, default_oracle, failing, judge_outputs, ulp_errors
+from suite.verdict.judge import default_oracle, failing, judge_outputs
+from suite.verdict.judgement import Judgement
+from suite.verdict.statistics import ulp_errors
+from suite.verdict.tensors import as_tuple
 
 Inputs = Mapping[str, NDArray[Any]]
 """The inputs of a call, by argument: float64, or integers for class indices."""

@@ -11,7 +11,7 @@ import torch
 
 from suite.kernels import Kernel
 from suite.ops import SECOND, get_op
-from suite.verdict.judge import as_tuple
+from suite.verdict.tensors import as_tuple
 
 
 class WrongTypeError(TypeError):

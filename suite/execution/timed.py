@@ -27,7 +27,7 @@ from suite.ops import UPSTREAM, get_op
 from suite.tensors import bits, dtype_name
 from suite.timing import cpu, cuda, memory
 from suite.timing.statistics import Timing
-from suite.verdict.judge import as_tuple
+from suite.verdict.tensors import as_tuple
 
 FRESH_CALLS, SEEN_CALLS = 4, 3
 """Single calls of a round, on inputs never seen before and then on those of the call before. With

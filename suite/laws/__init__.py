@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from suite.formats import Format
 from suite.inputs import first_sentence
-from suite.verdict.judge import Judgement
+from suite.verdict.judgement import Judgement
 
 Memory = Literal["plain", "filled", "guarded"]
 RELATIONS = ("batch", "canaries", "neighbour", "permutation", "repeat", "replay", "shift", "written")

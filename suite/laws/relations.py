@@ -9,7 +9,7 @@ import numpy as np
 
 from suite.formats import Array
 from suite.laws import Finding, Inquiry, Trial
-from suite.verdict.judge import Judgement
+from suite.verdict.judgement import Judgement
 
 
 def repeat(trial: Trial) -> Inquiry:

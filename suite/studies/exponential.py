@@ -36,7 +36,7 @@ Findings, in this order (g = gap, u = unit roundoff of the arithmetic):
     shift_invariant  whether c + x has the bits of x, for offsets c that change no difference
     accumulate       "float32" and the like where the sum of n ones stops growing or is rounded, "no
                      stagnation" otherwise
-    fits             the tightest of suite.verdict.judge.FITTING that all errors on these rows satisfy
+    fits             the tightest of suite.verdict.statistics.FITTING that all errors on these rows satisfy
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ from suite.oracle.certified import certified_tier
 from suite.records.record import Measurement
 from suite.studies.measure import OPS
 from suite.tensors import to_float64, to_torch
-from suite.verdict.judge import FITTING, Judgement, judge_values, ulp_errors
+from suite.verdict.judge import judge_values
+from suite.verdict.judgement import Judgement
+from suite.verdict.statistics import FITTING, ulp_errors
 from suite.version import __version__
 
 Mask = NDArray[np.bool_]

@@ -388,7 +388,7 @@ class _Probe:
         """(gradient [rows, n] of the logits as float64, seconds) of one call in `format`, the
         probe's by default.
         """
-        from suite.verdict.judge import as_tuple
+        from suite.verdict.tensors import as_tuple
 
         tensors = {
             name: to_torch(values, format or self.format, self.device)
