@@ -36,6 +36,7 @@ from suite.records.configuration import (
     unlike_facts,
 )
 from suite.records.store import FULL, Store, StoreError, held, read_environment, read_records, refuse_records
+from suite.selection import cases_folder
 
 if TYPE_CHECKING:
     from suite.kernels import Kernel
@@ -143,12 +144,6 @@ def _positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise ValueError(f"{text} is not a positive number")
     return value
-
-
-def cases_folder() -> Path:
-    """Where the cases are: beside the package in a checkout, inside it in a wheel."""
-    inside = Path(__file__).parent / "cases"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "cases"
 
 
 def default_known_failures() -> list[KnownFailure]:

@@ -22,6 +22,7 @@ from suite.records.configuration import ALL, Configuration, digest, in_shard
 from suite.records.known_failures import read, stale
 from suite.records.record import PASSING, Record, summary_class
 from suite.records.store import StoreError, read_measurements
+from suite.selection import cases_folder
 
 LINE_SECONDS = 5.0
 
@@ -70,14 +71,14 @@ def run_cases(arguments: Sequence[str], *, measure: Literal["none", "torch", "al
     command = [
         "-c",
         str(Path(__file__).parent / "pytest.ini"),
-        f"--rootdir={plugin.cases_folder()}",
-        f"--confcutdir={plugin.cases_folder()}",
+        f"--rootdir={cases_folder()}",
+        f"--confcutdir={cases_folder()}",
         "-p",
         "suite.plugin",
         # nobody reads it, and pytest's own parses the source of every case that is expected to fail
         "--tb=native",
         *arguments,
-        str(plugin.cases_folder()),
+        str(cases_folder()),
     ]
     # The user's own pytest plugins and options have no part in this run.
     kept = {name: os.environ.get(name) for name in ("PYTEST_ADDOPTS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD")}

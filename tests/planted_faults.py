@@ -21,13 +21,13 @@ from collections.abc import Iterator
 import torch
 
 from suite.case import DIRECTIONS, PROFILES, Case
-from suite.catalogue import case_specifications
 from suite.execution.evaluation import evaluate
 from suite.execution.host import InProcess
 from suite.formats import DTYPES
 from suite.ops import NAMES
 from suite.oracle import Oracle
 from suite.records.record import PASSING, Record
+from suite.selection import case_specifications
 from tests import planted_attention, planted_backward, planted_calls, planted_losses, planted_states  # noqa: F401
 from tests.faults import BOTH, FAULTS, FLOAT32, LOG2E, Fault, fault, last, parts, round_to, sequential
 

@@ -29,10 +29,11 @@ LAYERS = (
     ("case",),
     ("execution",),
     ("studies", "report"),
+    ("selection",),
     ("plugin",),
-    ("bench", "run", "publish", "catalogue", "doctor", "gpu_goals"),
+    ("bench", "run", "gpu_goals"),
     ("tune", "gpu_run"),
-    ("cli",),
+    ("commands",),
     ("__main__",),
 )
 ASLEEP = ("torch", "pandas", "flint", "mpmath", "scipy", "pytest", "matplotlib", "jinja2", "rich")

@@ -340,7 +340,7 @@ def test_with_the_probe_the_output_is_the_probabilities():
 def test_saved_tensors_are_judged_by_the_command(tmp_path):
     from click.testing import CliRunner
 
-    from suite.cli import cli
+    from suite.commands.main import cli
 
     tensors = small(torch.float32) | {"mask": CALLS["boolean mask"].tensors(torch.float32)["mask"]}
     options = {"softcap": 3.0, "window": (40, None)}

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suite.case import SIZES, Case, case, fixed_shape
-from suite.catalogue import case_specifications
 from suite.formats import get_format
 from suite.inputs import attention, states
 from suite.inputs.attention_tensors import TENSORS
 from suite.ops import get_op
+from suite.selection import case_specifications
 
 FREE = sorted(name for name, family in attention.FAMILIES.items() if family.fixed is None)
 SHAPE = (2, 4, 6, 8)

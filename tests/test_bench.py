@@ -16,7 +16,7 @@ from suite import plugin
 from suite.bench import points as bench
 from suite.bench.points import PLANS, Bench, Point, cases, device_lock, drawn_rows, points
 from suite.case import Case
-from suite.cli import cli
+from suite.commands.main import cli
 from suite.execution.hosts import Hosts
 from suite.execution.timed import Timed
 from suite.formats import get_format

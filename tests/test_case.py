@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from suite import inputs
 from suite.case import CASE_ATTRIBUTE, EVERY_LENGTH, LADDER, PROFILES, SEEDS, VOCABULARY, Case, case
-from suite.catalogue import case_specifications
 from suite.formats import FORMATS, get_format
 from suite.inputs.layouts import LAYOUTS
 from suite.inputs.targets import TARGETS
 from suite.inputs.upstream import UPSTREAMS
 from suite.laws import RELATIONS
 from suite.ops import ROW_OPS
+from suite.selection import case_specifications
 
 FREE = sorted(name for name, family in inputs.all_families().items() if family.fixed_shape is None)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from suite.cli import cli
+from suite.commands.main import cli
 from suite.formats import bfloat16, float16
 from suite.studies import claims
 from suite.studies.claims import (

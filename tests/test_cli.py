@@ -20,11 +20,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-import suite.doctor
+import suite.commands.doctor
 import suite.execution.evaluation
 import suite.run
-from suite import plugin
-from suite.cli import cli, main
+from suite.commands.main import cli, main
 from suite.records.record import SCHEMA, Record
 from suite.records.store import Store, read_run
 
@@ -117,7 +116,7 @@ import sys
 import suite
 assert "torch" not in sys.modules, "import suite"
 from click.testing import CliRunner
-from suite.cli import cli
+from suite.commands.main import cli
 for line in sys.argv[1:]:
     result = CliRunner().invoke(cli, line.split())
     assert result.exit_code == 0, (line, result.output, result.exception)
@@ -129,7 +128,7 @@ print("asleep")
 INTERRUPTIBLE = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the parent of these tests made of it
-from suite.cli import main
+from suite.commands.main import main
 main(sys.argv[1:])
 """
 
@@ -618,7 +617,7 @@ def test_an_error_of_the_engine_itself_exits_with_4_and_no_traceback(monkeypatch
 @pytest.mark.parametrize("arguments", [["run"], ["check", "--kernel=shifted"]], ids=lambda a: a[0])
 def test_a_case_file_that_cannot_be_imported_exits_with_4(arguments, monkeypatch, tmp_path):
     (tmp_path / f"test_broken_{arguments[0]}.py").write_text("raise RuntimeError('a broken case file')\n")
-    monkeypatch.setattr(plugin, "cases_folder", lambda: tmp_path)
+    monkeypatch.setattr(suite.run, "cases_folder", lambda: tmp_path)
 
     result = invoke(*arguments, "--op=softmax", "--out", tmp_path / "run")
 
@@ -639,7 +638,7 @@ def test_a_command_that_breaks_ends_in_one_line(error, code, words, monkeypatch,
     def broken():
         raise error
 
-    monkeypatch.setattr(suite.doctor, "examine", broken)
+    monkeypatch.setattr(suite.commands.doctor, "examine", broken)
 
     with pytest.raises(SystemExit) as exit:
         main(["doctor"])

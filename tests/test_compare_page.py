@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from suite.cli import cli
+from suite.commands.main import cli
 from suite.records.record import Measurement, Record
 from suite.records.store import Run, Store
 from suite.report.compare import Reason, compare
@@ -672,7 +672,7 @@ def test_misuse_ends_with_2_and_says_why(folders, tmp_path):
 WITHOUT_TORCH = """
 import sys
 from click.testing import CliRunner
-from suite.cli import cli
+from suite.commands.main import cli
 result = CliRunner().invoke(cli, ["compare", *sys.argv[1:]])
 assert result.exit_code == 0, (result.output, result.exception)
 print(*[name for name in ("torch", "matplotlib", "pandas") if name in sys.modules], "asleep")

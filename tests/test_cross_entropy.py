@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from suite.cli import cli
+from suite.commands.main import cli
 from suite.formats import FORMATS
 from suite.inputs.draws import Draw
 from suite.kernels import own_kernels

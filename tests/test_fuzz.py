@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from suite.cli import main
+from suite.commands.main import main
 from suite.formats import float32
 from suite.kernels import load_kernels
 from tests.soak import fuzz

@@ -2,9 +2,9 @@
 
 import pytest
 
-from suite.plugin import cases_folder
 from suite.records.known_failures import KnownFailure, apply, read, stale
 from suite.records.record import PASSING, STATUSES, Record
+from suite.selection import cases_folder
 
 CASE = "softmax/normal/4x4/s0"
 

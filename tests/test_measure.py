@@ -13,9 +13,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-import suite.cli
+import suite.commands.run
 import suite.studies.measure
-from suite.cli import cli
+from suite.commands.main import cli
 from suite.execution.host import InProcess, Outcome
 from suite.kernels import Kernel, own_kernels
 from suite.records.record import SCHEMA, Measurement
@@ -354,7 +354,7 @@ def test_measuring_is_the_default_from_standard_on(arguments, measured, tmp_path
         asked.append(measure)
         return Result(records=(), environment={})
 
-    monkeypatch.setattr(suite.cli, "_run", remembering)
+    monkeypatch.setattr(suite.commands.run, "run", remembering)
     invoke("run", "--out", tmp_path / "run", *arguments)
     assert asked == [measured]
 

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from suite import inputs
-from suite.cli import cli
+from suite.commands.main import cli
 from suite.formats import float64
 from suite.ops import get_op
 from suite.oracle import REFERENCE_VERSION, Oracle, cache, tiers

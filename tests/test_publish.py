@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from suite.cli import cli
-from suite.publish import machine_slug, pages, publish, write_pages
+from suite.commands.main import cli
 from suite.records.configuration import Configuration
 from suite.records.record import Measurement, Record
 from suite.records.store import Store, read_run
 from suite.report.compare import read
 from suite.report.privacy import private
+from suite.report.publish import machine_slug, pages, publish, write_pages
 from suite.report.published import BEGIN, END, read_published, readme_table, with_table
 
 ROOT = Path(__file__).parent.parent
@@ -361,7 +361,7 @@ def test_commands_take_published_runs(published, tmp_path, monkeypatch):
     compared = invoke("compare", cpu / "a", cpu / "b", "--fail-on", "none")
     reported = invoke("report", cpu / "a", "--out", tmp_path / "page.html")
     merged = invoke("merge", cpu / "a", "--out", tmp_path / "merged")
-    monkeypatch.setattr("suite.catalogue.__file__", str(tmp_path / "suite" / "catalogue.py"))
+    monkeypatch.setattr("suite.commands.list.REPORTS", tmp_path / "reports")
     machines = invoke("list", "machines")
 
     assert [one.exit_code for one in (compared, reported, merged, machines)] == [0, 0, 0, 0], (

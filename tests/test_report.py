@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suite.cli import cli
+from suite.commands.main import cli
 from suite.records.configuration import Configuration
 from suite.records.record import STATUSES, Record
 from suite.records.store import Run, Store

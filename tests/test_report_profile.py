@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from suite.cli import cli
+from suite.commands.main import cli
 from suite.kernels import Kernel
 from suite.records.record import Measurement
 from suite.report.figures import inline_svg

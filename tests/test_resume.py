@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 import suite.execution.evaluation
 import suite.studies.measure
-from suite.cli import cli
+from suite.commands.main import cli
 from suite.records.configuration import read_configuration
 from suite.records.record import Measurement
 from suite.records.store import read_run
@@ -225,7 +225,7 @@ def test_what_is_measured_is_not_measured_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr(suite.studies.measure, "measure_kernel", measuring)
     # No chapter of the report is made of these: what counts is what is measured.
-    monkeypatch.setattr("suite.cli._write_report", lambda folder: None)
+    monkeypatch.setattr("suite.commands.run.write_report", lambda folder: None)
     words = ("run", *SELECTION, "--measure", "--out", tmp_path)
     invoke(*words)
     first, _ = list(measured), measured.clear()

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suite import inputs
-from suite.cli import cli
+from suite.commands.main import cli
 from suite.formats import DTYPES, FORMATS
 from suite.numerics import BEST_PRACTICE, Numerics
 from suite.ops import get_op

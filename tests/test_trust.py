@@ -52,7 +52,7 @@ VALIDATORS = {
 
 def test_the_published_schema_is_the_one_that_the_code_makes():
     """make it again: softmax-suite schema > docs/records.schema.json"""
-    from suite.cli import cli
+    from suite.commands.main import cli
 
     text = (ROOT / "docs" / "records.schema.json").read_text(encoding="utf-8")
 
@@ -92,7 +92,7 @@ def test_every_record_that_evaluate_makes_is_valid_and_is_read_back(status):
 
 
 def test_what_check_writes_as_json_is_valid(tmp_path):
-    from suite.cli import cli
+    from suite.commands.main import cli
 
     file = tmp_path / "r.json"
     CliRunner().invoke(
@@ -563,7 +563,7 @@ def test_a_report_names_nobody_unless_asked(tmp_path):
 
 @pytest.mark.usefixtures("quokka")
 def test_the_command_shows_paths_only_when_asked(tmp_path):
-    from suite.cli import cli
+    from suite.commands.main import cli
 
     folder = stored(tmp_path / "a", make(kernel="/home/jane/k.py:f", status="crashed"))
 

@@ -376,7 +376,7 @@ def site(words):
 
 def raised_at(attempt, folder):
     """The place in the package where the exception behind an internal error was raised."""
-    from suite.cli import cli
+    from suite.commands.main import cli
 
     def command(arguments):
         try:
@@ -480,7 +480,9 @@ class Worker:
         self.process.stdout.close()
 
 
-def run_all(tries, *, place, template, seed, command="suite.cli:main", workers=2, seconds=LIMIT_SECONDS):
+def run_all(
+    tries, *, place, template, seed, command="suite.commands.main:main", workers=2, seconds=LIMIT_SECONDS
+):
     """Yields (kind, number, answer) of each (kind, number), as workers give them."""
     waiting, answers = queue.Queue(), queue.Queue()
     for one in tries:
@@ -592,7 +594,7 @@ def parse(arguments):
     )
     parser.add_argument("--template", type=Path, help="a template that --only or a worker uses")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--command", default="suite.cli:main", help=argparse.SUPPRESS)
+    parser.add_argument("--command", default="suite.commands.main:main", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 

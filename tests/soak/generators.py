@@ -17,8 +17,13 @@ from pathlib import Path
 import click
 import numpy as np
 
-from suite.cli import cli
+from suite.commands.main import COMMANDS as NAMES
+from suite.commands.main import cli
 
+MINUTES = ("gpu-goals", "gpu-run", "tune")
+"""The commands that measure by a budget of minutes."""
+
+COMMANDS = {name: cli.get_command(None, name) for name in NAMES if name not in MINUTES}
 CASE = "softmax/normal/16x33/s0"
 NARROW = ("--op", "softmax", "--dtype", "float32", "--case", CASE)
 RUNS = ("run", "part0", "part1")
@@ -154,7 +159,7 @@ CHEAP = {
 
 def options_of(command):
     """The parameters of a command by name; none where there is no such command."""
-    found = cli.commands.get(command)
+    found = COMMANDS.get(command)
     return {} if found is None else {parameter.name: parameter for parameter in found.params}
 
 
@@ -177,9 +182,9 @@ def pick_value(random, parameter):
 
 def command_lines(random, folder):
     """A command that works, spoiled one to three times: by any value of any option that the command has."""
-    name = random.choice([*cli.commands, "check", "run", "judge", "tolerance"])
+    name = random.choice([*COMMANDS, "check", "run", "judge", "tolerance"])
     words = list(CHEAP.get(name, [name]))
-    parameters = cli.commands[name].params
+    parameters = COMMANDS[name].params
     for _ in range(random.choice((1, 1, 1, 2, 3))):
         parameter = random.choice([*parameters, cli.params[0]])
         change = random.randrange(10)
@@ -216,7 +221,7 @@ def bounded(words):
     """
     try:
         name, *rest = words[1:] if words[0] == "--" else words
-        given = cli.commands[name].make_context(name, rest).params
+        given = COMMANDS[name].make_context(name, rest).params
     except (
         KeyError,
         click.ClickException,
@@ -286,7 +291,7 @@ def record_files(random, folder):
     ]
     if "resume" in options_of("run"):
         commands += [["run", *NARROW, "--kernel", "shifted", "--measure", "--out", "run", "--resume"]] * 2
-    if "merge" in cli.commands:
+    if "merge" in COMMANDS:
         commands += [
             ["merge", "run", "part0", "--out", "merged"],
             ["merge", "run", "part0", "part1", "--out", "merged"],

@@ -131,7 +131,7 @@ class WarmLife:
 
 def _live(arguments: list[str], log: Path) -> None:
     """Runs the command in this fork, which ends with it."""
-    from suite.cli import main
+    from suite.commands.main import main
 
     code = 99
     try:

@@ -4,14 +4,18 @@ outputs; or kernel profiles.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 
-from suite.formats import float32
+from suite.commands.options import device_option, dtypes_option, kernels_option, misuse
+from suite.formats import DTYPES, float32
 from suite.inputs import build
+from suite.ops import NAMES
 from suite.oracle import Oracle, libm
 from suite.oracle.cache import default_folder
 from suite.oracle.certified import ASSUMED_ULP, certified_tier
@@ -108,3 +112,29 @@ def _text(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{k} {v}" for k, v in value.items())
     return str(value)
+
+
+@click.command("doctor")
+@kernels_option("Print the profile of this kernel instead; repeatable.")
+@click.option(
+    "--op", default="softmax", show_default=True, type=click.Choice(NAMES), help="The op of --kernel."
+)
+@dtypes_option("Formats of --kernel. Default: all.")
+@device_option("Device of --kernel: cpu, cuda, cuda:1, ...")
+def command(kernels: tuple[str, ...], op: str, dtypes: tuple[str, ...], device: str) -> None:
+    """Prints this machine's identity and checks that the judge can still tell right from wrong.
+
+    With --kernel: prints what the arithmetic of a kernel looks like from outside.
+    """
+    if kernels:
+        try:
+            for line in profiles(kernels, op, dtypes or DTYPES, device):
+                click.echo(line)
+        except ValueError as error:
+            misuse(str(error))
+        return
+    healthy = True
+    for line, good in examine():
+        healthy &= good
+        click.echo(line)
+    sys.exit(0 if healthy else 1)

@@ -1,16 +1,19 @@
-"""What `softmax-suite list` shows. Only `cases` and `kernels` look at source files; nothing here
-imports torch.
-"""
+"""`list`: what there is. Only its cases and kernels look at source files, and nothing here imports torch."""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from suite.case import CASE_ATTRIBUTE, PROFILES, CaseSpecification
+import click
+
+from suite.case import PROFILES
 from suite.records import strict_json
+from suite.selection import case_specifications
+
+REPORTS = Path(__file__).parent.parent.parent / "reports"
+"""The published runs of a checkout."""
 
 
 def ops() -> Iterator[str]:
@@ -76,8 +79,7 @@ def cases() -> Iterator[str]:
 
 def machines() -> Iterator[str]:
     """The published runs: reports/<machine>/<run>/env.json."""
-    folder = Path(__file__).parent.parent / "reports"
-    paths = sorted(folder.glob("*/*/env.json"))
+    paths = sorted(REPORTS.glob("*/*/env.json"))
     if not paths:
         yield "no published runs here: they are in reports/ of a checkout"
     for path in paths:
@@ -89,20 +91,19 @@ def machines() -> Iterator[str]:
         yield f"{path.parent.parent.name}/{path.parent.name}: {device}"
 
 
-def case_specifications() -> list[CaseSpecification]:
-    """All cases, in the order of their files."""
-    from suite.plugin import cases_folder
+LISTED: dict[str, Callable[[], Iterator[str]]] = {
+    "ops": ops,
+    "kernels": kernels,
+    "cases": cases,
+    "inputs": inputs,
+    "laws": laws,
+    "machines": machines,
+}
 
-    found = []
-    for path in sorted(cases_folder().rglob("test_*.py")):
-        specification = importlib.util.spec_from_file_location(
-            f"_softmax_suite_cases_{path.parent.name}_{path.stem}", path
-        )
-        assert specification is not None
-        assert specification.loader is not None
-        module = importlib.util.module_from_spec(specification)
-        specification.loader.exec_module(module)
-        for value in vars(module).values():
-            if isinstance(getattr(value, CASE_ATTRIBUTE, None), CaseSpecification):
-                found.append(getattr(value, CASE_ATTRIBUTE))
-    return found
+
+@click.command("list")
+@click.argument("what", type=click.Choice(list(LISTED)))
+def command(what: str) -> None:
+    """Lists ops, kernels, cases, inputs, laws or machines."""
+    for line in LISTED[what]():
+        click.echo(line)

@@ -1,0 +1,1 @@
+"""The commands of `softmax-suite`, a module each."""
