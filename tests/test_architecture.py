@@ -36,6 +36,7 @@ LAYERS = (
     ("commands",),
     ("__main__",),
 )
+DECLARATION = ("declaration", "loading")
 ASLEEP = ("torch", "pandas", "flint", "mpmath", "scipy", "pytest", "matplotlib", "jinja2", "rich")
 
 
@@ -44,7 +45,7 @@ def unit_of(module):
     parts = module.split(".")
     if parts == ["suite"]:
         return "suite"
-    return "kernels/*" if parts[1] == "kernels" and len(parts) > 2 else parts[1]
+    return "kernels/*" if parts[1] == "kernels" and parts[2:] and parts[2] not in DECLARATION else parts[1]
 
 
 def layer_of(module):

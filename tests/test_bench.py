@@ -20,7 +20,7 @@ from suite.commands.main import cli
 from suite.execution.hosts import Hosts
 from suite.execution.timed import Timed
 from suite.formats import get_format
-from suite.kernels import ATTRIBUTE, kernel, own_kernels
+from suite.kernels import declarations, kernel, own_kernels
 from suite.oracle import Oracle
 from suite.records.known_failures import KnownFailure
 from suite.records.record import Measurement
@@ -54,7 +54,8 @@ def measuring():
 
 def of(function, op="softmax", **declared):
     """The kernel of a function, as @kernel makes it."""
-    return getattr(kernel(op, **declared)(function), ATTRIBUTE)[op]
+    [made] = declarations(kernel(op, **declared)(function)).values()
+    return made
 
 
 def measured(measuring, chosen, case=ROWS, dtype="float32"):

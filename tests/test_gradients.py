@@ -15,7 +15,7 @@ from suite.execution.evaluation import evaluate
 from suite.execution.gradients import gradients
 from suite.execution.isolated import Isolated
 from suite.formats import float32
-from suite.kernels import ATTRIBUTE, Kernel, kernel, load_kernels
+from suite.kernels import Kernel, declarations, kernel, load_kernels
 from suite.oracle import Oracle
 
 ORACLE = Oracle()
@@ -510,7 +510,7 @@ def test_a_kernel_says_that_it_has_a_backward():
     def without(x, dim=-1):
         return torch.softmax(x, dim)
 
-    declared = getattr(without, ATTRIBUTE)["softmax"]
+    [declared] = declarations(without).values()
     assert declared.backward is False
     assert declared.supports({"dim": -1}, float32, "cpu") is None
     assert (

@@ -1,4 +1,4 @@
-"""kernels.py: every way to name a kernel, and every way to name it wrong."""
+"""suite/kernels: every way to name a kernel, and every way to name it wrong."""
 
 import functools
 import sys
@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from suite import kernels
 from suite.formats import get_format
-from suite.kernels import Kernel, kernel, kernel_names, load_kernels, own_kernels
+from suite.kernels import Kernel, kernel, kernel_names, load_kernels, loading, own_kernels
+from suite.kernels.declaration import parameters_of
 from suite.ops import NAMES
 
 FLOAT32, BFLOAT16 = get_format("float32"), get_format("bfloat16")
@@ -266,7 +266,7 @@ def test_every_own_kernel_is_loaded_by_its_name(op):
 def entry_points(monkeypatch, **loaders):
     entries = [SimpleNamespace(name=name, load=load) for name, load in loaders.items()]
     monkeypatch.setattr(
-        kernels.metadata, "entry_points", lambda group: entries if group == kernels.ENTRY_POINTS else []
+        loading.metadata, "entry_points", lambda group: entries if group == loading.ENTRY_POINTS else []
     )
 
 
@@ -312,7 +312,7 @@ def test_a_declaration_of_something_unknown_is_refused(op, given, message):
 
 def declared(function=lambda x, dim=-1: x, **given):
     name = given.pop("name", "mine")
-    return Kernel(id=name, op="softmax", call=function, parameters=kernels._parameters(function), **given)
+    return Kernel(id=name, op="softmax", call=function, parameters=parameters_of(function), **given)
 
 
 @pytest.mark.parametrize(

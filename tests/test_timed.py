@@ -13,7 +13,7 @@ import torch
 from suite.execution.host import InProcess
 from suite.execution.isolated import Isolated
 from suite.execution.timed import Running, Task, rolled
-from suite.kernels import ATTRIBUTE, kernel, own_kernels
+from suite.kernels import declarations, kernel, own_kernels
 from suite.timing import cpu
 
 FUSED = own_kernels("softmax")["fused"]
@@ -21,7 +21,8 @@ FUSED = own_kernels("softmax")["fused"]
 
 def of(function, op="softmax", **declared):
     """The kernel of a function, as @kernel makes it."""
-    return getattr(kernel(op, **declared)(function), ATTRIBUTE)[op]
+    [made] = declarations(kernel(op, **declared)(function)).values()
+    return made
 
 
 def task(rows=400, length=300, *, dtype=torch.float32, kept_rows=None):

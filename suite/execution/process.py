@@ -208,7 +208,7 @@ def _exists(pid: int) -> bool:
 
 _MACHINERY = (
     str(Path(__file__).parent) + os.sep,
-    str(Path(__file__).parents[1] / "kernels" / "__init__.py"),
+    str(Path(__file__).parents[1] / "kernels" / "declaration.py"),
     str(Path(multiprocessing.__file__).parent) + os.sep,
     "<",
 )
