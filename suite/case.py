@@ -18,7 +18,7 @@ from suite.inputs.draws import Draw
 from suite.inputs.layouts import LAYOUTS
 from suite.inputs.targets import TARGETS, indices, probabilities
 from suite.inputs.upstream import UPSTREAMS
-from suite.ops import Op, get_op, parse_option
+from suite.ops import AnyOp, get_op, parse_option
 
 PROFILES = ("smoke", "quick", "standard", "full")
 DIRECTIONS = ("forward", "backward")
@@ -288,7 +288,7 @@ def _unrows(rows: Array, others: tuple[int, ...], axis: int) -> Array:
     return np.ascontiguousarray(np.moveaxis(rows.reshape(*others, rows.shape[1]), -1, axis))
 
 
-def _option(op: Op, name: str, text: str) -> Any:
+def _option(op: AnyOp, name: str, text: str) -> Any:
     """The value of an option in a case id. Raises ValueError for an unknown option or a value that
     cannot be one.
     """

@@ -28,7 +28,7 @@ from suite.formats import DTYPES, FORMATS, Array, Format, compute_format
 from suite.kernels import Domain, Kernel
 from suite.kernels.parts.domains import cancelling_domain
 from suite.numerics import BEST_PRACTICE, Numerics
-from suite.ops import NAMES, ROW_OPS, get_op
+from suite.ops import NAMES, get_op, row_ops
 from suite.ops.rows import RowFacts
 from suite.oracle import Oracle
 from suite.records.record import PASSING, Record
@@ -611,7 +611,7 @@ def found(
     """(kernel, what failed or "", largest error in times of bound) of the op's correct kernels; on
     rows, of these shapes.
     """
-    if op in ROW_OPS and direction == "forward":
+    if op in row_ops() and direction == "forward":
         for family in FAMILIES:
             yield from ratios(op, family, dtype, seeds=seeds, shapes=shapes)
         return
@@ -656,7 +656,7 @@ def main() -> None:
         for name, row in largest.items():
             shown = "".join(f"{row[dtype]:>10.2f}" if dtype in row else f"{'-':>10}" for dtype in DTYPES)
             print(f"{name:<36}{shown}", flush=True)
-        of_rows = op in ROW_OPS and direction == "forward"
+        of_rows = op in row_ops() and direction == "forward"
         count += sum(kernel.op == op for kernel in KERNELS) if of_rows else len(kernels_of(op, direction))
     print(
         f"\n{count} honest kernels, {judged} judgements with {arguments.seeds} seeds, {failures} false alarms"

@@ -16,7 +16,7 @@ from suite.inputs.layouts import LAYOUTS
 from suite.inputs.targets import TARGETS
 from suite.inputs.upstream import UPSTREAMS
 from suite.laws import RELATIONS
-from suite.ops import ROW_OPS
+from suite.ops import row_ops
 from suite.selection import case_specifications
 
 FREE = sorted(name for name, family in inputs.all_families().items() if family.fixed_shape is None)
@@ -27,7 +27,7 @@ def cases(draw):
     shape = tuple(draw(st.lists(st.integers(1, 5000), min_size=1, max_size=4)))
     family, op, seed = (
         draw(st.sampled_from(FREE)),
-        draw(st.sampled_from(ROW_OPS)),
+        draw(st.sampled_from(row_ops())),
         draw(st.integers(0, 10**6)),
     )
     if op == "cross_entropy":
@@ -286,7 +286,7 @@ def test_the_decorated_function_is_returned_itself():
 
 def test_profiles_are_cumulative():
     """Each profile runs every case of the smaller ones, and something more."""
-    specification = declared(*ROW_OPS, laws=RELATIONS)
+    specification = declared(*row_ops(), laws=RELATIONS)
     ids = [[c.id for c in specification.cases(profile)] for profile in PROFILES]
 
     assert [len(set(some)) for some in ids] == [len(some) for some in ids]

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from suite.formats import DTYPES
-from suite.ops import ROW_OPS
+from suite.ops import row_ops
 from suite.records.record import PASSING
 from tests.honest_kernels import (
     FAMILIES,
@@ -38,7 +38,7 @@ def test_there_are_enough_structures():
 
 CASES = [
     (op, family, dtype)
-    for op in ROW_OPS
+    for op in row_ops()
     for family in FAMILIES
     for dtype in DTYPES
     if family != "every_16_bit_value"

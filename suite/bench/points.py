@@ -32,7 +32,7 @@ from suite.execution.isolation import TIMEOUT_SECONDS
 from suite.execution.timed import FRESH_CALLS, ROUNDS, Kept, Task, Timed, rolled
 from suite.formats import Array, Format, get_format
 from suite.kernels import Kernel, own_kernels
-from suite.ops import Op, get_op
+from suite.ops import AnyOp, get_op
 from suite.ops.attention import Attention
 from suite.ops.attention.definition import Queries
 from suite.oracle import Oracle
@@ -560,7 +560,7 @@ def least_bytes(case: Case, format: Format, shapes: Mapping[str, tuple[int, ...]
     op, options = get_op(case.op), case.resolved_options()
     forward = {name: shape for name, shape in shapes.items() if name not in op.upstreams}
 
-    def size(name: str, of: Op) -> int:
+    def size(name: str, of: AnyOp) -> int:
         if name == "target" and case.target != "probabilities":
             return 8
         return of.input_format(name, format).bits // 8

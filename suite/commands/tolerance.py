@@ -10,11 +10,11 @@ import click
 from suite.commands.options import json_option, misuse
 from suite.commands.output import write
 from suite.formats import DTYPES
-from suite.ops import ROW_OPS
+from suite.ops import row_ops
 
 
 @click.command("tolerance")
-@click.option("--op", required=True, type=click.Choice(ROW_OPS))
+@click.option("--op", required=True, type=click.Choice(row_ops()))
 @click.option(
     "--shape", metavar="ROWSxN", help="Shape of the input, or the length of its rows: 32x8192, 8192."
 )

@@ -18,7 +18,7 @@ import torch
 
 from suite.execution.gradients import gradients
 from suite.kernels import Kernel
-from suite.ops import UPSTREAM, Op
+from suite.ops import UPSTREAM, AnyOp
 from suite.timing.clock import timed
 from suite.verdict.tensors import as_tuple, check_output
 
@@ -66,7 +66,7 @@ def adapted_call(kernel: Kernel, tensors: Tensors, options: Mapping[str, Any]) -
 
 
 def wrong_kind(
-    op: Op,
+    op: AnyOp,
     output: Any,
     shapes: Mapping[str, tuple[int, ...]],
     dtype: str,

@@ -26,7 +26,7 @@ from suite.kernels import Domain, Kernel
 from suite.laws import IN_PART, Finding, Trial, get_law
 from suite.laws import Call as LawCall
 from suite.numerics import BEST_PRACTICE, CONTRACT
-from suite.ops import Op, get_op
+from suite.ops import AnyOp, get_op
 from suite.oracle import Oracle, Reference
 from suite.records.known_failures import KnownFailure, apply
 from suite.records.record import Record, by_precedence
@@ -106,7 +106,7 @@ class _Evaluation:
     ) -> None:
         self.case, self.kernel, self.format, self.device = case, kernel, format, device
         self.host, self.oracle, self.strict = host, oracle, strict
-        self.op: Op = get_op(case.op)
+        self.op: AnyOp = get_op(case.op)
         """Of the call that is judged: the backward, once there are inputs with the gradient of an output."""
         self.options = case.resolved_options()
         self.numerics = BEST_PRACTICE if strict else kernel.numerics

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from suite.formats import Array, Format
 from suite.numerics import Numerics, Semantics
-from suite.ops import SECOND, Op, Options, Shapes, as_rows
+from suite.ops import SECOND, Options, Shapes
 from suite.ops.arithmetic import Arithmetic, Float64
 from suite.ops.row_backward import (
     GradientFacts,
@@ -35,6 +35,7 @@ from suite.ops.row_backward import (
     sum_error,
     underflow,
 )
+from suite.ops.row_op import RowProblem, as_rows
 from suite.ops.rows import Allowed, RowFacts
 from suite.ops.softmax.bound import relative_error
 from suite.ops.special import Special
@@ -44,30 +45,26 @@ from suite.ops.special import Special
 class Twice:
     """The problem of the first backward, and h [rows, n], 0 at hidden logits."""
 
-    first: Any
+    first: RowProblem
     second: Array
 
     @property
     def x(self) -> Array:
-        x: Array = self.first.x
-        return x
+        return self.first.x
 
     @property
     def shown(self) -> Array:
-        shown: Array = self.first.shown
-        return shown
+        return self.first.shown
 
     @property
     def ordinary(self) -> NDArray[np.bool_]:
-        ordinary: NDArray[np.bool_] = self.first.ordinary
-        return ordinary
+        return self.first.ordinary
 
     def take(self, rows: NDArray[np.intp]) -> Self:
         return replace(self, first=self.first.take(rows), second=self.second[rows])
 
     def content(self) -> bytes:
-        content: bytes = self.first.content()
-        return content + b"|second|" + np.ascontiguousarray(self.second).tobytes()
+        return self.first.content() + b"|second|" + np.ascontiguousarray(self.second).tobytes()
 
     def describe(self, row: int, column: int | None) -> str:
         return f"{self.first.describe(row, column)}, second upstream {float(self.second[row, column or 0])!r}"
@@ -81,26 +78,22 @@ class TwiceFacts(GradientFacts):
     second: Array
 
 
-class DoubleBackward(RowBackward):
-    """Of one op: its first backward, and the factor [rows, 1] of it in float64 and exactly; None of
-    softmax.
-    """
+class DoubleBackward(RowBackward[Twice, TwiceFacts]):
+    """Of one op, by its first backward."""
 
-    def __init__(self, first: RowBackward) -> None:
-        super().__init__(first.forward)
+    def __init__(self, first: RowBackward[Any, Any]) -> None:
+        super().__init__(first.forward, summary=f"the gradient of <h, {first.summary}>")
         self.first = first
-        self.name = f"{first.forward.name} double backward"  # type: ignore[misc]
-        self.arguments = (*first.arguments, SECOND)  # type: ignore[misc]
-        self.summary = f"the gradient of <h, {first.summary}>"  # type: ignore[misc]
+        self.name = f"{first.forward.name} double backward"
+        self.arguments = (*first.arguments, SECOND)
 
     def check_options(self, options: Options, shapes: Shapes) -> dict[str, Any]:
-        logits = self.arguments[0]
-        if shapes[SECOND] != shapes[logits]:
+        if shapes[SECOND] != shapes[self.wrt]:
             raise ValueError(
-                f"{SECOND} has shape {list(shapes[SECOND])}; expected that of {logits},"
-                f" {list(shapes[logits])}"
+                f"{SECOND} has shape {list(shapes[SECOND])}; expected that of {self.wrt},"
+                f" {list(shapes[self.wrt])}"
             )
-        return self.first.check_options(options, shapes)
+        return super().check_options(options, shapes)
 
     def problem(self, inputs: Mapping[str, Array], options: Options) -> Twice:
         first = self.first.problem(inputs, options)
@@ -116,42 +109,34 @@ class DoubleBackward(RowBackward):
 
     def facts(self, problem: Twice) -> TwiceFacts:
         first: GradientFacts = self.first.facts(problem.first)
-        safe = replace(problem.first, x=np.where(first.ordinary[:, None], problem.x, 0.0))
+        safe: Any = replace(problem.first, x=np.where(first.ordinary[:, None], problem.x, 0.0))  # type: ignore[type-var]
         exact = self.define(Float64(), Twice(safe, problem.second))
-        factor = None if self.forward.name == "softmax" else np.abs(self._factor(Float64(), safe))
-        return TwiceFacts(first.rows, first.upstream, exact, first.ordinary, factor, problem.second)
+        factor = self.first.factor(Float64(), safe)
+        return TwiceFacts(
+            first.rows,
+            first.upstream,
+            exact,
+            first.ordinary,
+            None if factor is None else np.abs(factor),
+            problem.second,
+        )
 
     def scores(self, facts: TwiceFacts) -> RowFacts:
         return self.first.scores(facts)
 
     def define(self, arithmetic: Arithmetic, problem: Twice) -> Any:
-        first = problem.first
+        first: Any = problem.first
         e = arithmetic.shifted_exp(first.x, first.temperature)
         p, h = e / arithmetic.row_sum(e), arithmetic.lift(problem.second)
         centred = h - arithmetic.row_sum(p * h)
-        if self.forward.name != "softmax":
-            return self._factor(arithmetic, first) * p * centred
+        factor = self.first.factor(arithmetic, first)
+        if factor is not None:
+            return factor * p * centred
         g = arithmetic.lift(first.upstream)
         product = centred * (g - arithmetic.row_sum(p * g))
         temperature = arithmetic.lift(np.array([[first.temperature]]))
         result = p * (product - arithmetic.row_sum(p * product)) / temperature / temperature
         return result[:, : problem.shown.shape[1]]
-
-    def _factor(self, arithmetic: Arithmetic, first: Any) -> Any:
-        g = arithmetic.lift(first.upstream)
-        if self.forward.name == "log_softmax":
-            return arithmetic.lift(np.zeros((1, 1))) - arithmetic.row_sum(g)
-        if self.forward.name == "logsumexp":
-            return g
-        one, smoothing, divisor = (
-            arithmetic.lift(np.array([[float(v)]])) for v in (1.0, first.smoothing, first.divisor or 1)
-        )
-        total = arithmetic.row_sum(arithmetic.lift(first.weights * first.kept[:, None]))
-        if first.smoothing > 0:
-            total = (one - smoothing) * total + smoothing * arithmetic.lift(
-                first.kept[:, None].astype(np.float64)
-            )
-        return g / divisor * total
 
     @np.errstate(over="ignore", invalid="ignore", under="ignore")
     def bound(self, facts: TwiceFacts, numerics: Numerics, target: Format) -> Allowed:
@@ -181,15 +166,3 @@ class DoubleBackward(RowBackward):
             error = np.where(rows.x > -np.inf, np.where(tau < 0.5, error, np.inf), 0.0)
             errors.append(rows.shown(error))
         return allowed(facts, errors[0], errors[1], numerics, target)
-
-
-_FOUND: dict[str, DoubleBackward] = {}
-
-
-def double_backward(first: Op) -> Op:
-    """The double backward of an op of rows, by its first backward. Raises NotImplementedError for
-    another op.
-    """
-    if not isinstance(first, RowBackward):
-        raise NotImplementedError(f"{first.name} has no double backward here")
-    return _FOUND.setdefault(first.name, DoubleBackward(first))

@@ -12,32 +12,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from suite.formats import Array, Format
 from suite.numerics import Numerics, Semantics
-from suite.ops import UPSTREAM, Op, Options, Shapes, as_rows
-from suite.ops.arithmetic import Float64
+from suite.ops import UPSTREAM, AnyOp, Options, Shapes
+from suite.ops.arithmetic import Arithmetic, Float64
+from suite.ops.backward_op import BackwardOp
+from suite.ops.row_op import RowProblem, as_rows, index_of
 from suite.ops.rows import Allowed, RowFacts, Rows
 from suite.ops.special import Special
 
 
 @dataclass(frozen=True, eq=False)
 class GradientFacts:
-    """The facts of the logits, and the upstream gradient, [rows, n] or [rows, 1]; exact: the
-    gradient in float64 [rows, n].
-
-    ordinary: [rows], whether the row has a value to compute; where not, its gradient is exactly 0,
-    or anything.
-    """
+    """The ingredients of the bound of a gradient of rows."""
 
     rows: RowFacts
+    """Of the logits."""
     upstream: Array
+    """[rows, n] or [rows, 1]."""
     exact: Array
+    """[rows, n]: the gradient in float64."""
     ordinary: NDArray[np.bool_]
+    """[rows]: whether the row has a value to compute; where not, its gradient is exactly 0, or anything."""
 
     @property
     def x(self) -> Array:
@@ -74,45 +75,30 @@ class GradientRows(Rows):
         return f"{super().describe(row, column)}, upstream {float(own)!r} there"
 
 
-class RowBackward(Op):
-    """Backward of an op of rows. forward: that op."""
+RowProblemT = TypeVar("RowProblemT", bound=RowProblem)
+GradientFactsT = TypeVar("GradientFactsT", bound=GradientFacts)
 
-    keeps_length = False
-    lower_limit = float("-inf")
 
-    def __init__(self, forward: Op) -> None:
-        self.forward = forward
-        self.name = f"{forward.name} backward"  # type: ignore[misc]
-        self.arguments = (*forward.arguments, UPSTREAM)  # type: ignore[misc]
-        self.options = forward.options  # type: ignore[misc]
+class RowBackward(BackwardOp[RowProblemT, GradientFactsT]):
+    """Backward of an op of rows: the gradient of its logits."""
 
-    def check_options(self, options: Options, shapes: Shapes) -> dict[str, Any]:
-        options = self.forward.check_options(options, shapes)
-        expected = self.forward.output_shape(shapes, options)
-        if shapes[UPSTREAM] != expected:
-            raise ValueError(
-                f"upstream has shape {list(shapes[UPSTREAM])}; expected the output's, {list(expected)}"
-            )
-        return options
+    def __init__(self, forward: AnyOp, *, summary: str) -> None:
+        logits = forward.arguments[0]
+        super().__init__(forward, logits, (logits,), name=f"{forward.name} backward", summary=summary)
 
-    def axis(self, options: Options, shape: tuple[int, ...]) -> int:
-        return self.forward.axis(options, shape)
+    def part(self, wrt: str) -> Self:
+        raise ValueError(f"{self.name} has one output, the gradient of {self.wrt}")
 
-    def special(self, problem: Any, semantics: Semantics) -> NDArray[np.int8]:
+    def special(self, problem: RowProblemT, semantics: Semantics) -> NDArray[np.int8]:
         """A row whose value, or upstream, is NaN or infinite has no gradient to judge."""
         codes = np.where(problem.ordinary[:, None], Special.FINITE, Special.ANYTHING)
         return np.broadcast_to(codes, problem.shown.shape).astype(np.int8)
 
-    def facts(self, problem: Any) -> GradientFacts:
-        safe = problem.safe()
-        exact = self.define(Float64(), safe) if safe.x.shape[1] else np.zeros(safe.shown.shape)
-        return GradientFacts(problem.facts(), safe.upstream, exact, problem.ordinary)
-
-    def scores(self, facts: Any) -> RowFacts:
+    def scores(self, facts: GradientFactsT) -> RowFacts:
         """Of twice the logits and the logarithm of the upstream: the way back has products of it
         with exponentials over the square of their sum.
         """
-        rows: RowFacts = facts.rows
+        rows = facts.rows
         largest = np.finfo(np.float64).max
         with np.errstate(over="ignore"):
             upstream = np.minimum(np.abs(facts.upstream).sum(axis=1, keepdims=True), largest)
@@ -121,25 +107,36 @@ class RowBackward(Op):
             np.where(rows.x > -np.inf, doubled, -np.inf), temperature=rows.temperature, hidden=rows.hidden
         )
 
-    def output_shape(self, shapes: Shapes, options: Options) -> tuple[int, ...]:
-        return shapes[self.arguments[0]]
-
-    def output_rows(self, output: NDArray[Any], problem: Any, options: Options) -> NDArray[Any]:
+    def output_rows(self, output: NDArray[Any], problem: RowProblemT, options: Options) -> NDArray[Any]:
         return as_rows(output, self.axis(options, output.shape))
 
     def output_index(
-        self, row: int, column: int, problem: Any, shapes: Shapes, options: Options
+        self, row: int, column: int, problem: RowProblemT, shapes: Shapes, options: Options
     ) -> tuple[int, ...]:
-        shape = shapes[self.arguments[0]]
-        dim = self.axis(options, shape)
-        others = shape[:dim] + shape[dim + 1 :]
-        index = tuple(int(i) for i in np.unravel_index(row, others)) if others else ()
-        return (*index[:dim], column, *index[dim:])
+        shape = shapes[self.wrt]
+        return index_of(row, column, shape, self.axis(options, shape))
+
+    def factor(self, arithmetic: Arithmetic, problem: RowProblemT) -> Any:
+        """[rows, 1]: what stands before p_k (h_k - H) in the gradient of <h, dx>
+        (suite/ops/double_backward.py); None where that has another form.
+        """
+        return None
 
 
-def upstream_rows(forward: Op, inputs: Mapping[str, Array], options: Options) -> Array:
-    """The upstream gradient as the rows that the forward op's output has, [rows, n] or [rows, 1]."""
-    return np.asarray(forward.output_rows(np.asarray(inputs[UPSTREAM]), None, options))
+class UnaryBackward(RowBackward[GradientRows, GradientFacts]):
+    """Backward of an op of one tensor x."""
+
+    def problem(self, inputs: Mapping[str, Array], options: Options) -> GradientRows:
+        rows = self.forward.problem(inputs, options)
+        upstream = self.forward.output_rows(np.asarray(inputs[UPSTREAM]), rows, options)
+        if rows.hidden:  # a hidden logit has a weight and no upstream gradient
+            upstream = np.concatenate([upstream, np.zeros((len(rows.x), rows.hidden))], axis=1)
+        return GradientRows(rows.x, temperature=rows.temperature, hidden=rows.hidden, upstream=upstream)
+
+    def facts(self, problem: GradientRows) -> GradientFacts:
+        safe = problem.safe()
+        exact = self.define(Float64(), safe) if safe.x.shape[1] else np.zeros(safe.shown.shape)
+        return GradientFacts(problem.facts(), safe.upstream, exact, problem.ordinary)
 
 
 def saved_roundoffs(numerics: Numerics, target: Format) -> tuple[float, float]:

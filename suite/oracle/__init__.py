@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from suite.floating_point import subnormals_kept
 from suite.formats import Array, Format, float64
 from suite.numerics import BEST_PRACTICE, CONTRACT, Semantics
-from suite.ops import Op, Values
+from suite.ops import AnyOp, Op, Values
+from suite.ops.op import Facts, Problem, ProblemT
 from suite.ops.special import Special
 from suite.oracle import cache, libm, tiers
 from suite.oracle.certified import certified_tier
@@ -36,22 +37,21 @@ not read again.
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """The exact output of an op on the rows of its input.
+    """The exact output of an op on the rows of its input: hi + lo, within radius."""
 
-    hi + lo: float64 [rows, k], the value as an unevaluated sum; radius: |exact - (hi + lo)| is at most this.
-    special: int8 [rows, k], which kind of value each entry is (suite.ops.rows); hi, lo and radius
-    hold for Special.FINITE only.
-    tier: the highest tier that was needed. facts: the ingredients of the bound. problem: the inputs in
-    canonical form.
-    """
-
-    problem: Any
+    problem: Problem
+    """The inputs in canonical form."""
     hi: Array
+    """[rows, k], float64; as lo and radius, it holds where `special` is Special.FINITE."""
     lo: Array
     radius: Array
+    """|exact - (hi + lo)| is at most this."""
     special: NDArray[np.int8]
+    """[rows, k]: which kind of value each entry is (suite.ops.special)."""
     tier: str
-    facts: Any
+    """The highest tier that was needed."""
+    facts: Facts
+    """The ingredients of the bound."""
 
 
 class Oracle:
@@ -67,7 +67,7 @@ class Oracle:
 
     def reference(
         self,
-        op: Op,
+        op: AnyOp,
         inputs: Mapping[str, Array],
         options: Mapping[str, Any],
         target: Format,
@@ -89,7 +89,7 @@ class Oracle:
 
     def references(
         self,
-        op: Op,
+        op: AnyOp,
         inputs: Mapping[str, Array],
         options: Mapping[str, Any],
         target: Format,
@@ -102,7 +102,9 @@ class Oracle:
             for part in op.outputs({**op.options, **options})
         )
 
-    def _compute(self, op: Op, problem: Any, target: Format, semantics: Semantics, key: str) -> Reference:
+    def _compute(
+        self, op: Op[ProblemT, Any], problem: ProblemT, target: Format, semantics: Semantics, key: str
+    ) -> Reference:
         special = op.special(problem, semantics)
         facts = op.facts(problem)
         hi, lo, radius = (np.zeros(special.shape) for _ in range(3))
@@ -133,7 +135,7 @@ class Oracle:
         return Reference(problem, values.hi, values.lo, values.radius, values.special, tier, facts)
 
 
-def _audit(op: Op, problem: Any, hi: Array, radius: Array) -> None:
+def _audit(op: Op[ProblemT, Any], problem: ProblemT, hi: Array, radius: Array) -> None:
     """Compares a few rows of the float64 tier with balls. Raises ArithmeticError where an error is
     larger than its radius.
     """
@@ -151,7 +153,7 @@ def _audit(op: Op, problem: Any, hi: Array, radius: Array) -> None:
             )
 
 
-def certified_entry(op: Op, problem: Any, row: int, column: int) -> tuple[float, float]:
+def certified_entry(op: Op[ProblemT, Any], problem: ProblemT, row: int, column: int) -> tuple[float, float]:
     """(hi, lo) of one entry of one ordinary row to more than 20 digits, whatever tier judged it."""
     evaluate = tiers.arb if certified_tier() == "arb" else tiers.mpmath
     with subnormals_kept():
@@ -159,7 +161,7 @@ def certified_entry(op: Op, problem: Any, row: int, column: int) -> tuple[float,
     return float(hi[0, column]), float(lo[0, column])
 
 
-def _content_key(op: Op, problem: Any, target: Format, semantics: Semantics) -> str:
+def _content_key(op: Op[ProblemT, Any], problem: ProblemT, target: Format, semantics: Semantics) -> str:
     """A name for the reference that depends on nothing but what it is a function of."""
     digest = hashlib.blake2b(digest_size=20)
     digest.update(f"{REFERENCE_VERSION}|{op.name}|{target.name}|{semantics}|".encode())

@@ -12,6 +12,7 @@ from suite.formats import float64 as float64_format
 from suite.numerics import Numerics
 from suite.ops import Op
 from suite.ops.arithmetic import Arb, Float64, Mpmath
+from suite.ops.op import FactsT, ProblemT
 from suite.oracle import libm
 from suite.oracle.certified import ASSUMED_ULP, Certified, certified_tier
 
@@ -32,7 +33,9 @@ def sufficient(hi: Array, radius: Array, allowed: Array, target: Format, finite:
     return np.asarray(np.all((radius <= needed) | ~finite, axis=1))
 
 
-def float64(op: Op, problem: Any, facts: Any, rows: NDArray[np.intp]) -> tuple[Array, Array]:
+def float64(
+    op: Op[ProblemT, FactsT], problem: ProblemT, facts: FactsT, rows: NDArray[np.intp]
+) -> tuple[Array, Array]:
     """(hi, radius) of these rows in double precision: the radius is the op's own bound at u = 2^-53."""
     if len(rows) < len(problem.x):
         problem = problem.take(rows)
@@ -43,7 +46,12 @@ def float64(op: Op, problem: Any, facts: Any, rows: NDArray[np.intp]) -> tuple[A
 
 
 def certified(
-    op: Op, problem: Any, rows: NDArray[np.intp], allowed: Array, target: Format, finite: Mask
+    op: Op[ProblemT, Any],
+    problem: ProblemT,
+    rows: NDArray[np.intp],
+    allowed: Array,
+    target: Format,
+    finite: Mask,
 ) -> Certified:
     """These rows by Arb, or by mpmath where python-flint is missing, with as many bits as the verdict needs.
 
@@ -74,9 +82,9 @@ def certified(
 
 def plausible(
     stored: Certified,
-    op: Op,
-    problem: Any,
-    facts: Any,
+    op: Op[ProblemT, FactsT],
+    problem: ProblemT,
+    facts: FactsT,
     rows: NDArray[np.intp],
     allowed: Array,
     target: Format,
@@ -98,7 +106,7 @@ def plausible(
     return not (outside & finite).any()
 
 
-def arb(op: Op, problem: Any, bits: int) -> tuple[Array, Array, Array]:
+def arb(op: Op[ProblemT, Any], problem: ProblemT, bits: int) -> tuple[Array, Array, Array]:
     """(hi, lo, radius) of the problem's rows by ball arithmetic with `bits` bits: rigorous."""
     arithmetic = Arb()
     with arithmetic.precision(bits):
@@ -110,7 +118,7 @@ def arb(op: Op, problem: Any, bits: int) -> tuple[Array, Array, Array]:
     return hi, lo, np.nextafter(radius, np.inf)
 
 
-def mpmath(op: Op, problem: Any, bits: int) -> tuple[Array, Array, Array]:
+def mpmath(op: Op[ProblemT, Any], problem: ProblemT, bits: int) -> tuple[Array, Array, Array]:
     """(hi, lo, radius) of the problem's rows by mpmath; the radius is the op's own bound at u = 2^-bits."""
     arithmetic = Mpmath()
     with arithmetic.precision(bits):
@@ -123,10 +131,9 @@ def mpmath(op: Op, problem: Any, bits: int) -> tuple[Array, Array, Array]:
     facts = op.facts(problem)
     radius = op.bound(facts, Numerics(exp_ulp=ASSUMED_ULP, log_ulp=ASSUMED_ULP), working).absolute
     radius = np.nextafter(radius + 2.0**-52 * np.abs(lo), np.inf)
-    if op.lower_limit == 0:
-        # e^-800 is below every float64: far behind a sentinel the value is 0 to within TINY,
-        # whatever the bits say.
-        radius = np.where(facts.shown(facts.gap) > 800, TINY, radius)
+    vanished = op.vanished(facts)
+    if vanished is not None:  # the value is 0 to within TINY, whatever the bits say
+        radius = np.where(vanished, TINY, radius)
     return hi, lo, radius
 
 

@@ -53,7 +53,7 @@ from suite.floating_point import subnormals_kept
 from suite.formats import LN2, Array, Format, bfloat16, compute_format, float16, float32, float64, get_format
 from suite.kernels import Kernel
 from suite.numerics import BEST_PRACTICE, Numerics
-from suite.ops import Op, get_op
+from suite.ops import AnyOp, get_op
 from suite.ops.arithmetic import Arb, Arithmetic, Float64, Mpmath
 from suite.oracle import Oracle, Reference
 from suite.oracle.certified import certified_tier
@@ -151,7 +151,7 @@ class _Profile:
 
     def __init__(self, kernel: Kernel, format: Format, device: str, host: Host) -> None:
         self.kernel, self.format, self.device, self.host = kernel, format, device, host
-        self.op: Op = get_op(kernel.op)
+        self.op: AnyOp = get_op(kernel.op)
         if kernel.op not in OPS:
             raise _FailedError(f"there are profiles of {', '.join(OPS)} only")
         self.options = self.op.resolve_options({}, {"x": (1, 2)})

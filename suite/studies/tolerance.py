@@ -23,8 +23,9 @@ import numpy as np
 from suite.floating_point import subnormals_kept
 from suite.formats import DTYPES, Array, Format, get_format
 from suite.numerics import BEST_PRACTICE, Numerics
-from suite.ops import Op, check_dim, get_op
+from suite.ops import AnyOp, get_op
 from suite.ops.arithmetic import Float64
+from suite.ops.row_op import check_dim
 from suite.ops.rows import RowFacts, Rows
 from suite.tensors import dtype_name, is_tensor, to_float64
 
@@ -190,7 +191,7 @@ class WorstFacts(RowFacts):
     reach: float = math.inf
 
     @classmethod
-    def of_length(cls, op: Op, n: int, format: Format, gap: float) -> WorstFacts:
+    def of_length(cls, op: AnyOp, n: int, format: Format, gap: float) -> WorstFacts:
         """For softmax, a normal result p >= 2^emin has a gap of at most -emin ln 2; for logsumexp,
         |max x| <= |y| + ln n.
         """
@@ -232,7 +233,7 @@ class WorstFacts(RowFacts):
 
 
 def _of_worst_case(
-    op: Op, n: int, format: Format, numerics: Numerics, gap: float | None, largest: float | None
+    op: AnyOp, n: int, format: Format, numerics: Numerics, gap: float | None, largest: float | None
 ) -> tuple[Pair, str, str]:
     """(pair, assumptions, basis) against the exact result."""
     if numerics.shift != "row_max":
@@ -272,7 +273,7 @@ def _of_worst_case(
 
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
-def _of_rows(op: Op, problem: Rows, format: Format, numerics: Numerics) -> tuple[Pair, str, str]:
+def _of_rows(op: AnyOp, problem: Rows, format: Format, numerics: Numerics) -> tuple[Pair, str, str]:
     """(pair, assumptions, basis) against the exact result of these rows."""
     rows = problem.take(np.flatnonzero(problem.ordinary))
     if not len(rows.x):
@@ -382,7 +383,7 @@ def _rounded_up(value: float) -> float:
     return float(Context(prec=3, rounding=ROUND_CEILING).create_decimal_from_float(value * (1 + MARGIN)))
 
 
-def _defaults(op: Op, format: Format, n: int, pair: Pair) -> str:
+def _defaults(op: AnyOp, format: Format, n: int, pair: Pair) -> str:
     """What assert_close allows by default, in times of the pair, where results of such rows typically lie."""
     rtol, atol = ASSERT_CLOSE_DEFAULTS[format.name]
     places = {"1": 1.0, f"1/{n}": 1 / n} if op.name == "softmax" else {"0": 0.0, f"ln {n}": math.log(n)}

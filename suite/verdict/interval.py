@@ -14,7 +14,7 @@ import numpy as np
 
 from suite.formats import Array, Format, two_sum
 from suite.numerics import Numerics
-from suite.ops import Op
+from suite.ops import AnyOp
 from suite.ops.rows import Allowed
 from suite.ops.special import Special
 from suite.oracle import Reference
@@ -41,7 +41,7 @@ _INTERVALS: WeakKeyDictionary[Reference, dict[tuple[Numerics, str], Interval]] =
 """Kernels that share a reference and a declaration share the intervals."""
 
 
-def interval_of(op: Op, reference: Reference, numerics: Numerics, format: Format) -> Interval:
+def interval_of(op: AnyOp, reference: Reference, numerics: Numerics, format: Format) -> Interval:
     """The interval of every entry, remembered for as long as the reference is in use."""
     found = _INTERVALS.setdefault(reference, {})
     key = (numerics, format.name)
@@ -50,7 +50,7 @@ def interval_of(op: Op, reference: Reference, numerics: Numerics, format: Format
     return found[key]
 
 
-def _interval(op: Op, reference: Reference, allowed: Allowed, format: Format) -> Interval:
+def _interval(op: AnyOp, reference: Reference, allowed: Allowed, format: Format) -> Interval:
     hi, lo = reference.hi, reference.lo
     reach = np.nextafter(allowed.absolute + reference.radius, np.where(allowed.absolute > 0, np.inf, 0.0))
     lower = np.maximum(format.round(*two_sum(hi, lo - reach)), op.lower_limit)

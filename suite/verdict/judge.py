@@ -20,7 +20,7 @@ import numpy as np
 from suite.floating_point import subnormals_kept
 from suite.formats import Array, Format
 from suite.numerics import BEST_PRACTICE, CONTRACT, Numerics, Semantics
-from suite.ops import UPSTREAM, Op, Shapes, get_op
+from suite.ops import UPSTREAM, AnyOp, Shapes, get_op
 from suite.ops.special import Special
 from suite.oracle import Oracle, Reference, certified_entry
 from suite.tensors import device_name, dtype_name, to_float64, to_numpy
@@ -97,7 +97,7 @@ def _refused(call: Accepted, numerics: Numerics, status: str, reason: str) -> Ju
 
 
 def judge_outputs(
-    op: Op,
+    op: AnyOp,
     references: Sequence[Reference],
     outputs: Sequence[Array],
     shapes: Shapes,
@@ -128,7 +128,7 @@ def judge_outputs(
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
 def judge_values(
-    op: Op,
+    op: AnyOp,
     reference: Reference,
     output: Array,
     shapes: Shapes,
@@ -177,14 +177,14 @@ def judge_values(
         row_status=_row_status(failures),
         **recorded,
     )
-    lines = [message(judgement, reference, y)]
+    lines = [message(op, judgement, reference, y)]
     if beyond is not None and beyond.any():
         lines.append(beyond_message(beyond, output))
     return replace(judgement, message="\n".join(lines))
 
 
 def failing(
-    op: Op,
+    op: AnyOp,
     reference: Reference,
     output: Array,
     options: Mapping[str, Any],
@@ -221,14 +221,9 @@ def _failures(reference: Reference, interval: Interval, y: Array) -> _Failures:
     )
 
 
-def _judged_share(op: Op, reference: Reference, interval: Interval) -> float:
-    """The share of the numbers that have a meaningful bound.
-
-    An entry at -inf must be exactly 0 whatever the bound: it says nothing of a kernel whose numbers
-    are unjudged.
-    """
-    finite = reference.special == Special.FINITE
-    telling = finite & (reference.problem.shown > -np.inf) if op.keeps_length else finite
+def _judged_share(op: AnyOp, reference: Reference, interval: Interval) -> float:
+    """The share of the numbers that have a meaningful bound, of those that say something."""
+    telling = op.telling(reference.problem, reference.special == Special.FINITE)
     return float(interval.allowed.judged[telling].mean()) if telling.any() else 1.0
 
 
@@ -255,7 +250,7 @@ def _row_status(failures: _Failures) -> tuple[str, ...]:
 
 
 def _worst(
-    op: Op,
+    op: AnyOp,
     reference: Reference,
     format: Format,
     y: Array,
@@ -283,7 +278,7 @@ def _worst(
     )
 
 
-def _exact_digits(op: Op, reference: Reference, row: int, column: int) -> str:
+def _exact_digits(op: AnyOp, reference: Reference, row: int, column: int) -> str:
     """The exact value of an entry to 20 significant digits, by arbitrary precision where that can be had."""
     import mpmath
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from suite.formats import Array
+from suite.ops import AnyOp
 from suite.oracle import Reference
 from suite.verdict.judgement import Judgement
 from suite.verdict.special import Mask
 
 
-def message(judgement: Judgement, reference: Reference, y: Array) -> str:
+def message(op: AnyOp, judgement: Judgement, reference: Reference, y: Array) -> str:
     """The judgement of an output, given as rows, in words."""
     head = f"{judgement.op} {judgement.dtype} {list(judgement.shape)}: {judgement.status}"
     worst = judgement.worst
@@ -40,8 +41,8 @@ def message(judgement: Judgement, reference: Reference, y: Array) -> str:
             else ""
         ),
     ]
-    if judgement.op == "softmax":
-        lines.append(f"  its row   sums to {y[worst.row].sum():.6g}")
+    if note := op.row_note(y[worst.row]):
+        lines.append(f"  its row   {note}")
     if y.shape[1] > 1:
         place = [f"first failing column {judgement.first_failing_column}", *judgement.tiles.values()]
         lines.append(f"  in tile   {'; '.join(place)}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import cast
 
 import numpy as np
 
 from suite.formats import Array, Format
 from suite.numerics import BEST_PRACTICE, Numerics
-from suite.ops import UPSTREAM, Op
+from suite.ops import AnyOp, Compared
+from suite.ops.op import Counts
 from suite.ops.special import Special
 from suite.oracle import Reference
 from suite.verdict.interval import Interval, interval_of, is_inside
@@ -36,41 +37,32 @@ look like.
 """
 
 
-class Statistics(TypedDict, total=False):
+class Statistics(Counts, total=False):
     """Fields of a Judgement."""
 
     fits: str | None
     bias_ulp: float
     bias_error_ulp: float
     max_ulp: float
-    inversions: int
-    saturated: int
-    flushed: int
-    false_zeros: int
-    dead_rows: int
 
 
-def statistics(op: Op, reference: Reference, interval: Interval, format: Format, y: Array) -> Statistics:
+def statistics(op: AnyOp, reference: Reference, interval: Interval, format: Format, y: Array) -> Statistics:
     """Errors and counts of an output, given as rows."""
     finite = (reference.special == Special.FINITE) & np.isfinite(y)
-    error = ulp_errors(reference, format, y)
+    compared = Compared(
+        y=y,
+        finite=finite,
+        lost=finite & (y == 0) & (interval.nearest != 0),
+        certain=np.abs(reference.hi) - reference.radius,
+        format=format,
+    )
     result: Statistics = {}
+    result.update(cast(Statistics, op.statistics(reference.facts, compared)))
+    error = ulp_errors(reference, format, y)
     if error.size:
         result["bias_ulp"] = float(error.mean())
         result["bias_error_ulp"] = float(error.std() / np.sqrt(error.size))
         result["max_ulp"] = float(np.abs(error).max())
-    if op.keeps_length:
-        result["flushed"] = int(np.count_nonzero(finite & (y == 0) & (interval.nearest != 0)))
-        result["inversions"] = _inversions(reference, y)
-    if UPSTREAM in op.arguments:
-        certain = np.abs(reference.hi) - reference.radius  # an exact 0 is known up to its radius only
-        lost = finite & (y == 0) & (interval.nearest != 0) & (certain > 0)
-        result["flushed"] = int(np.count_nonzero(lost))
-        result["false_zeros"] = int(np.count_nonzero(lost & (certain >= format.smallest_normal)))
-        result["dead_rows"] = int(np.count_nonzero((y == 0).all(axis=1) & lost.any(axis=1)))
-    if op.lower_limit == 0:
-        below_one = reference.facts.shown(reference.facts.probability) < 1
-        result["saturated"] = int(np.count_nonzero(finite & (y == 1) & below_one))
     return result
 
 
@@ -87,17 +79,8 @@ def ulp_errors(reference: Reference, format: Format, y: Array) -> Array:
     return np.asarray(((y - reference.hi) - reference.lo)[normal] / format.ulp(reference.hi[normal]))
 
 
-def _inversions(reference: Reference, y: Array) -> int:
-    facts = reference.facts
-    if y.shape != facts.x.shape:
-        return 0  # hidden logits, or nothing to compare
-    x_sorted = np.take_along_axis(facts.x, facts.order, axis=1)
-    y_sorted = np.take_along_axis(y, facts.order, axis=1)
-    return int(np.count_nonzero((x_sorted[:, 1:] > x_sorted[:, :-1]) & (y_sorted[:, 1:] < y_sorted[:, :-1])))
-
-
 def fitting(
-    op: Op, reference: Reference, format: Format, y: Array, declared: Numerics, failed: Mask
+    op: AnyOp, reference: Reference, format: Format, y: Array, declared: Numerics, failed: Mask
 ) -> str | None:
     """The tightest numerics of FITTING that every finite entry satisfies, None if none does."""
     finite = reference.special == Special.FINITE

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from suite.formats import Format, get_format
-from suite.ops import SECOND, Op, Shapes
+from suite.ops import SECOND, AnyOp, Shapes
 from suite.tensors import device_name, dtype_name, format_of, is_tensor, to_float64
 
 
@@ -17,7 +17,7 @@ class Accepted:
 
     tensors: dict[str, Any]
     """The inputs by name, in the order of the op's arguments."""
-    op: Op
+    op: AnyOp
     """The op, or its backward where an upstream gradient is among the inputs."""
     format: Format
     """Of the logits."""
@@ -32,7 +32,7 @@ class Accepted:
         return next(iter(self.tensors.values()))
 
 
-def accepted(op: Op, inputs: Any, options: Mapping[str, Any] | None) -> Accepted:
+def accepted(op: AnyOp, inputs: Any, options: Mapping[str, Any] | None) -> Accepted:
     """The inputs of a call of `op`, checked. Raises TypeError or ValueError naming what is wrong."""
     tensors = _named_inputs(op, inputs)
     definition = op.of(tensors)
@@ -62,7 +62,7 @@ def accepted(op: Op, inputs: Any, options: Mapping[str, Any] | None) -> Accepted
     return Accepted(tensors=tensors, op=definition, format=format, shapes=shapes, options=resolved)
 
 
-def _named_inputs(op: Op, inputs: Any) -> dict[str, Any]:
+def _named_inputs(op: AnyOp, inputs: Any) -> dict[str, Any]:
     """The inputs by name, in the order of the op's arguments. Raises ValueError or TypeError for
     what they cannot be.
     """
@@ -94,7 +94,7 @@ def as_tuple(output: Any) -> tuple[Any, ...]:
 
 
 def check_output(
-    op: Op, output: Any, shapes: Shapes, dtype: str, device: str, options: Mapping[str, Any]
+    op: AnyOp, output: Any, shapes: Shapes, dtype: str, device: str, options: Mapping[str, Any]
 ) -> tuple[str, str] | None:
     """(status, reason) where the output is no dense tensor of the right device, shape and dtype, or
     not as many of them as the op has; else None.
@@ -118,7 +118,7 @@ def check_output(
 
 
 def _check_tensor(
-    op: Op, output: Any, shapes: Shapes, dtype: str, device: str, options: Mapping[str, Any]
+    op: AnyOp, output: Any, shapes: Shapes, dtype: str, device: str, options: Mapping[str, Any]
 ) -> tuple[str, str] | None:
     expected = op.output_shape(shapes, options)
     if not is_tensor(output):

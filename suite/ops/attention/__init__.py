@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from suite.formats import Array, Format, compute_format
 from suite.numerics import Numerics, Semantics
-from suite.ops import UPSTREAM, Describe, Op, Options, Shapes
+from suite.ops import UPSTREAM, AnyOp, Describe, Op, Options, Result, Shapes, TorchKernel
 from suite.ops.arithmetic import Arithmetic
 from suite.ops.attention import bound, definition, log_sum_exp, places
 from suite.ops.attention.definition import AttentionFacts, Queries
@@ -27,7 +27,7 @@ AUDITED = 2**23
 CAUSAL = (None, "top_left", "bottom_right")
 
 
-class Attention(Op):
+class Attention(Op[Queries, AttentionFacts]):
     """q [B, H, L, E], k [B, G, S, E], v [B, G, S, Ev] to [B, H, L, Ev]; head h reads key head h // (H / G).
 
     mask: boolean (True = visible) or additive, broadcastable to [B, H, L, S]. alibi_slopes [H].
@@ -37,11 +37,12 @@ class Attention(Op):
     """
 
     name = "attention"
+    summary = "sum_j softmax_j(scale q.k_j) v_j over the visible keys j"
     arguments = ("q", "k", "v")
     optional = ("mask", "alibi_slopes", "sink", "kv_lengths")
     upstreams = (UPSTREAM, "upstream_lse")
     differentiable = ("q", "k", "v", "mask", "sink")
-    options: ClassVar[Options] = {
+    options: Mapping[str, Any] = {
         "causal": None,
         "scale": None,
         "softcap": None,
@@ -49,9 +50,14 @@ class Attention(Op):
         "enable_gqa": False,
         "return_lse": False,
     }
-    keeps_length = False
-    lower_limit = float("-inf")
-    summary = "sum_j softmax_j(scale q.k_j) v_j over the visible keys j"
+    result = Result.AVERAGE
+    torch = TorchKernel(
+        "torch.nn.functional.scaled_dot_product_attention",
+        ("sdpa_flash", "sdpa_math", "sdpa_efficient", "sdpa_cudnn"),
+        differentiated="sdpa_math",
+        parameters=frozenset({"attn_mask", "is_causal", "scale", "enable_gqa"}),
+    )
+    measured = ("vanishing",)
 
     def check_options(self, options: Options, shapes: Shapes) -> dict[str, Any]:
         q, k, v = (shapes[name] for name in self.arguments)
@@ -207,7 +213,7 @@ class Attention(Op):
             failed, got, exact, width, size
         )
 
-    def outputs(self, options: Options) -> tuple[Op, ...]:
+    def outputs(self, options: Options) -> tuple[AnyOp, ...]:
         return (self, LOG_SUM_EXP) if options["return_lse"] else (self,)
 
     def output_shape(self, shapes: Shapes, options: Options) -> tuple[int, ...]:
@@ -240,9 +246,10 @@ class LogSumExp(Attention):
     """
 
     name = "attention_lse"
+    result = Result.LOG_SUM
     summary = "log sum_j exp(scale q.k_j) over the visible keys j"
 
-    def outputs(self, options: Options) -> tuple[Op, ...]:
+    def outputs(self, options: Options) -> tuple[AnyOp, ...]:
         return (self,)
 
     def output_format(self, format: Format) -> Format:

@@ -1,5 +1,5 @@
 """The bound of attention's gradients (docs/gradients.md), first order. With the notation of
-backward.py, A = |dO| |V|^T, Abar_i = sum_j P_ij A_ij, x = dP - D + dlse, u of the arithmetic, u_F
+backward_definition.py, A = |dO| |V|^T, Abar_i = sum_j P_ij A_ij, x = dP - D + dlse, u of the arithmetic, u_F
 of the tensors' format (0 where they are one), T tiles:
 
     weights   phi_ij = theta_ij + tau_i + u (3 |lse_i| + 3.25 ln s_i + ...)        exp(s - m) / sum and
@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +34,10 @@ from suite.formats import Array, Format, compute_format
 from suite.numerics import Numerics
 from suite.ops.arithmetic import Float64
 from suite.ops.attention import log_sum_exp
+from suite.ops.attention.backward_definition import Terms, exact_gradients, pulled_back
+from suite.ops.attention.backward_problem import Block, Gradient
 from suite.ops.attention.bound import SIGMOID_ROUNDINGS, SOFTCAP_ROUNDINGS, weight_error
 from suite.ops.rows import Allowed
-
-if TYPE_CHECKING:
-    from suite.ops.attention.backward import Block, Gradient
 
 SECOND_ORDER = 1 + 2.0**-6
 """What products of first-order terms may add: the largest of them is the square of a rounding to bfloat16."""
@@ -64,14 +63,12 @@ def bound(problem: Gradient, numerics: Numerics, target: Format) -> Allowed:
     """The allowed absolute error of each entry of a gradient [rows, width], before rounding to the
     format `target`.
     """
-    from suite.ops.attention.backward import Terms, pulled_back
-
     arithmetic = numerics.arithmetic(target)
     u, tiny = arithmetic.unit_roundoff, arithmetic.smallest_subnormal
     stored = _stored(numerics, target)
     off, magnitude, terms, by_head = (np.zeros((len(problem.rows), problem.width)) for _ in range(4))
     for live in problem.live_blocks():
-        p, d_s, d_sink, steepness = live.exact
+        p, d_s, d_sink, steepness = exact_gradients(live)
         q = live.queries
         exact = Terms(
             p=p,
@@ -102,14 +99,18 @@ def bound(problem: Gradient, numerics: Numerics, target: Format) -> Allowed:
     return Allowed(absolute, np.full(absolute.shape, compute_format(target).smallest_normal))
 
 
+_ERRORS: WeakKeyDictionary[Block, dict[tuple[Numerics, str], Errors]] = WeakKeyDictionary()
+
+
 def errors_of(block: Block, numerics: Numerics, target: Format) -> Errors:
     """errors(), remembered for the last two: the tensors' format, and that of the reference."""
+    known = _ERRORS.setdefault(block, {})
     key = (numerics, target.name)
-    if key not in block.errors:
-        block.errors[key] = errors(block, numerics, target)
-        if len(block.errors) > 2:
-            del block.errors[next(iter(block.errors))]
-    return block.errors[key]
+    if key not in known:
+        known[key] = errors(block, numerics, target)
+        if len(known) > 2:
+            del known[next(iter(known))]
+    return known[key]
 
 
 def errors(block: Block, numerics: Numerics, target: Format) -> Errors:
@@ -188,7 +189,7 @@ def errors(block: Block, numerics: Numerics, target: Format) -> Errors:
     d_sink = d_s[:, keys:] if more else np.zeros((len(d_s), 1))
     d_s, d_product = d_s[:, :keys], d_s[:, :keys]
     if queries.softcap is not None:
-        _, exact, _, steepness = block.exact
+        _, exact, _, steepness = exact_gradients(block)
         of_products_of_q = (u * (queries.query.shape[1] + 3) + 2 * cast_scores) * facts.products
         twice = 2 * of_products_of_q / queries.softcap
         flat = 2 * np.sqrt(np.maximum(1 - steepness, 0.0)) * SOFTCAP_ROUNDINGS + 2 * (

@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from suite.formats import Array, Format
 from suite.numerics import Numerics, Semantics
-from suite.ops import Op, Options, Shapes, Values, as_rows
+from suite.ops import Op, Options, Result, Shapes, TorchKernel, Values
 from suite.ops.arithmetic import Arithmetic
 from suite.ops.cross_entropy import bound, definition
 from suite.ops.cross_entropy.definition import ClassFacts, ClassRows
-from suite.ops.rows import Allowed
+from suite.ops.row_op import as_rows
+from suite.ops.rows import Allowed, RowFacts
 
 REDUCTIONS = ("mean", "sum", "none")
 
 
-class CrossEntropy(Op):
+class CrossEntropy(Op[ClassRows, ClassFacts]):
     """logits [n], [N, n] or [N, n, ...] with classes in dim 1 (dim 0 of a single row); target:
     class indices (int64, the logits' shape without classes) or class probabilities (the logits'
     shape and format), as torch has them.
     """
 
     name = "cross_entropy"
+    summary = "-sum_c w_c log_softmax(logits)_c over the classes, reduced over the rows"
     arguments = ("logits", "target")
     differentiable = ("logits",)
-    options: ClassVar[Options] = {"ignore_index": -100, "label_smoothing": 0.0, "reduction": "mean"}
-    keeps_length = False
-    lower_limit = float("-inf")  # a difference of logarithms may round to just below 0
-    summary = "-sum_c w_c log_softmax(logits)_c over the classes, reduced over the rows"
+    options: Mapping[str, Any] = {"ignore_index": -100, "label_smoothing": 0.0, "reduction": "mean"}
+    of_rows = True
+    result = Result.LOSS  # a difference of logarithms may round to just below 0
+    torch = TorchKernel("torch.nn.functional.cross_entropy", ("fused",), differentiated="fused")
+    measured = ("vanishing",)
 
     def check_options(self, options: Options, shapes: Shapes) -> dict[str, Any]:
         ignore_index, smoothing, reduction = (options[name] for name in self.options)
@@ -95,6 +98,9 @@ class CrossEntropy(Op):
 
     def facts(self, problem: ClassRows) -> ClassFacts:
         return definition.facts(problem)
+
+    def scores(self, facts: ClassFacts) -> RowFacts:
+        return facts.rows
 
     def define(self, arithmetic: Arithmetic, problem: ClassRows) -> Any:
         return definition.define(arithmetic, problem)

@@ -23,6 +23,7 @@ from suite.ops.arithmetic import Arithmetic, Float64
 from suite.ops.cross_entropy import OP as CROSS_ENTROPY
 from suite.ops.cross_entropy import definition
 from suite.ops.cross_entropy.definition import ClassRows
+from suite.ops.double_backward import DoubleBackward
 from suite.ops.log_softmax.bound import bound as log_softmax_bound
 from suite.ops.row_backward import (
     GradientFacts,
@@ -76,9 +77,7 @@ class ClassGradientFacts(GradientFacts):
     smoothed: bool
 
 
-class CrossEntropyBackward(RowBackward):
-    summary = "w (p_i sum_c t_c - t_i)"
-
+class CrossEntropyBackward(RowBackward[ClassGradientRows, ClassGradientFacts]):
     def problem(self, inputs: Mapping[str, Array], options: Options) -> ClassGradientRows:
         rows = CROSS_ENTROPY.problem(inputs, options)
         upstream = np.asarray(inputs[UPSTREAM], dtype=np.float64).reshape(-1, 1)
@@ -120,6 +119,18 @@ class CrossEntropyBackward(RowBackward):
             target = (one - smoothing) * target + smoothing / classes
         return arithmetic.lift(problem.upstream) / divisor * (p * arithmetic.row_sum(target) - target)
 
+    def factor(self, arithmetic: Arithmetic, problem: ClassGradientRows) -> Any:
+        g = arithmetic.lift(problem.upstream)
+        one, smoothing, divisor = (
+            arithmetic.lift(np.array([[float(v)]])) for v in (1.0, problem.smoothing, problem.divisor or 1)
+        )
+        total = arithmetic.row_sum(arithmetic.lift(problem.weights * problem.kept[:, None]))
+        if problem.smoothing > 0:
+            total = (one - smoothing) * total + smoothing * arithmetic.lift(
+                problem.kept[:, None].astype(np.float64)
+            )
+        return g / divisor * total
+
     @np.errstate(over="ignore", invalid="ignore", under="ignore")
     def bound(self, facts: ClassGradientFacts, numerics: Numerics, target: Format) -> Allowed:
         """|w| (p_i T (tau_i + sigma u + r u_s + 6 u) + t_i (r u_s + 8 u)), T = sum_c t_c. r: the
@@ -148,9 +159,10 @@ class CrossEntropyBackward(RowBackward):
         return allowed(facts, errors[0] + rounded, errors[1], numerics, target)
 
 
-def backward(wrt: tuple[str, ...]) -> RowBackward:
+OP = CrossEntropyBackward(CROSS_ENTROPY, summary="w (p_i sum_c t_c - t_i)")
+DOUBLE_BACKWARD = DoubleBackward(OP)
+
+
+def backward(wrt: tuple[str, ...]) -> CrossEntropyBackward:
     """The backward op. wrt: the inputs whose gradient is wanted: logits."""
     return OP
-
-
-OP = CrossEntropyBackward(CROSS_ENTROPY)

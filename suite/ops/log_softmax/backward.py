@@ -6,46 +6,41 @@ At a logit of -inf p is 0 and dx_i = g_i, or 0 from kernels that leave it out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from suite.formats import Array, Format
+from suite.formats import Format
 from suite.numerics import Numerics
-from suite.ops import Options
 from suite.ops.arithmetic import Arithmetic
+from suite.ops.double_backward import DoubleBackward
 from suite.ops.log_softmax import OP as LOG_SOFTMAX
 from suite.ops.log_softmax.bound import bound as log_softmax_bound
 from suite.ops.row_backward import (
     GradientFacts,
     GradientRows,
-    RowBackward,
+    UnaryBackward,
     allowed,
     recomputing,
     saved_roundoffs,
     stored_underflow,
     sum_error,
     underflow,
-    upstream_rows,
 )
 from suite.ops.rows import Allowed
 from suite.ops.softmax.bound import relative_error
 
 
-class LogSoftmaxBackward(RowBackward):
-    summary = "g_i - p_i sum_j g_j"
-
-    def problem(self, inputs: Mapping[str, Array], options: Options) -> GradientRows:
-        return GradientRows(
-            LOG_SOFTMAX.problem(inputs, options).x, upstream=upstream_rows(LOG_SOFTMAX, inputs, options)
-        )
-
+class LogSoftmaxBackward(UnaryBackward):
     def define(self, arithmetic: Arithmetic, problem: GradientRows) -> Any:
         e = arithmetic.shifted_exp(problem.x)
         g = arithmetic.lift(problem.upstream)
         return g - e / arithmetic.row_sum(e) * arithmetic.row_sum(g)
+
+    def factor(self, arithmetic: Arithmetic, problem: GradientRows) -> Any:
+        g = arithmetic.lift(problem.upstream)
+        return arithmetic.lift(np.zeros((1, 1))) - arithmetic.row_sum(g)
 
     @np.errstate(over="ignore", invalid="ignore", under="ignore")
     def bound(self, facts: GradientFacts, numerics: Numerics, target: Format) -> Allowed:
@@ -74,9 +69,10 @@ class LogSoftmaxBackward(RowBackward):
         return replace(found, flush_below=np.where(rows.x > -np.inf, found.flush_below, np.inf))
 
 
-def backward(wrt: tuple[str, ...]) -> RowBackward:
+OP = LogSoftmaxBackward(LOG_SOFTMAX, summary="g_i - p_i sum_j g_j")
+DOUBLE_BACKWARD = DoubleBackward(OP)
+
+
+def backward(wrt: tuple[str, ...]) -> LogSoftmaxBackward:
     """The backward op. wrt: the inputs whose gradient is wanted: x."""
     return OP
-
-
-OP = LogSoftmaxBackward(LOG_SOFTMAX)

@@ -1,15 +1,17 @@
 """logsumexp: see definition.py, bound.py and kernels/."""
 
-from suite.ops import RowOp
+from suite.ops import Result, TorchKernel
 from suite.ops.logsumexp.bound import bound
 from suite.ops.logsumexp.definition import define, special
+from suite.ops.row_op import RowOp
 
 
 class LogSumExp(RowOp):
     name = "logsumexp"
-    keeps_length = False
-    lower_limit = float("-inf")
     summary = "log sum_j exp(x_j)"
+    result = Result.LOG_SUM
+    torch = TorchKernel("torch.logsumexp", ("fused",))
+    measured = ("exponential", "thresholds", "tolerance", "vanishing")
     define = staticmethod(define)
     special = staticmethod(special)
     bound = staticmethod(bound)

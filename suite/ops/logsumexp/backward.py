@@ -6,41 +6,32 @@ A row of -inf, whose value is -inf, gives exactly 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from suite.formats import Array, Format
+from suite.formats import Format
 from suite.numerics import Numerics, Semantics
-from suite.ops import Options
 from suite.ops.arithmetic import Arithmetic
+from suite.ops.double_backward import DoubleBackward
 from suite.ops.logsumexp import OP as LOG_SUM_EXP
 from suite.ops.row_backward import (
     GradientFacts,
     GradientRows,
-    RowBackward,
+    UnaryBackward,
     allowed,
     recomputing,
     saved_roundoffs,
     stored_underflow,
     underflow,
-    upstream_rows,
 )
 from suite.ops.rows import Allowed
 from suite.ops.softmax.bound import relative_error
 from suite.ops.special import Special
 
 
-class LogSumExpBackward(RowBackward):
-    summary = "g p_i"
-
-    def problem(self, inputs: Mapping[str, Array], options: Options) -> GradientRows:
-        return GradientRows(
-            LOG_SUM_EXP.problem(inputs, options).x, upstream=upstream_rows(LOG_SUM_EXP, inputs, options)
-        )
-
+class LogSumExpBackward(UnaryBackward):
     def special(self, problem: GradientRows, semantics: Semantics) -> NDArray[np.int8]:
         empty = (problem.x.max(axis=1, initial=-np.inf) == -np.inf) & np.isfinite(problem.upstream[:, 0])
         return np.where(empty[:, None], Special.FINITE, super().special(problem, semantics)).astype(np.int8)
@@ -48,6 +39,9 @@ class LogSumExpBackward(RowBackward):
     def define(self, arithmetic: Arithmetic, problem: GradientRows) -> Any:
         e = arithmetic.shifted_exp(problem.x)
         return arithmetic.lift(problem.upstream) * (e / arithmetic.row_sum(e))
+
+    def factor(self, arithmetic: Arithmetic, problem: GradientRows) -> Any:
+        return arithmetic.lift(problem.upstream)
 
     @np.errstate(over="ignore", invalid="ignore", under="ignore")
     def bound(self, facts: GradientFacts, numerics: Numerics, target: Format) -> Allowed:
@@ -65,9 +59,10 @@ class LogSumExpBackward(RowBackward):
         return allowed(facts, errors[0], errors[1], numerics, target)
 
 
-def backward(wrt: tuple[str, ...]) -> RowBackward:
+OP = LogSumExpBackward(LOG_SUM_EXP, summary="g p_i")
+DOUBLE_BACKWARD = DoubleBackward(OP)
+
+
+def backward(wrt: tuple[str, ...]) -> LogSumExpBackward:
     """The backward op. wrt: the inputs whose gradient is wanted: x."""
     return OP
-
-
-OP = LogSumExpBackward(LOG_SUM_EXP)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from suite.formats import Array, Format, compute_format
 from suite.numerics import Numerics, Semantics
-from suite.ops import UPSTREAM, Op, Options, Shapes
+from suite.ops import UPSTREAM, AnyOp, Op, Options, Result, Shapes
 from suite.ops.arithmetic import Arithmetic
 from suite.ops.logsumexp import definition as log_sum_exp
 from suite.ops.merge_states import bound, definition
@@ -18,19 +18,18 @@ from suite.ops.merge_states.definition import StateFacts, States
 from suite.ops.rows import Allowed, RowFacts, Rows
 
 
-class MergeStates(Op):
+class MergeStates(Op[States, StateFacts]):
     """o_a, o_b [B, H, L, E] with lse_a, lse_b [B, H, L], float32 (float64 for float64), to (o, lse)
     of the same shapes.
     """
 
     name = "merge_states"
+    summary = "the softmax-weighted mean of two attention outputs, by their log-sum-exps"
     arguments = ("o_a", "lse_a", "o_b", "lse_b")
     upstreams = (UPSTREAM, "upstream_lse")
     differentiable = ("o_a", "lse_a", "o_b", "lse_b")
-    options: ClassVar[Options] = {}
-    keeps_length = False
-    lower_limit = float("-inf")
-    summary = "the softmax-weighted mean of two attention outputs, by their log-sum-exps"
+    options: Mapping[str, Any] = {}
+    result = Result.AVERAGE
 
     def check_options(self, options: Options, shapes: Shapes) -> dict[str, Any]:
         o = shapes["o_a"]
@@ -71,7 +70,7 @@ class MergeStates(Op):
     def bound(self, facts: StateFacts, numerics: Numerics, target: Format) -> Allowed:
         return bound.bound(facts, numerics, target)
 
-    def outputs(self, options: Options) -> tuple[Op, ...]:
+    def outputs(self, options: Options) -> tuple[AnyOp, ...]:
         return (self, LOG_SUM_EXP)
 
     def output_shape(self, shapes: Shapes, options: Options) -> tuple[int, ...]:
@@ -90,6 +89,7 @@ class MergedLogSumExp(MergeStates):
     """merge_states' second output."""
 
     name = "merge_states_lse"
+    result = Result.LOG_SUM
     summary = "log(exp(lse_a) + exp(lse_b))"
 
     def special(self, problem: States, semantics: Semantics) -> NDArray[np.int8]:
@@ -101,7 +101,7 @@ class MergedLogSumExp(MergeStates):
     def bound(self, facts: StateFacts, numerics: Numerics, target: Format) -> Allowed:
         return bound.bound_of_log_sum_exp(facts, numerics, target)
 
-    def outputs(self, options: Options) -> tuple[Op, ...]:
+    def outputs(self, options: Options) -> tuple[AnyOp, ...]:
         return (self,)
 
     def output_format(self, format: Format) -> Format:

@@ -31,8 +31,9 @@ from numpy.typing import NDArray
 
 from suite.formats import Array, Format, compute_format
 from suite.numerics import Numerics, Semantics
-from suite.ops import UPSTREAM, Op, Options, Shapes
+from suite.ops import UPSTREAM, Options, Shapes
 from suite.ops.arithmetic import Arithmetic, Float64
+from suite.ops.backward_op import BackwardOp, check_wanted
 from suite.ops.merge_states import OP as MERGE
 from suite.ops.merge_states import definition
 from suite.ops.merge_states.bound import bound_of_log_sum_exp
@@ -90,38 +91,15 @@ class PairFacts:
         return self.states.x
 
 
-class MergeStatesBackward(Op):
-    """The gradient of one state's output, [B, H, L, E], or log-sum-exp, [B, H, L].
-
-    wrt: of which input. wanted: all of a call, each an output.
-    """
-
-    arguments = (*MERGE.arguments, UPSTREAM)
-    optional = (UPSTREAM_LSE,)
-    options = MERGE.options
-    keeps_length = False
-    lower_limit = float("-inf")
+class MergeStatesBackward(BackwardOp[Pairs, PairFacts]):
+    """The gradient of one state's output, [B, H, L, E], or log-sum-exp, [B, H, L]."""
 
     def __init__(self, wrt: str, wanted: tuple[str, ...]) -> None:
-        self.wrt, self._wanted, self._side = wrt, wanted, int(wrt.endswith("b"))
-        self._of_output = wrt.startswith("o")
-        self.name = f"merge_states backward {wrt}"  # type: ignore[misc]
-        self.summary = "p_j dO" if self._of_output else "p_j (dO.(o_j - o) + dlse)"  # type: ignore[misc]
+        super().__init__(MERGE, wrt, wanted, name=f"merge_states backward {wrt}", summary=SUMMARIES[wrt])
+        self._side, self._of_output = int(wrt.endswith("b")), wrt.startswith("o")
 
-    def outputs(self, options: Options) -> tuple[Op, ...]:
-        return tuple(self if wrt == self.wrt else _part(wrt, self._wanted) for wrt in self._wanted)
-
-    def check_options(self, options: Options, shapes: Shapes) -> dict[str, Any]:
-        resolved = MERGE.check_options(options, shapes)
-        for name, shape in ((UPSTREAM, shapes["o_a"]), (UPSTREAM_LSE, shapes["o_a"][:-1])):
-            if name in shapes and shapes[name] != shape:
-                raise ValueError(
-                    f"{name} has shape {list(shapes[name])}; expected the output's, {list(shape)}"
-                )
-        return resolved
-
-    def axis(self, options: Options, shape: tuple[int, ...]) -> int:
-        return MERGE.axis(options, shape)
+    def part(self, wrt: str) -> MergeStatesBackward:
+        return _part(wrt, self.wrt_of_call)
 
     def input_format(self, name: str, format: Format) -> Format:
         return compute_format(format) if name == UPSTREAM_LSE else MERGE.input_format(name, format)
@@ -197,9 +175,6 @@ class MergeStatesBackward(Op):
         )
         return Allowed(absolute, np.full(absolute.shape, compute_format(target).smallest_normal))
 
-    def output_shape(self, shapes: Shapes, options: Options) -> tuple[int, ...]:
-        return shapes[self.wrt]
-
     def output_rows(self, output: NDArray[Any], problem: Pairs, options: Options) -> NDArray[Any]:
         return output.reshape(
             len(problem.x), -1 if len(problem.x) else (output.shape[-1] if self._of_output else 1)
@@ -212,12 +187,19 @@ class MergeStatesBackward(Op):
         return (*index, column) if self._of_output else index
 
 
+SUMMARIES = {
+    "o_a": "p_j dO",
+    "lse_a": "p_j (dO.(o_j - o) + dlse)",
+    "o_b": "p_j dO",
+    "lse_b": "p_j (dO.(o_j - o) + dlse)",
+}
+
+
 def backward(wrt: tuple[str, ...]) -> MergeStatesBackward:
     """The backward op whose outputs are the gradients of these inputs, in this order. Raises
     ValueError for one without any.
     """
-    if not wrt or not set(wrt) <= set(MERGE.arguments):
-        raise ValueError(f"wrt={wrt!r} must name some of {', '.join(MERGE.arguments)}")
+    check_wanted(wrt, SUMMARIES)
     return _part(wrt[0], wrt)
 
 

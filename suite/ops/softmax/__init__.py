@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from suite.formats import Array
-from suite.ops import Options, RowOp, Shapes, as_rows
-from suite.ops.rows import Rows
+from suite.ops import Compared, Options, Result, Shapes, TorchKernel
+from suite.ops.op import Counts, Mask
+from suite.ops.row_op import RowOp, as_rows
+from suite.ops.rows import RowFacts, Rows
 from suite.ops.softmax.bound import bound
 from suite.ops.softmax.definition import define, special
 
@@ -20,10 +22,13 @@ class Softmax(RowOp):
     """
 
     name = "softmax"
-    options: ClassVar[Options] = {"dim": -1, "temperature": 1.0, "off_by_one": False}
+    summary = "exp(x_i) / sum_j exp(x_j)"
+    options: Mapping[str, Any] = {"dim": -1, "temperature": 1.0, "off_by_one": False}
+    result = Result.PROBABILITY
     keeps_length = True
     lower_limit = 0.0
-    summary = "exp(x_i) / sum_j exp(x_j)"
+    torch = TorchKernel("torch.softmax", ("fused",), differentiated="fused")
+    measured = ("exponential", "thresholds", "tolerance", "vanishing")
     define = staticmethod(define)
     special = staticmethod(special)
     bound = staticmethod(bound)
@@ -42,6 +47,18 @@ class Softmax(RowOp):
         if options["off_by_one"]:
             x = np.concatenate([x, np.zeros((len(x), 1))], axis=1)
         return Rows(x, temperature=options["temperature"], hidden=int(options["off_by_one"]))
+
+    def vanished(self, facts: RowFacts) -> Mask:
+        """Far behind the largest logit: e^-800 is below every float64."""
+        return np.asarray(facts.shown(facts.gap) > 800)
+
+    def statistics(self, facts: RowFacts, compared: Compared) -> Counts:
+        below_one = facts.shown(facts.probability) < 1
+        saturated = int(np.count_nonzero(compared.finite & (compared.y == 1) & below_one))
+        return {**super().statistics(facts, compared), "saturated": saturated}
+
+    def row_note(self, row: Array) -> str:
+        return f"sums to {row.sum():.6g}"
 
 
 OP = Softmax()

@@ -6,46 +6,31 @@ The hidden logit of off_by_one has a weight and no upstream gradient. -inf gives
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from suite.formats import Array, Format
+from suite.formats import Format
 from suite.numerics import Numerics
-from suite.ops import Options
 from suite.ops.arithmetic import Arithmetic
+from suite.ops.double_backward import DoubleBackward
 from suite.ops.row_backward import (
     GradientFacts,
     GradientRows,
-    RowBackward,
+    UnaryBackward,
     allowed,
     recomputing,
     saved_roundoffs,
     stored_underflow,
     sum_error,
     underflow,
-    upstream_rows,
 )
 from suite.ops.rows import Allowed
 from suite.ops.softmax import OP as SOFTMAX
 from suite.ops.softmax.bound import relative_error
 
 
-class SoftmaxBackward(RowBackward):
-    summary = "p_i (g_i - sum_j p_j g_j)"
-
-    def problem(self, inputs: Mapping[str, Array], options: Options) -> GradientRows:
-        rows = SOFTMAX.problem(inputs, options)
-        upstream = upstream_rows(SOFTMAX, inputs, options)
-        hidden = np.zeros((len(rows.x), rows.hidden))
-        return GradientRows(
-            rows.x,
-            temperature=rows.temperature,
-            hidden=rows.hidden,
-            upstream=np.concatenate([upstream, hidden], axis=1),
-        )
-
+class SoftmaxBackward(UnaryBackward):
     def define(self, arithmetic: Arithmetic, problem: GradientRows) -> Any:
         e = arithmetic.shifted_exp(problem.x, problem.temperature)
         p = e / arithmetic.row_sum(e)
@@ -78,9 +63,10 @@ class SoftmaxBackward(RowBackward):
         return allowed(facts, errors[0], errors[1], numerics, target)
 
 
-def backward(wrt: tuple[str, ...]) -> RowBackward:
+OP = SoftmaxBackward(SOFTMAX, summary="p_i (g_i - sum_j p_j g_j)")
+DOUBLE_BACKWARD = DoubleBackward(OP)
+
+
+def backward(wrt: tuple[str, ...]) -> SoftmaxBackward:
     """The backward op. wrt: the inputs whose gradient is wanted: x."""
     return OP
-
-
-OP = SoftmaxBackward(SOFTMAX)
