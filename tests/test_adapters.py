@@ -10,10 +10,11 @@ from suite.execution import adapters
 from suite.execution.adapters import adapted_call
 from suite.kernels import Kernel
 from suite.tensors import bits
+from tests.extras import needs
 
-jax = pytest.importorskip(
-    "jax", reason="the jax adapter is what most of this file is about: pip install 'softmax-suite[zoo]'"
-)
+needs("jax")
+
+import jax  # noqa: E402, TID253  (skipped above where there is no JAX)
 
 WORDS = {torch.float64: np.int64, torch.float32: np.int32, torch.bfloat16: np.int16, torch.float16: np.int16}
 ALL_16_BITS = np.arange(-(2**15), 2**15).astype(np.int16)

@@ -17,6 +17,7 @@ from suite.execution.isolated import Isolated
 from suite.kernels import Kernel, declarations, kernel, load_kernels
 from suite.oracle import Oracle
 from tests.attention_kernels import shifted
+from tests.extras import needs
 
 ORACLE = Oracle(remembered=200)
 SHAPE = (2, 4, 9, 8)
@@ -582,7 +583,7 @@ def jax_attention(q, k, v, *, mask=None, return_lse=False):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 def test_a_kernel_of_jax_is_judged_by_its_adapter(dtype):
-    pytest.importorskip("jax", reason="jax is an extra")
+    needs("jax")
     laws = ("with_log_sum_exp", "reversed_keys", "masked")
     for case in (case_of(laws=laws), case_of(mask="random_with_empty_rows", options={"return_lse": True})):
         record = judged(of(jax_attention, adapter="jax"), case, dtype=dtype)
@@ -591,6 +592,6 @@ def test_a_kernel_of_jax_is_judged_by_its_adapter(dtype):
 
 @pytest.mark.parametrize("adapter", ["numpy", "jax"])
 def test_a_tensor_in_an_arrays_place_is_of_the_wrong_type(adapter):
-    pytest.importorskip("jax", reason="jax is an extra")
+    needs(adapter)
     record = judged(of(lambda q, k, v: [q], adapter=adapter), case_of(), host=InProcess())
     assert record.status == "wrong_type"

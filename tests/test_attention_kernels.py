@@ -7,6 +7,7 @@ shares with flex.
 
 import importlib.util
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from suite.kernels import own_kernels
 from suite.ops import get_op
 from suite.oracle import Oracle
 from suite.verdict.judge import judge
+from tests.extras import missing, needs
 
 ORACLE = Oracle(remembered=200)
 """Kernels that are judged on the same tensors share their reference."""
@@ -154,9 +156,10 @@ def refused(name, case, dtype):
 
 
 def supported(name, case, dtype):
+    """Whether the kernel takes the case, where its packages are installed."""
     tensors, options = CASES[case][0](dtype), CASES[case][1]
     further = [n for n in tensors if n not in "qkv"]
-    reason = KERNELS[name].supports(
+    reason = replace(KERNELS[name], requires=()).supports(
         options, get_format(str(dtype).removeprefix("torch.")), "cpu", further=further
     )
     return reason is None and not refused(name, case, dtype)
@@ -350,7 +353,8 @@ BAD = {
 def test_misuse_is_a_value_error_that_names_the_argument_and_its_value(message):
     change, options = BAD[message]
     tensors = drawn(torch.float32) | change
-    taking = [n for n in (*EAGER, "flex_compiled", TRITON) if {*change, *options} <= KERNELS[n].parameters]
+    here = (*EAGER, "flex_compiled") if missing("triton") else (*EAGER, "flex_compiled", TRITON)
+    taking = [n for n in here if {*change, *options} <= KERNELS[n].parameters]
 
     assert len(taking) >= len(READABLE)
     for name in taking:
@@ -387,6 +391,7 @@ TRITON_CASES = [case for case in CASES if supported(TRITON, case, torch.float32)
 
 @pytest.mark.parametrize("case", TRITON_CASES)
 def test_the_triton_kernel_is_judged_right_through_the_interpreter(case):
+    needs("triton")
     found, _ = judged(TRITON, case, torch.bfloat16 if case == "causal, bottom right" else torch.float32)
     assert found.status == "passed", found.message
 
@@ -403,6 +408,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_written_into_the_triton_kernel_is_seen(fault, tmp_path):
+    needs("triton")
     from suite.kernels.parts import triton_attention
 
     right, wrong = FAULTS[fault]
@@ -427,6 +433,7 @@ def test_a_fault_written_into_the_triton_kernel_is_seen(fault, tmp_path):
 def test_the_triton_kernel_compiles_for_cuda_and_multiplies_float32_without_tf32(
     element, monkeypatch, tmp_path
 ):
+    needs("triton")
     import triton
     from triton.backends.compiler import GPUTarget
 

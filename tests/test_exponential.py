@@ -13,6 +13,7 @@ from suite.formats import bfloat16, float16, float32, float64
 from suite.kernels import Kernel, own_kernels
 from suite.studies import exponential
 from suite.studies.exponential import NAMES, measure
+from tests.extras import needs
 
 LOG2E = 1.4426950408889634
 
@@ -288,7 +289,7 @@ def test_16_bit_kernels_that_round_once_are_told_from_those_that_do_not(dtype):
 @pytest.mark.parametrize("call", ["online", "scipy", exact_exp, two_ulps], ids=name)
 def test_nothing_is_made_up_of_an_honest_kernel(call):
     if call == "scipy":
-        pytest.importorskip("scipy", reason="the kernel is scipy's")
+        needs("scipy")
     found = findings(call, "float32")
 
     values = {

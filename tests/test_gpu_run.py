@@ -18,6 +18,7 @@ from suite.oracle.cache import default_folder
 from suite.records.configuration import Configuration
 from suite.records.record import Record
 from suite.records.store import Store
+from tests.extras import needs
 
 
 def python(*codes):
@@ -290,7 +291,7 @@ def test_what_cannot_run_is_told_before_anything_runs(arguments, message, tmp_pa
 
 def test_the_whole_run_on_the_cpu(tmp_path, monkeypatch, capfd):
     """As on a GPU, with every stage small and Triton's kernels interpreted; some 30 seconds."""
-    pytest.importorskip("triton", reason="the goals are those of Triton's kernels")
+    needs("triton")
     own = tmp_path / "cache"  # nobody else's bench is in it
     own.mkdir()
     for measured in default_folder().glob("libm-*.json"):

@@ -25,6 +25,7 @@ from suite.kernels import load_kernels, own_kernels
 from suite.ops import get_op
 from suite.oracle import Oracle
 from tests.crashing_kernels import KINDS, fast_math_library
+from tests.extras import needs
 from tests.test_report import make
 
 ORACLE = Oracle()
@@ -582,7 +583,7 @@ def with_jax(x, dim=-1):
 
 @pytest.mark.parametrize("adapter", ["numpy", "jax"])
 def test_kernels_of_other_libraries_get_the_same_records_as_in_process(adapter, tmp_path, host):
-    pytest.importorskip(adapter, reason=f"{adapter} is not installed")
+    needs(adapter)
     path = tmp_path / "kernels.py"
     path.write_text(FILE)
     specification = f"{path}:with_{adapter}"

@@ -15,6 +15,7 @@ from suite.execution.isolated import Isolated
 from suite.execution.timed import Running, Task, rolled
 from suite.kernels import declarations, kernel, own_kernels
 from suite.timing import cpu
+from tests.extras import needs
 
 FUSED = own_kernels("softmax")["fused"]
 
@@ -292,7 +293,9 @@ def test_the_users_interrupt_passes():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_kernels_of_jax_are_timed_until_their_result_is_there(dtype):
-    jax = pytest.importorskip("jax")
+    needs("jax")
+    import jax
+
     asked = task(dtype=dtype)
 
     outcome = InProcess().time(of(jax.jit(lambda x: x + x), name="by_jax", adapter="jax"), asked)

@@ -12,11 +12,11 @@ import torch
 from suite.kernels import own_kernels
 from tests import attention_gradients
 from tests.attention_calls import BOTTOM, TOP, Call, ramp
+from tests.extras import needs
 
-triton = pytest.importorskip(
-    "triton", reason="Triton is an extra, for Linux: pip install 'softmax-suite[triton]'"
-)
+needs("triton")
 
+import triton  # noqa: E402, TID253
 from triton.backends.compiler import GPUTarget  # noqa: E402, TID253  (skipped above where there is no Triton)
 
 from suite.kernels.parts import triton_attention_backward  # noqa: E402

@@ -11,9 +11,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-triton = pytest.importorskip("triton", reason="the configurations are those of Triton's kernels")
+from tests.extras import needs
 
-from triton.backends.compiler import GPUTarget  # noqa: E402, TID253  (skipped above where there is no Triton)
+needs("triton")
+
+import triton  # noqa: E402, TID253  (skipped above where there is no Triton)
+from triton.backends.compiler import GPUTarget  # noqa: E402, TID253
 
 from suite.kernels.parts import triton_attention, triton_attention_backward, triton_configuration  # noqa: E402
 from suite.kernels.parts.triton_attention_backward import attention  # noqa: E402

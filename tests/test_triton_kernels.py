@@ -14,12 +14,12 @@ from suite.execution.host import InProcess
 from suite.formats import DTYPES, get_format
 from suite.kernels import own_kernels
 from suite.verdict.judge import judge
+from tests.extras import needs
 
-triton = pytest.importorskip(
-    "triton", reason="Triton is an extra, for Linux: pip install 'softmax-suite[triton]'"
-)
+needs("triton")
 
-import triton.language as tl  # noqa: E402, TID253  (skipped above where there is no Triton)
+import triton  # noqa: E402, TID253  (skipped above where there is no Triton)
+import triton.language as tl  # noqa: E402, TID253
 from triton.backends.compiler import GPUTarget  # noqa: E402, TID253
 
 from suite.kernels.parts import triton_fused, triton_online, triton_rows, triton_split  # noqa: E402

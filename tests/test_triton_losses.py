@@ -11,12 +11,12 @@ import torch
 from suite.formats import DTYPES
 from suite.kernels import own_kernels
 from suite.verdict.judge import judge
+from tests.extras import needs
 
-triton = pytest.importorskip(
-    "triton", reason="Triton is an extra, for Linux: pip install 'softmax-suite[triton]'"
-)
+needs("triton")
 
-import triton.language as tl  # noqa: E402, TID253  (skipped above where there is no Triton)
+import triton  # noqa: E402, TID253  (skipped above where there is no Triton)
+import triton.language as tl  # noqa: E402, TID253
 from triton.backends.compiler import GPUTarget  # noqa: E402, TID253
 
 from suite.kernels.parts import triton_cross_entropy, triton_log_softmax, triton_rows, triton_softmax_backward  # noqa: E402

@@ -9,12 +9,14 @@ import math
 import pytest
 import torch
 
-pytest.importorskip("triton", reason="it tunes Triton's kernels")
+from tests.extras import needs
 
-from suite import tune as program
-from suite.kernels.parts import triton_configuration
-from suite.kernels.parts.triton_configuration import FILE, configuration, read
-from suite.tune import CANDIDATES, ON_CPU, ON_CUDA, DeviceLostError, candidates, main, nearest_first, tune
+needs("triton")
+
+from suite import tune as program  # noqa: E402
+from suite.kernels.parts import triton_configuration  # noqa: E402
+from suite.kernels.parts.triton_configuration import FILE, configuration, read  # noqa: E402
+from suite.tune import CANDIDATES, ON_CPU, ON_CUDA, DeviceLostError, candidates, main, nearest_first, tune  # noqa: E402
 
 STORED = configuration("rows", torch.device("cpu"))
 FAST, SLOW = {"entries": 256, "warps": 4}, {"entries": 1024, "warps": 4}

@@ -15,12 +15,9 @@ from suite.execution.evaluation import evaluate
 from suite.kernels import own_kernels
 from suite.oracle import Oracle
 from suite.verdict.judge import judge
+from tests.extras import needs
 
-pytest.importorskip("jax", reason="one of the libraries under test: pip install 'softmax-suite[zoo]'")
-pytest.importorskip("onnxruntime", reason="one of the libraries under test: pip install 'softmax-suite[zoo]'")
-onnx = pytest.importorskip(
-    "onnx", reason="ONNX Runtime runs models that it writes: pip install 'softmax-suite[zoo]'"
-)
+needs("jax", "onnxruntime", "onnx")
 
 from suite.kernels.parts import onnx_operator  # noqa: E402
 from suite.kernels.parts.onnx_operator import run_operator  # noqa: E402
