@@ -341,8 +341,8 @@ def bare_trial(**settings):
         keeps_length=False,
         targeted=False,
         format=get_format("float32"),
-        judge_call=lambda call, output: pytest.fail("nothing is to be judged"),
-        supports=lambda call: None,
+        judge_output=lambda inputs, options, output: pytest.fail("nothing is to be judged"),
+        unsupported=lambda inputs, options: None,
     )
 
 

@@ -23,8 +23,9 @@ import torch
 from suite.execution import state, timed
 from suite.execution.adapters import adapted_call, wrong_kind
 from suite.execution.gradients import WrongTypeError
-from suite.execution.memory import Guards, Memory, filled, guarding
+from suite.execution.memory import Guards, filled, guarding
 from suite.kernels import Kernel
+from suite.laws import Memory
 from suite.ops import get_op
 from suite.records.record import Record
 from suite.tensors import bits, dtype_name

@@ -7,16 +7,11 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.utils import deterministic
 from torch.utils._python_dispatch import TorchDispatchMode
-
-Memory = Literal["plain", "filled", "guarded"]
-"""plain: as it comes. filled: torch fills what it allocates uninitialised with NaN. guarded:
-canaries, and filled.
-"""
 
 GUARD = 64
 """Entries of canary on either side: a write that misses by a few lines hits them."""

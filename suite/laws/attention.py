@@ -261,7 +261,7 @@ def other_inputs(trial: Trial) -> Inquiry:
 
 def _same_as_before(trial: Trial, calls: dict[str, Call]) -> Inquiry:
     """Calls whose exact result is the trial's own; those that the kernel takes."""
-    calls = {what: call for what, call in calls.items() if trial.supports(call) is None}
+    calls = {what: call for what, call in calls.items() if trial.supports(call)}
     if not calls:
         return Finding(held=True, note="the kernel takes no such call")
     outputs = yield list(calls.values())
@@ -278,7 +278,7 @@ def _same_as_before(trial: Trial, calls: dict[str, Call]) -> Inquiry:
 
 def _judged(trial: Trial, calls: dict[str, Call]) -> Inquiry:
     """Calls that are judged by a reference of their own; those that the kernel takes."""
-    calls = {what: call for what, call in calls.items() if trial.supports(call) is None}
+    calls = {what: call for what, call in calls.items() if trial.supports(call)}
     if not calls:
         return Finding(held=True, note="the kernel takes no such call")
     outputs = yield list(calls.values())
