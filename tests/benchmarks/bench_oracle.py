@@ -6,7 +6,7 @@ elements a second.
 
 import pytest
 
-from suite import inputs
+from suite.case import Case
 from suite.formats import float32, float64
 from suite.numerics import BEST_PRACTICE
 from suite.ops import get_op, row_ops
@@ -46,19 +46,21 @@ def test_float64_tier_with_facts_and_bound(benchmark, op, family):
     """A reference for float32 outputs, 64 rows of 4096: value, radius, facts and the bound that
     they are for.
     """
-    definition, x = get_op(op), inputs.build(family, 64, 4096, float32, 0)
+    case, definition = Case(op=op, family=family, shape=(64, 4096)), get_op(op)
+    tensors = case.inputs(float32)
 
     def reference():
-        found = Oracle().reference(definition, {"x": x}, {"dim": -1}, float32)
+        found = Oracle().reference(definition, tensors, case.resolved_options(), float32)
         assert found.tier == "float64"
         definition.bound(found.facts, BEST_PRACTICE, float32)
 
-    measure(benchmark, f"float64 tier, {op}, {family}", reference, x.size)
+    measure(benchmark, f"float64 tier, {op}, {family}", reference, 64 * 4096)
 
 
 @pytest.mark.parametrize("op", row_ops())
 @pytest.mark.parametrize("tier", ["arb", "mpmath"])
 def test_certified_tiers(benchmark, op, tier):
     """The certified tiers at 128 bits, 4 rows of 1024."""
-    definition, x = get_op(op), inputs.build("normal", 4, 1024, float64, 0)
-    measure(benchmark, f"{tier} {op}", lambda: getattr(tiers, tier)(definition, x, 128), x.size)
+    case, definition = Case(op=op, family="normal", shape=(4, 1024)), get_op(op)
+    problem = definition.problem(case.inputs(float64), case.resolved_options())
+    measure(benchmark, f"{tier} {op}", lambda: getattr(tiers, tier)(definition, problem, 128), 4 * 1024)
