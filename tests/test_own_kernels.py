@@ -12,13 +12,13 @@ import torch
 
 from suite.kernels import own_kernels
 from suite.kernels.parts.base_two import LOG2_E, fma, rounded
-from suite.kernels.parts.blocked import blocked_normaliser
 from suite.kernels.parts.compensated import LANES, compensated_sum
 from suite.kernels.parts.compiled import compiled
 from suite.kernels.parts.partial import log_sum_exp
 from suite.kernels.parts.row_max import row_max
-from suite.kernels.parts.split import PARTS
-from suite.kernels.parts.tree import tree_normaliser
+from suite.kernels.rows.online_blocked import blocked_normaliser
+from suite.kernels.rows.online_tree import tree_normaliser
+from suite.kernels.rows.split import PARTS
 from suite.kernels.softmax.softmax1 import softmax1
 from suite.kernels.softmax.temperature import temperature
 from suite.verdict.judge import judge

@@ -19,8 +19,7 @@ from tests.extras import needs
 
 needs("jax", "onnxruntime", "onnx")
 
-from suite.kernels.parts import onnx_operator  # noqa: E402
-from suite.kernels.parts.onnx_operator import run_operator  # noqa: E402
+from suite.kernels.rows import onnxruntime  # noqa: E402
 
 ORACLE = Oracle()
 OPS = ("softmax", "log_softmax", "logsumexp")
@@ -47,7 +46,7 @@ def test_any_dim_is_right_in_the_formats_that_they_compute_in(op, library, dtype
 
 
 def test_importing_the_kernels_imports_none_of_their_libraries():
-    modules = [f"suite.kernels.{op}.{name}" for op in OPS for name in (*LIBRARIES, "triton_fused")]
+    modules = [f"suite.kernels.rows.{name}" for name in (*LIBRARIES, "triton_fused")]
     code = (
         f"import sys, {', '.join(modules)}; print(*[n for n in ('triton', 'jax', 'onnx', 'onnxruntime') if n"
         " in sys.modules])"
@@ -75,13 +74,13 @@ def test_a_call_says_nothing_and_changes_nothing(op, library, capfd):
 
 def test_a_session_is_built_once_for_each_operator_dtype_axis_and_rank(monkeypatch):
     built = []
-    model = onnx_operator._model
-    monkeypatch.setattr(onnx_operator, "_model", lambda *key: built.append(key) or model(*key))
-    onnx_operator._session.cache_clear()
+    model = onnxruntime._model
+    monkeypatch.setattr(onnxruntime, "_model", lambda *key: built.append(key) or model(*key))
+    onnxruntime._session.cache_clear()
     x = np.zeros((2, 3), np.float32)
     for axis in (1, -1, 1):
-        run_operator("Softmax", x, axis)
-    run_operator("Softmax", x, 0)
+        onnxruntime.run_operator("Softmax", x, axis)
+    onnxruntime.run_operator("Softmax", x, 0)
 
     assert built == [("Softmax", "float32", 1, 2), ("Softmax", "float32", 0, 2)]
 
@@ -90,12 +89,15 @@ def test_a_dtype_without_a_kernel_is_unsupported_in_the_words_of_the_library():
     import ml_dtypes
 
     with pytest.raises(NotImplementedError, match="Could not find an implementation for ReduceMax"):
-        run_operator("Softmax", np.zeros((1, 2), ml_dtypes.bfloat16), -1)
+        onnxruntime.run_operator("Softmax", np.zeros((1, 2), ml_dtypes.bfloat16), -1)
 
 
 def test_an_empty_row_has_the_logsumexp_minus_infinity():
-    assert run_operator("ReduceLogSumExp", np.zeros((2, 0), np.float32), 1).tolist() == [-INF, -INF]
-    assert run_operator("Softmax", np.zeros((0, 3), np.float32), 1).shape == (0, 3)
+    assert onnxruntime.run_operator("ReduceLogSumExp", np.zeros((2, 0), np.float32), 1).tolist() == [
+        -INF,
+        -INF,
+    ]
+    assert onnxruntime.run_operator("Softmax", np.zeros((0, 3), np.float32), 1).shape == (0, 3)
 
 
 def test_known_failure_the_float16_logsumexp_is_exp_sum_log_in_float64_without_a_shift():
@@ -110,7 +112,8 @@ def test_known_failure_the_float16_logsumexp_is_exp_sum_log_in_float64_without_a
     ]
 
     got = [
-        float(run_operator("ReduceLogSumExp", np.full((1, 1), level, np.float16), 1)[0]) for level in levels
+        float(onnxruntime.run_operator("ReduceLogSumExp", np.full((1, 1), level, np.float16), 1)[0])
+        for level in levels
     ]
 
     assert np.isfinite(got).tolist() == [True, False, True, False]
@@ -121,7 +124,7 @@ def test_known_failure_a_row_that_begins_with_minus_infinity_has_a_maximum_of_at
     """The running maximum starts at 0 in the place of an infinite first entry, so that all
     exponentials are 0.
     """
-    got = run_operator("ReduceLogSumExp", np.array([[-INF, level], [level, -INF]], dtype), 1)
+    got = onnxruntime.run_operator("ReduceLogSumExp", np.array([[-INF, level], [level, -INF]], dtype), 1)
 
     assert got.tolist() == [-INF, level]
 
@@ -129,8 +132,10 @@ def test_known_failure_a_row_that_begins_with_minus_infinity_has_a_maximum_of_at
 def test_known_failure_the_float64_log_softmax_takes_a_sum_that_is_nan_for_1e_minus_20():
     x = np.array([[0.0, 0.0, 0.0, 0.0, NAN]])
 
-    assert run_operator("LogSoftmax", x, 1)[0, :4] == pytest.approx(-math.log(np.float32(1e-20)), rel=1e-15)
-    assert np.isnan(run_operator("LogSoftmax", x.astype(np.float32), 1)).all()
+    assert onnxruntime.run_operator("LogSoftmax", x, 1)[0, :4] == pytest.approx(
+        -math.log(np.float32(1e-20)), rel=1e-15
+    )
+    assert np.isnan(onnxruntime.run_operator("LogSoftmax", x.astype(np.float32), 1)).all()
 
 
 # JAX

@@ -11,6 +11,7 @@ from suite.kernels.declaration import (
     describe,
     from_description,
     kernel,
+    triton_kernel,
 )
 from suite.kernels.loading import UnloadableError, is_importable, kernel_names, load_kernels, own_kernels
 
@@ -27,4 +28,5 @@ __all__ = [
     "kernel_names",
     "load_kernels",
     "own_kernels",
+    "triton_kernel",
 ]

@@ -26,6 +26,9 @@ ADAPTERS = ("torch", "numpy", "jax")
 EXTRAS = {"triton": "triton"}
 """The extra of this package that installs a requirement; "zoo" for those that are not named."""
 
+INTERPRETER = "_interpreter"
+"""What the name of a Triton kernel ends with where it is interpreted."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -268,6 +271,22 @@ def kernel(
     def declare(function: F) -> F:
         made = [_declared(function, op, name, constants or {}, fields) for op in ops]
         setattr(function, ATTRIBUTE, {**declarations(function), **{(one.op, one.id): one for one in made}})
+        return function
+
+    return declare
+
+
+def triton_kernel(*ops: str, **declared: Any) -> Callable[[F], F]:
+    """Declares a function that launches Triton as two kernels: NAME, compiled on CUDA, and
+    NAME_interpreter, interpreted by numpy on the CPU. They differ in device, speed and arithmetic.
+
+    declared: further arguments of `kernel`.
+    """
+
+    def declare(function: F) -> F:
+        for name, device in ((function.__name__, "cuda"), (f"{function.__name__}{INTERPRETER}", "cpu")):
+            given = {"devices": (device,), "requires": ("triton",), "slow": device == "cpu", **declared}
+            kernel(*ops, name=name, **given)(function)
         return function
 
     return declare

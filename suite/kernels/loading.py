@@ -8,19 +8,26 @@ entry point group "softmax_suite.kernels"       for packages; the entry's name i
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib
 import importlib.util
 import inspect
-import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from suite.kernels.declaration import ATTRIBUTE, Kernel, declarations, parameters_of, source_version
+from suite.kernels.declaration import (
+    ATTRIBUTE,
+    INTERPRETER,
+    Kernel,
+    declarations,
+    parameters_of,
+    source_version,
+)
 from suite.ops import get_op
 
 ENTRY_POINTS = "softmax_suite.kernels"
@@ -31,26 +38,46 @@ class UnloadableError(ValueError):
 
 
 def own_kernels(op: str) -> dict[str, Kernel]:
-    """This suite's kernels of an op, by name: every module of suite/kernels/<op>. Imports torch."""
-    package = importlib.import_module(f"suite.kernels.{op}")
+    """This suite's kernels of an op, by name. Imports torch and the modules that declare them, no others."""
     found: dict[str, Kernel] = {}
-    for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
-        found |= _declared_in(importlib.import_module(f"{package.__name__}.{module.name}"), op)
+    for module in dict.fromkeys(one.module for one in _own() if one.op == op):
+        found |= _declared_in(importlib.import_module(module), op)
     return found
 
 
 def kernel_names(op: str) -> list[str]:
     """The names of this suite's kernels of an op, read from their sources: imports nothing."""
     get_op(op)
-    names = []
-    for path in sorted((Path(__file__).parent / op).glob("[a-z]*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef):
-                for decorator in node.decorator_list:
-                    if isinstance(decorator, ast.Call) and getattr(decorator.func, "id", "") == "kernel":
-                        given = {k.arg: k.value for k in decorator.keywords}
-                        names.append(ast.literal_eval(given["name"]) if "name" in given else node.name)
-    return names
+    return [one.name for one in _own() if one.op == op]
+
+
+class _Own(NamedTuple):
+    op: str
+    name: str
+    module: str
+
+
+@functools.cache
+def _own() -> tuple[_Own, ...]:
+    """What the decorators in the folders beside this file declare, in the order of their files' names."""
+    paths = sorted(Path(__file__).parent.glob("[a-z]*/[a-z]*.py"), key=lambda path: (path.stem, path))
+    return tuple(one for path in paths if path.parent.name != "parts" for one in _own_in(path))
+
+
+def _own_in(path: Path) -> Iterator[_Own]:
+    module = f"suite.kernels.{path.parent.name}.{path.stem}"
+    functions = [
+        one for one in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(one, ast.FunctionDef)
+    ]
+    for function in functions:
+        for call in (one for one in function.decorator_list if isinstance(one, ast.Call)):
+            declares = getattr(call.func, "id", "")
+            if declares in ("kernel", "triton_kernel"):
+                given = {keyword.arg: keyword.value for keyword in call.keywords}
+                name = ast.literal_eval(given["name"]) if "name" in given else function.name
+                for ending in ("", INTERPRETER) if declares == "triton_kernel" else ("",):
+                    for op in map(ast.literal_eval, call.args):
+                        yield _Own(op, name + ending, module)
 
 
 def is_importable(specification: str) -> bool:

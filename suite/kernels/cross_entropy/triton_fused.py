@@ -1,23 +1,14 @@
-"""Loss and gradient in Triton, each in its own pass over the classes: compiled on CUDA, interpreted
-by numpy on the CPU.
-"""
+"""Loss and gradient in Triton, each in its own pass over the classes."""
 
 from typing import Any
 
 import torch
 
-from suite.kernels import kernel
+from suite.kernels import triton_kernel
 
 
-@kernel("cross_entropy", devices=("cuda",), requires=("triton",))
+@triton_kernel("cross_entropy")
 def triton_fused(logits: torch.Tensor, target: torch.Tensor, **options: Any) -> torch.Tensor:
-    from suite.kernels.parts.triton_cross_entropy import cross_entropy
-
-    return cross_entropy(logits, target, **options)
-
-
-@kernel("cross_entropy", devices=("cpu",), requires=("triton",), slow=True)
-def triton_fused_interpreter(logits: torch.Tensor, target: torch.Tensor, **options: Any) -> torch.Tensor:
     from suite.kernels.parts.triton_cross_entropy import cross_entropy
 
     return cross_entropy(logits, target, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ _SEEN: set[tuple[object, ...]] = set()
 
 
 def compiled(function: RowKernel) -> RowKernel:
-    """Makes f(x, dim) a graph of torch.compile; shapes are symbolic, but for sizes 0 and 1, and
+    """Makes f(x, dim, ...) a graph of torch.compile; shapes are symbolic, but for sizes 0 and 1, and
     each dtype is a graph.
 
     torch.compile keeps 8 graphs of a function and then runs it eagerly, or raises, with fullgraph.
@@ -27,28 +28,35 @@ def compiled(function: RowKernel) -> RowKernel:
     """
 
     @functools.wraps(function)
-    def traced(x: torch.Tensor, dim: int) -> torch.Tensor:
+    def traced(x: torch.Tensor, dim: int, **given: Any) -> torch.Tensor:
         if not torch.compiler.is_compiling():  # a constant of the graph: only an eager run gets here
             raise RuntimeError("torch.compile ran this function eagerly")
-        return function(x, dim)
+        return function(x, dim, **given)
 
     @functools.cache
     def graph() -> RowKernel:  # made at the first call: torch.compile takes seconds to import
         return torch.compile(traced, fullgraph=True, dynamic=True)
 
     @functools.wraps(function)
-    def call(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
+    def call(x: torch.Tensor, dim: int = -1, **given: Any) -> torch.Tensor:
         from torch._dynamo.exc import FailOnRecompileLimitHit
 
-        kind = (function, x.dtype, dim, x.is_contiguous(), *(min(size, 2) for size in x.shape))
+        kind = (
+            function,
+            *given.items(),
+            x.dtype,
+            dim,
+            x.is_contiguous(),
+            *(min(size, 2) for size in x.shape),
+        )
         if kind not in _SEEN and len(_SEEN) == GRAPHS:
             torch.compiler.reset()
             _SEEN.clear()
         _SEEN.add(kind)
         try:
-            return graph()(x, dim)
+            return graph()(x, dim, **given)
         except FailOnRecompileLimitHit:
             torch.compiler.reset()
-            return graph()(x, dim)
+            return graph()(x, dim, **given)
 
     return call

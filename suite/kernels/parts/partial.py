@@ -9,7 +9,7 @@ A part of nothing but -inf is (-inf, 0): where m = -inf, it counts as 0 in every
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -36,11 +36,19 @@ def log_sum_exp(pair: Pair) -> torch.Tensor:
     return torch.where(m == torch.inf, m, m + logarithm(d))
 
 
-def logarithm(d: torch.Tensor) -> torch.Tensor:
+def finish(op: str, x: torch.Tensor, pair: Pair, dim: int) -> torch.Tensor:
+    """softmax, log_softmax or logsumexp of x along dim from the pair (m, d) of each row."""
+    m, d = pair
+    if op == "softmax":
+        return torch.exp(x - m) / d
+    return (x - m) - torch.log(d) if op == "log_softmax" else log_sum_exp(pair).squeeze(dim)
+
+
+def logarithm(d: torch.Tensor, log: Callable[[torch.Tensor], torch.Tensor] = torch.log) -> torch.Tensor:
     """log d. The gradient at d = 0, the sum of a row of -inf, is 0: its slope there, 1 / 0, would
     be NaN times 0.
     """
-    return torch.log(d.masked_fill(d == 0, 1.0)).masked_fill(d == 0, -torch.inf)
+    return log(d.masked_fill(d == 0, 1.0)).masked_fill(d == 0, -torch.inf)
 
 
 def finite(m: torch.Tensor) -> torch.Tensor:

@@ -14,15 +14,12 @@ from suite.kernels.parts.upcast import upcast
 
 
 @kernel("softmax")
+@upcast
 def softmax1(
     x: torch.Tensor, dim: int = -1, *, off_by_one: bool = False, temperature: float = 1.0
 ) -> torch.Tensor:
-    @upcast
-    def with_extra_logit(x: torch.Tensor, dim: int) -> torch.Tensor:
-        m = row_max(x, dim)
-        m = m.clamp(min=0.0) if off_by_one else m
-        e = torch.exp((x - m) / temperature)
-        s = e.sum(dim, keepdim=True)
-        return e / (torch.exp(-m / temperature) + s if off_by_one else s)
-
-    return with_extra_logit(x, dim)
+    m = row_max(x, dim)
+    m = m.clamp(min=0.0) if off_by_one else m
+    e = torch.exp((x - m) / temperature)
+    s = e.sum(dim, keepdim=True)
+    return e / (torch.exp(-m / temperature) + s if off_by_one else s)

@@ -12,10 +12,7 @@ from suite.kernels.parts.upcast import upcast
 
 
 @kernel("softmax")
+@upcast
 def temperature(x: torch.Tensor, dim: int = -1, *, temperature: float = 1.0) -> torch.Tensor:
-    @upcast
-    def scaled(x: torch.Tensor, dim: int) -> torch.Tensor:
-        e = torch.exp((x - row_max(x, dim)) / temperature)
-        return e / e.sum(dim, keepdim=True)
-
-    return scaled(x, dim)
+    e = torch.exp((x - row_max(x, dim)) / temperature)
+    return e / e.sum(dim, keepdim=True)

@@ -1,1 +1,0 @@
-"""Kernels of this op, one idea per file."""
