@@ -23,7 +23,7 @@ import torch
 from suite import inputs
 from suite.case import DIRECTIONS, Case, fixed_shape
 from suite.execution.evaluation import evaluate
-from suite.execution.host import InProcess
+from suite.execution.in_process import InProcess
 from suite.formats import DTYPES, FORMATS, Array, Format, compute_format
 from suite.kernels import Domain, Kernel
 from suite.kernels.parts.domains import cancelling_domain

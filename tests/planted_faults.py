@@ -22,7 +22,7 @@ import torch
 
 from suite.case import DIRECTIONS, PROFILES, Case
 from suite.execution.evaluation import evaluate
-from suite.execution.host import InProcess
+from suite.execution.in_process import InProcess
 from suite.formats import DTYPES
 from suite.ops import NAMES
 from suite.oracle import Oracle

@@ -12,7 +12,7 @@ import torch
 
 from suite.case import Case
 from suite.execution.evaluation import evaluate
-from suite.execution.host import InProcess
+from suite.execution.in_process import InProcess
 from suite.execution.isolated import Isolated
 from suite.kernels import Kernel, declarations, kernel, load_kernels
 from suite.oracle import Oracle

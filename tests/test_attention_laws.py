@@ -10,7 +10,7 @@ import torch
 
 from suite.case import Case
 from suite.execution.evaluation import evaluate
-from suite.execution.host import InProcess
+from suite.execution.in_process import InProcess
 from suite.formats import get_format
 from suite.kernels import Kernel
 from suite.laws import ATTENTION, Trial, get_law

@@ -7,8 +7,8 @@ import torch
 
 from suite.case import Case
 from suite.execution.evaluation import evaluate
-from suite.execution.host import InProcess
 from suite.execution.hosts import Hosts
+from suite.execution.in_process import InProcess
 from suite.execution.isolated import Isolated
 from suite.oracle import Oracle
 from suite.run import run_cases

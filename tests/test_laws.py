@@ -9,7 +9,8 @@ from torch.nn.functional import cross_entropy
 
 from suite.case import Case
 from suite.execution.evaluation import evaluate
-from suite.execution.host import Call, InProcess
+from suite.execution.host import Call
+from suite.execution.in_process import InProcess
 from suite.inputs.layouts import arrange
 from suite.kernels import Kernel, own_kernels
 from suite.laws import RELATIONS, get_law

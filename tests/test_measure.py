@@ -16,7 +16,8 @@ from click.testing import CliRunner
 import suite.commands.run
 import suite.studies.measure
 from suite.commands.main import cli
-from suite.execution.host import InProcess, Outcome
+from suite.execution.host import Outcome
+from suite.execution.in_process import InProcess
 from suite.kernels import Kernel, own_kernels
 from suite.records.record import SCHEMA, Measurement
 from suite.records.store import Store, read_run

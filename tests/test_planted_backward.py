@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 
 from suite.execution.evaluation import evaluate
-from suite.execution.host import InProcess
+from suite.execution.in_process import InProcess
 from suite.kernels import Kernel
 from suite.ops import NAMES, row_ops
 from suite.records.record import PASSING

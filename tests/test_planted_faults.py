@@ -12,7 +12,7 @@ import torch
 from suite import Numerics, inputs, judge
 from suite.case import Case
 from suite.execution.evaluation import evaluate
-from suite.execution.host import InProcess
+from suite.execution.in_process import InProcess
 from suite.formats import float32
 from suite.kernels import Kernel
 from suite.ops import NAMES

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from suite.execution.host import InProcess
+from suite.execution.in_process import InProcess
 from suite.execution.isolated import Isolated
 from suite.execution.timed import Running, Task, rolled
 from suite.kernels import declarations, kernel, own_kernels

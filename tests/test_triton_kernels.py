@@ -10,7 +10,7 @@ import torch
 
 from suite.case import Case
 from suite.execution.evaluation import evaluate
-from suite.execution.host import InProcess
+from suite.execution.in_process import InProcess
 from suite.formats import DTYPES, get_format
 from suite.kernels import own_kernels
 from suite.verdict.judge import judge

@@ -27,20 +27,22 @@ Tensors = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
-    """How a library's kernels are called.
-
-    arrays: the tensors as arrays of the library. tensors: a result's arrays as tensors of torch,
-    with their bits; anything else stays what it is, for the judge to refuse. finished: waits for a
-    result of a library that answers before it is there, and returns it; None where there is nothing
-    to wait for. scope: what must hold during both.
-    """
+    """How a library's kernels are called."""
 
     arrays: Callable[[Tensors], Mapping[str, Any]] = lambda tensors: tensors
+    """The tensors as arrays of the library."""
     tensors: Callable[[Any], Any] = lambda value: value
+    """A result's arrays as tensors of torch, with their bits. Anything else stays what it is, for
+    the judge to refuse.
+    """
     finished: Callable[[Any], Any] | None = None
+    """Waits for a result of a library that answers before it is there, and returns it; None where
+    there is nothing to wait for.
+    """
     scope: Callable[[Tensors], contextlib.AbstractContextManager[Any]] = lambda tensors: (
         contextlib.nullcontext()
     )
+    """What must hold during both."""
 
 
 def adapter_of(kernel: Kernel) -> Adapter:

@@ -25,9 +25,11 @@ from typing import Any
 import torch
 
 from suite.execution import state, timed
-from suite.execution.host import KEPT_CHARACTERS, Call, InProcess, Outcome, exception_text, shortened, some
+from suite.execution.host import Call, Outcome
+from suite.execution.in_process import InProcess, exception_text
 from suite.execution.limits import die_with_parent, restrict
 from suite.execution.printed import MARK
+from suite.execution.texts import KEPT_CHARACTERS, shortened, some
 from suite.execution.wire import NoResourceError, SharedMemory
 from suite.formats import get_format
 from suite.kernels import Kernel, describe, load_kernels

@@ -14,7 +14,8 @@ from dataclasses import replace
 from suite.case import Case
 from suite.execution.baseline import torch_ratio
 from suite.execution.calls import Calls, law_answer, one_or_all, outputs_of
-from suite.execution.host import Host, InProcess, Outcome
+from suite.execution.host import Host, Outcome
+from suite.execution.in_process import InProcess
 from suite.execution.isolation import TIMEOUT_SECONDS
 from suite.execution.recorded import with_verdict, without_verdict
 from suite.execution.subject import Subject

@@ -4,7 +4,8 @@ process of its own.
 
 from __future__ import annotations
 
-from suite.execution.host import Host, InProcess
+from suite.execution.host import Host
+from suite.execution.in_process import InProcess
 from suite.execution.isolated import Isolated
 from suite.execution.isolation import TIMEOUT_SECONDS, Isolate
 from suite.execution.limits import GIBIBYTE, default_memory_bytes

@@ -14,9 +14,10 @@ import torch
 
 from suite.execution import timed
 from suite.execution.child import FLOATING_POINT
-from suite.execution.host import KEPT_CHARACTERS, Call, DiedError, Host, Outcome, TimedOutcome
+from suite.execution.host import Call, DiedError, Host, Outcome, TimedOutcome
 from suite.execution.isolation import TIMEOUT_SECONDS
 from suite.execution.process import RAN_OUT, KernelProcess
+from suite.execution.texts import KEPT_CHARACTERS
 from suite.execution.wire import START, NoResourceError
 from suite.formats import Format
 from suite.kernels import Domain, Kernel, UnloadableError, from_description
@@ -36,20 +37,31 @@ LOAD_SECONDS = 600.0
 
 @dataclass(slots=True)
 class _Server:
-    """A kernel's process, if one runs, and the processes that it has killed.
-
-    deaths: in its cases, since it last answered. calls_lost: apart from its cases, in all.
-    case_seconds: what it may take for the case at hand.
-    """
+    """A kernel's process, if one runs, and the processes that it has killed."""
 
     process: KernelProcess | None = None
+    """None before the first call and after a death."""
     unanswered: int = 0
+    """Calls that were sent and whose outcomes were not taken yet."""
     deaths: list[str] = field(default_factory=list)
+    """How it ended processes in its cases, since it last answered."""
     calls_lost: int = 0
+    """Processes that it ended apart from its cases, in all."""
     case_seconds: float = 0.0
+    """What it may take for the case at hand."""
     set_aside: str = ""
+    """Why it is asked nothing more; empty while it is."""
     printed: str = ""
+    """What its import printed."""
     warnings: tuple[str, ...] = ()
+    """What its import changed."""
+
+    def lost_a_call(self, where: str, last: str) -> None:
+        """Counts a process that ended apart from its cases; too many set the kernel aside."""
+        self.calls_lost += 1
+        if self.calls_lost >= ATTEMPTS:
+            ended = f"it ended {self.calls_lost} processes where it was {where}"
+            self.set_aside = f"set aside: {ended}; the last: {last}"
 
 
 class Isolated(Host):
@@ -128,13 +140,7 @@ class Isolated(Host):
         server = self._servers[kernel.id, kernel.op]
         server.case_seconds = 0.0
         if outcome.status in ("crashed", "timed_out", "out_of_memory") and outcome.lost:
-            server.calls_lost += 1
-            if server.calls_lost >= ATTEMPTS:
-                last = f"{outcome.status}, {outcome.message}"
-                server.set_aside = (
-                    f"set aside: it ended {server.calls_lost} processes where it was measured; the last:"
-                    f" {last}"
-                )
+            server.lost_a_call("measured", f"{outcome.status}, {outcome.message}")
         return outcome
 
     def time(self, kernel: Kernel, task: timed.Task, *, limit_seconds: float | None = None) -> TimedOutcome:
@@ -145,13 +151,7 @@ class Isolated(Host):
             self._drop(server)
         try:
             process = self._running(server, kernel, task.device)
-            end, sets = START, []
-            for one in (*task.sets, *task.further):
-                described, end = process.memory.write(one.values(), start=end)
-                sets.append({"names": list(one), "tensors": described})
-            asked = {f.name: getattr(task, f.name) for f in fields(task)} | {"options": dict(task.options)}
-            asked |= {"sets": sets[: len(task.sets)], "further": sets[len(task.sets) :]}
-            process.send(_request("time", kernel, task.device) | {"task": asked, "end": end})
+            process.send(_request("time", kernel, task.device) | _described(task, process))
             answer = process.receive("being timed", limit_seconds=limit_seconds)
             process.printed()
             if answer["status"] is not None:
@@ -162,12 +162,7 @@ class Isolated(Host):
                 outcome = TimedOutcome(timed=_timed(answer, process))
         except DiedError as error:
             self._drop(server)
-            server.calls_lost += 1
-            if server.calls_lost >= ATTEMPTS:
-                last = f"{error.status}, {error}"
-                server.set_aside = (
-                    f"set aside: it ended {server.calls_lost} processes where it was timed; the last: {last}"
-                )
+            server.lost_a_call("timed", f"{error.status}, {error}")
             return TimedOutcome(status=error.status, message=f"{error}{_last_words(error.output)}", lost=True)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             self._drop(server)
@@ -361,6 +356,17 @@ def _request(do: str, kernel: Kernel, device: str) -> dict[str, Any]:
         "device": device,
         "threads": torch.get_num_threads(),
     }
+
+
+def _described(task: timed.Task, process: KernelProcess) -> dict[str, Any]:
+    """A task as a request has it, its tensors in the shared memory."""
+    end, sets = START, []
+    for one in (*task.sets, *task.further):
+        described, end = process.memory.write(one.values(), start=end)
+        sets.append({"names": list(one), "tensors": described})
+    asked = {f.name: getattr(task, f.name) for f in fields(task)} | {"options": dict(task.options)}
+    asked |= {"sets": sets[: len(task.sets)], "further": sets[len(task.sets) :]}
+    return {"task": asked, "end": end}
 
 
 def _timed(answer: Mapping[str, Any], process: KernelProcess) -> timed.Timed:

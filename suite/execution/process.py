@@ -74,9 +74,8 @@ class KernelProcess:
 
     def send(self, request: Mapping[str, Any]) -> None:
         """Sends a request. Raises DiedError where the process has ended since its last answer."""
-        if (
-            self._process.exitcode is not None
-        ):  # the sentinel comes late: the server tells the exit code, then closes it
+        # The sentinel comes late: the server tells the exit code, then closes it.
+        if self._process.exitcode is not None:
             raise self._died("after a call had returned")
         with contextlib.suppress(OSError):
             self._connection.send_bytes(json.dumps(request).encode())

@@ -29,68 +29,76 @@ from suite.timing import cpu, cuda, memory
 from suite.timing.statistics import Timing
 from suite.verdict.tensors import as_tuple
 
-FRESH_CALLS, SEEN_CALLS = 4, 3
-"""Single calls of a round, on inputs never seen before and then on those of the call before. With
-the last timed call before them five in a row are judged: a kernel that skips calls shows.
+FRESH_CALLS = 4
+"""Single calls of a round on inputs never seen before. With the last timed call before them five in
+a row are judged: a kernel that skips calls shows.
 """
+
+SEEN_CALLS = 3
+"""Single calls of a round, after those, on the inputs of the call before."""
 
 ROUNDS = 6
 """While fresh inputs seem to take longer: the machine may have been busy."""
 
-REMEMBERED, SLACK_SECONDS = 1.5, 3e-6
-"""How many times as long, and how much longer, the shortest call on fresh inputs takes where others
-were not computed.
-"""
+REMEMBERED = 1.5
+"""How many times as long the shortest call on fresh inputs takes where others were not computed."""
+
+SLACK_SECONDS = 3e-6
+"""How much longer it takes besides."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What is timed, and how.
-
-    sets: inputs by name, on the CPU, taken in turn. further: those of single calls after them, for
-    inputs so small that sets rolled are no others; where they end, the first set is rolled. device:
-    where the kernel gets them. options: of the op. rows: the rows, along the first dim, of the
-    outputs that are kept; None for all of them. cache, target, budget_seconds: as in
-    suite.timing.cpu.measure.
-    """
+    """What is timed, and how."""
 
     sets: tuple[Mapping[str, torch.Tensor], ...]
+    """Inputs by name, on the CPU, taken in turn."""
     device: str
+    """Where the kernel gets them."""
     options: Mapping[str, Any]
+    """Of the op."""
     further: tuple[Mapping[str, torch.Tensor], ...] = ()
+    """Inputs of single calls after the sets, where those are so small that rolling them changes
+    nothing. Where they end, the first set is rolled.
+    """
     rows: tuple[int, ...] | None = None
+    """The rows of the outputs, along the first dim, that are kept; None for all of them."""
     cache: cpu.Cache = "warm"
+    """As in suite.timing.cpu.measure."""
     target: float = 0.01
+    """As in suite.timing.cpu.measure."""
     budget_seconds: float = 0.1
+    """As in suite.timing.cpu.measure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """An output, or its rows that the task asks for, of a call on the inputs of a set, rolled by
-    `shift`: see rolled().
-
-    set: among the task's sets and further ones. timed: the call was among those of a sample.
-    """
+    """An output of a call on the inputs of a set."""
 
     set: int
+    """The number of the set, among the task's sets and further ones."""
     shift: int
+    """How far the set was rolled; see rolled()."""
     outputs: tuple[torch.Tensor, ...]
+    """The rows that the task asks for."""
     timed: bool = False
+    """The call was among those of a sample."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timed:
-    """timing: None where there are no times, for the reason in `untimed`. peak_bytes: None where it
-    could not be measured. kept: the last timed output, and those of the calls on inputs never seen
-    before.
-    """
+    """What was found by timing a kernel."""
 
     timing: Timing | None = None
+    """None where there are no times."""
     untimed: str = ""
+    """Why there are none."""
     peak_bytes: int | None = None
+    """The largest memory of a call; None where it could not be measured."""
     kept: tuple[Kept, ...] = ()
+    """The last timed output, and those of the calls on inputs never seen before."""
 
 
 class WrongOutputError(Exception):

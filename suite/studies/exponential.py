@@ -48,7 +48,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from suite.execution.host import Host, InProcess
+from suite.execution.host import Host
+from suite.execution.in_process import InProcess
 from suite.floating_point import subnormals_kept
 from suite.formats import LN2, Array, Format, bfloat16, compute_format, float16, float32, float64, get_format
 from suite.kernels import Kernel

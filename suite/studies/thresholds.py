@@ -251,7 +251,7 @@ def measure(kernel: Kernel, dtype: str, *, device: str = "cpu", host: Host | Non
     dtype: a format's name. host: where its calls run, this process by default. What the kernel does
     wrong is a reason in the data. Raises ValueError for an unknown dtype or another op.
     """
-    from suite.execution.host import InProcess
+    from suite.execution.in_process import InProcess
     from suite.version import __version__
 
     if kernel.op not in OPS:

@@ -277,7 +277,7 @@ def measure(kernel: Kernel, dtype: str, *, device: str = "cpu", host: Host | Non
     dtype: a format's name. host: where its calls run, this process by default. What the kernel does
     wrong is a reason in the data. Raises ValueError for an unknown dtype or another op.
     """
-    from suite.execution.host import InProcess
+    from suite.execution.in_process import InProcess
     from suite.version import __version__
 
     if kernel.op not in OPS:
@@ -647,7 +647,7 @@ def measured_threshold(kernel: Kernel, dtype: str, n: int, *, entry: int = 0) ->
     """The gap at which the gradient of the first entry (entry=0) or of the others (entry=-1) of a
     row of n is exactly 0.
     """
-    from suite.execution.host import InProcess
+    from suite.execution.in_process import InProcess
 
     probe = _Probe(kernel, get_format(dtype), "cpu", InProcess())
     return probe.threshold(n, entry, saturations if entry == 0 else functools.partial(losses, kernel.op))
