@@ -18,6 +18,7 @@ import pytest
 from _pytest.terminal import TerminalReporter
 
 from suite import plugin
+from suite.ops import get_op
 from suite.records.configuration import ALL, Configuration, digest, in_shard
 from suite.records.known_failures import read, stale
 from suite.records.record import PASSING, Record, summary_class
@@ -150,8 +151,10 @@ def stale_in(records: Sequence[Record], configuration: Configuration) -> tuple[s
     return tuple(stale(entries, records, existing, narrowed=bool(patterns)))
 
 
-TORCH = {"softmax": "fused", "cross_entropy": "fused", "attention": "sdpa_math"}
-"""Op -> torch's own kernel, whose gradients are measured where nobody asked."""
+def _differentiated(op: str) -> str:
+    """torch's own kernel, whose gradients are measured where nobody asked; empty for none."""
+    own = get_op(op).torch
+    return own.differentiated if own is not None else ""
 
 
 def _measure(session: plugin.Session, env_id: str, stream: TextIO, *, torch_only: bool) -> None:
@@ -173,7 +176,7 @@ def _measure(session: plugin.Session, env_id: str, stream: TextIO, *, torch_only
         for kernel in session.kernels[op]
         for dtype in session.dtypes
         if in_shard(f"{op} {kernel.id} {dtype}", session.shard)
-        and not (torch_only and kernel.id != TORCH.get(op))
+        and not (torch_only and kernel.id != _differentiated(op))
         and any(
             (chapter, op, kernel.id, dtype, session.device) not in there
             for chapter in chapters_of(op, directions)

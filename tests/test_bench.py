@@ -21,6 +21,8 @@ from suite.execution.hosts import Hosts
 from suite.execution.timed import Timed
 from suite.formats import get_format
 from suite.kernels import declarations, kernel, own_kernels
+from suite.ops import get_op
+from suite.ops.attention import visible_pairs
 from suite.oracle import Oracle
 from suite.records.known_failures import KnownFailure
 from suite.records.record import Measurement
@@ -106,7 +108,7 @@ def test_visible_pairs_are_those_of_the_definition(causal, length, keys):
     offset = keys - length if causal == "bottom_right" else 0
     one_by_one = sum(causal is None or j <= i + offset for i in range(length) for j in range(keys))
 
-    assert bench.visible_pairs(length, keys, causal) == one_by_one
+    assert visible_pairs(length, keys, causal) == one_by_one
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,8 @@ def test_traffic_and_work_are_those_of_the_definition(id, dtype, traffic, work):
     case = Case.from_id(id)
 
     assert bench.least_bytes(case, get_format(dtype), case.shapes()) == traffic
-    assert bench.operations(case) == work
+    operations = get_op(case.op).operations
+    assert operations(case.shapes(), case.resolved_options(), backward=bool(case.upstream)) == work
 
 
 def test_a_measurement_holds_verdict_and_speed(measuring):

@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from suite.formats import DTYPES, get_format
 from suite.kernels import Kernel
+from suite.ops import get_op, measured_by
 from suite.records.record import Measurement
 from suite.report.thresholds import IDEAS, QUANTITIES, _idea, explained, threshold_context
 from suite.studies import thresholds
@@ -22,7 +23,7 @@ def made(kernel, *, dtype="float16", op="softmax", shift=0.0, overflow=None, dev
     def entries(formulas, value):
         found = []
         for n in LENGTHS:
-            closed = formulas(op, format, n)
+            closed = formulas(get_op(op).result, format, n)
             measured = value(n)
             names = thresholds.explanations(closed, measured, 0.01)
             found.append(
@@ -159,15 +160,15 @@ def test_the_chapter_has_no_scripts_and_no_outside_requests():
     assert not re.search(r"<script|javascript:|<link|<img|@import|(?:src|href)=[\"'](?!#)", text)
 
 
-@pytest.mark.parametrize("op", thresholds.OPS)
+@pytest.mark.parametrize("op", measured_by("thresholds"))
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_formula_has_a_text(op, dtype):
     names = set(thresholds.stagnation_formulas(get_format(dtype), 2**16))
     for n in (1, *LENGTHS):
-        names |= set(thresholds.overflow_formulas(op, get_format(dtype), n))
+        names |= set(thresholds.overflow_formulas(get_op(op).result, get_format(dtype), n))
         if n > 1:
-            names |= set(thresholds.underflow_formulas(op, get_format(dtype), n))
-            names |= set(thresholds.saturation_formulas(op, get_format(dtype), n))
+            names |= set(thresholds.underflow_formulas(get_op(op).result, get_format(dtype), n))
+            names |= set(thresholds.saturation_formulas(get_op(op).result, get_format(dtype), n))
 
     assert {_idea(name) for name in names} <= IDEAS.keys()
 

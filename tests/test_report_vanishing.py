@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from suite.formats import DTYPES, get_format
 from suite.kernels import Kernel
+from suite.ops import measured_by
 from suite.records.record import Measurement
 from suite.report import vanishing
 from suite.report.vanishing import is_sound, vanishing_context
@@ -77,7 +78,6 @@ def test_no_measurement_makes_no_chapter():
 def test_the_page_names_the_columns_that_are_measured():
     assert vanishing.COUNTS == measuring.COUNTS
     assert vanishing.COLUMNS == measuring.COLUMNS
-    assert vanishing.OPS == measuring.OPS
 
 
 def test_thresholds_stand_beside_theory():
@@ -276,7 +276,7 @@ def test_sound_numbers_of_any_size_are_shown(charts, value):
     assert "k</th>" in page(strange)
 
 
-@pytest.mark.parametrize("op", vanishing.OPS)
+@pytest.mark.parametrize("op", measured_by("vanishing"))
 def test_what_is_measured_is_sound_and_shown(monkeypatch, op):
     monkeypatch.setattr(measuring, "LENGTHS", (2, 32))
     monkeypatch.setattr(measuring, "THRESHOLD_LENGTHS", (2, 33))

@@ -17,14 +17,13 @@ from suite import inputs
 from suite.commands.main import cli
 from suite.formats import DTYPES, FORMATS
 from suite.numerics import BEST_PRACTICE, Numerics
-from suite.ops import get_op
+from suite.ops import get_op, measured_by
 from suite.ops.rows import RowFacts
 from suite.ops.special import Special
 from suite.oracle import Oracle
 from suite.studies.tolerance import (
     AGAINST,
     ASSERT_CLOSE_DEFAULTS,
-    OPS,
     NoToleranceError,
     WorstFacts,
     tolerance,
@@ -70,7 +69,7 @@ def beyond(output, expected, found, finite):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("op", measured_by("tolerance"))
 def test_no_honest_kernel_is_beyond_the_tolerance(op, dtype, family):
     x, exact, rounded, finite = exact_rows(op, family, dtype)
     tensor, alarms = to_torch(x, FORMATS[dtype]), []
@@ -108,7 +107,7 @@ def worst_case(op, n, dtype, gap, numerics, against):
 
 @settings(deadline=None, max_examples=60)
 @given(
-    op=st.sampled_from(OPS),
+    op=st.sampled_from(measured_by("tolerance")),
     dtype=st.sampled_from(DTYPES),
     n=st.integers(1, 200),
     spread=st.floats(0.0, 200.0),
@@ -170,7 +169,7 @@ def test_a_bound_on_the_logits_bounds_the_gaps():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("op", measured_by("tolerance"))
 def test_the_worst_case_covers_data_of_any_smaller_gap(op, dtype):
     """At results of the magnitudes 0, 1 / n, 1 and 100, of which a probability is at most 1."""
     x, *_ = exact_rows(op, "normal", dtype)
@@ -223,7 +222,7 @@ def test_zeros_are_no_softmax_of_8192_logits(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("op", measured_by("tolerance"))
 def test_the_line_to_paste_runs_and_tells_right_from_wrong(op, dtype):
     x = to_torch(exact_rows(op, "normal", dtype)[0], FORMATS[dtype])
     x = torch.cat([x, torch.full_like(x[:1], torch.nan)])

@@ -12,6 +12,7 @@ import torch
 from suite.formats import DTYPES, get_format
 from suite.inputs.draws import Draw
 from suite.kernels import Kernel, own_kernels
+from suite.ops import Result, get_op, measured_by
 from suite.records.record import Measurement
 from suite.studies import vanishing
 from suite.studies.vanishing import (
@@ -74,7 +75,7 @@ def reference(op, logits, upstream, target):
         return [float((loss(up) - loss(down)) / (2 * step)) for up, down in moved]
 
 
-@pytest.mark.parametrize("op", vanishing.OPS)
+@pytest.mark.parametrize("op", measured_by("vanishing"))
 @pytest.mark.parametrize("scale", [1.0, 30.0])
 def test_the_exact_gradient_is_the_derivative_of_the_definition(op, scale):
     """To 1e-13: 8 terms of float64, and differences of g of about 1, none of which cancels by more
@@ -85,7 +86,7 @@ def test_the_exact_gradient_is_the_derivative_of_the_definition(op, scale):
     g = Draw("vanishing/g").normal(4, 8 if whole else 1)
     asked = question(x, g, [0, 3, 5, 7])
 
-    found = asked.exact(op)
+    found = asked.exact(get_op(op).result)
 
     for row in range(4):
         assert found[row] == pytest.approx(
@@ -97,7 +98,7 @@ def test_the_largest_entry_keeps_its_gradient_at_any_gap():
     """(1 - p) p = e^-g / (1 + e^-g)^2, where 1 - p computed as a difference would be 0."""
     asked = question([[0.0, -50.0]], [[1.0, 0.0]])
 
-    assert asked.exact("softmax")[0] == pytest.approx([math.exp(-50), -math.exp(-50)], rel=1e-15)
+    assert asked.exact(Result.PROBABILITY)[0] == pytest.approx([math.exp(-50), -math.exp(-50)], rel=1e-15)
 
 
 def test_the_entropy_lies_above_its_bound_and_meets_it_at_one_against_the_rest():
@@ -247,7 +248,7 @@ def test_the_closed_loss_solves_its_equation(n, op):
     """
     format = get_format("float16")
     with mpmath.workdps(40):
-        g = mpmath.mpf(losses(op, format, n)["zero float16"])
+        g = mpmath.mpf(losses(get_op(op).result, format, n)["zero float16"])
         e = mpmath.exp(-g)
         share = e / (1 + (n - 1) * e) ** (2 if op == "softmax" else 1)
     assert float(share / 2**-25) == pytest.approx(1.0, abs=2e-14 * 17 * 10)
@@ -418,7 +419,7 @@ def test_float32_inside_keeps_what_a_kernel_in_the_format_loses(dtype):
 # The measurement as a whole.
 
 
-@pytest.mark.parametrize("op", vanishing.OPS)
+@pytest.mark.parametrize("op", measured_by("vanishing"))
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 def test_every_op_is_measured_and_fits_its_file(op, dtype):
     kernel = own_kernels(op)["sdpa_math" if op == "attention" else "fused"]

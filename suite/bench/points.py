@@ -32,7 +32,7 @@ from suite.execution.isolation import TIMEOUT_SECONDS
 from suite.execution.timed import FRESH_CALLS, ROUNDS, Kept, Task, Timed, rolled
 from suite.formats import Array, Format, get_format
 from suite.kernels import Kernel, own_kernels
-from suite.ops import AnyOp, get_op
+from suite.ops import NAMES, AnyOp, get_op
 from suite.ops.attention import Attention
 from suite.ops.attention.definition import Queries
 from suite.oracle import Oracle
@@ -47,8 +47,8 @@ from suite.verdict.judgement import Judgement
 from suite.version import __version__
 
 KIND = "throughput"
-OPS = ("softmax", "log_softmax", "logsumexp", "cross_entropy", "attention")
-"""What is measured where nobody names an op."""
+OPS = tuple(name for name in NAMES if get_op(name).torch is not None)
+"""What is measured where nobody names an op: whatever torch has a kernel for, too."""
 
 JUDGED_ROWS, FURTHER_ROWS = 64, 16
 """Rows that are judged of the last timed output, and of each single call after it."""
@@ -61,23 +61,6 @@ FRESH = 2
 
 SMALL, FURTHER = 2**14, ROUNDS * FRESH_CALLS
 """Entries of a shape below which single calls have inputs of seeds of their own, and how many."""
-
-FAMILIES = {"merge_states": "alike"}
-"""Of the cases, where it is not "normal"."""
-
-OPTIONS: Mapping[str, Mapping[str, Any]] = {"cross_entropy": {"reduction": "none"}}
-"""Of the cases: a loss for each row can be judged row by row."""
-
-OPERATIONS = {
-    "softmax": (5, 4),
-    "log_softmax": (5, 4),
-    "logsumexp": (4, 3),
-    "cross_entropy": (4, 3),
-    "merge_states": (5, 6),
-}
-"""Floating-point operations of the definition for an entry, forward and backward: a comparison,
-subtraction, exponential, addition and division (or subtraction) each count one.
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,28 +148,28 @@ def cases(
     """The cases of an op. Raises ValueError, naming the shape, where one is of the wrong number of
     dims or empty.
     """
-    settings: list[dict[str, Any]] = [dict(OPTIONS.get(op, {}))]
-    if op == "attention":
+    definition = get_op(op)
+    settings: list[dict[str, Any]] = [dict(definition.options_by_row)]
+    if "causal" in definition.options:
         settings = [{"causal": causal} if causal else {} for causal in plan.causal]
-    dims = 4 if op in ("attention", "merge_states") else 2
     for shape in shapes:
-        if len(shape) != dims or min(shape) < 1:
-            names = "BATCHxHEADSxLENGTHxSIZE" if dims == 4 else "ROWSxLENGTH"
+        if len(shape) != len(definition.dims) or min(shape) < 1:
             raise ValueError(
-                f"--shape {'x'.join(map(str, shape))} is none of {op}: expected {names}, each at least 1"
+                f"--shape {'x'.join(map(str, shape))} is none of {op}: expected {'x'.join(definition.dims)},"
+                " each at least 1"
             )
     upstream = "normal" if direction == "backward" else ""
     return [
-        Case(op=op, family=FAMILIES.get(op, "normal"), shape=shape, options=options, upstream=upstream)
+        Case(op=op, family=definition.plain_family, shape=shape, options=options, upstream=upstream)
         for options in settings
-        for shape in shapes or _shapes(op, plan, lengths)
+        for shape in shapes or _shapes(definition, plan, lengths)
     ]
 
 
-def _shapes(op: str, plan: Plan, lengths: Sequence[int]) -> list[tuple[int, ...]]:
-    if op == "attention":
+def _shapes(op: AnyOp, plan: Plan, lengths: Sequence[int]) -> list[tuple[int, ...]]:
+    if op.limited_by == "operations":
         return [(1, HEADS, n, size) for size in plan.head_sizes for n in lengths or plan.attention_lengths]
-    if op == "merge_states":
+    if not op.of_rows:
         return [(1, MERGE_HEADS, n, MERGE_SIZE) for n in lengths or plan.attention_lengths]
     return [(max(plan.entries // n, FEWEST_ROWS), n) for n in lengths or plan.lengths]
 
@@ -359,7 +342,9 @@ class Bench:
             "shape": list(case.shape),
             "length": case.shape[2] if len(case.shape) == 4 else case.shape[-1],
             "bytes": least_bytes(case, get_format(point.dtype), case.shapes()),
-            "operations": operations(case),
+            "operations": get_op(case.op).operations(
+                case.shapes(), case.resolved_options(), backward=bool(case.upstream)
+            ),
             "clock": "cuda_event" if self._on_cuda else "perf_counter",
             "cache": "flushed" if self._on_cuda else self._cache,
             "threads": torch.get_num_threads(),
@@ -496,7 +481,7 @@ def judge_kept(
         inputs = {name: rolled(values, kept.shift, np.roll) for name, values in inputs.items()}
         if type(op) is Attention:
             op = _SomeQueries(rows[some])
-        elif case.op == "attention":
+        elif "k" in inputs:
             inputs, outputs = _one_group(inputs, outputs, int(rows[len(rows) // 2]))
     shapes = {name: tuple(values.shape) for name, values in inputs.items()}
     references = oracle.references(op, inputs, options, format, semantics=kernel.semantics)
@@ -577,34 +562,6 @@ def least_bytes(case: Case, format: Format, shapes: Mapping[str, tuple[int, ...]
         int(np.prod(shapes[name])) * size(name, op) for name in op.differentiable if name in shapes
     )
     return read + written + read + back + gradients
-
-
-def operations(case: Case) -> int:
-    """Floating-point operations of the definition. Attention: of its matrix products alone, 2 (E +
-    Ev) a pair of query and visible key, and for its backward, which computes the scores again, 6 E
-    + 4 Ev more. Others: OPERATIONS an entry.
-    """
-    if case.op == "attention":
-        sizes = case.sizes()
-        pairs = (
-            sizes.batch
-            * sizes.heads
-            * visible_pairs(sizes.length, sizes.keys, case.resolved_options()["causal"])
-        )
-        both = 2 * (sizes.head_size + sizes.value_size)
-        return pairs * (both + (6 * sizes.head_size + 4 * sizes.value_size if case.upstream else 0))
-    forward, backward = OPERATIONS[case.op]
-    return int(np.prod(case.shape)) * (forward + (backward if case.upstream else 0))
-
-
-def visible_pairs(length: int, keys: int, causal: str | None) -> int:
-    """How many pairs of a query and a key that it sees a head has."""
-    if causal is None:
-        return length * keys
-    last = np.arange(length) + (
-        keys - length if causal == "bottom_right" else 0
-    )  # the last key that each query sees
-    return int(np.clip(last + 1, 0, keys).sum())
 
 
 @contextlib.contextmanager

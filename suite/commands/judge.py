@@ -12,7 +12,7 @@ from suite.commands.options import json_option, misuse, op_options_option
 from suite.commands.output import write
 from suite.commands.saved import parse_options, pick_inputs, pick_outputs
 from suite.formats import DTYPES
-from suite.ops import NAMES
+from suite.ops import NAMES, get_op
 
 
 @click.command("judge")
@@ -51,7 +51,7 @@ def command(
     try:
         options = parse_options(op, settings) | ({"dim": dim} if dim is not None else {})
         saved = load(tensors, dtype=dtype)
-        if op == "attention" and {"lse", "upstream_lse"} & set(saved):
+        if "return_lse" in get_op(op).options and {"lse", "upstream_lse"} & set(saved):
             options = {"return_lse": True} | options
         inputs = pick_inputs(op, saved, tensors)
         judgement = judge_tensors(

@@ -37,7 +37,7 @@ def pick_outputs(
         found = tuple(pick(saved, (f"d{name}",), path) for name in wrt)
         return found if len(found) > 1 else found[0]
     y = pick(saved, ("y", "output"), path)
-    several = op == "merge_states" or options.get("return_lse")
+    several = len(get_op(op).outputs({**get_op(op).options, **options})) > 1
     return (y, pick(saved, ("lse",), path)) if several else y
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "get_op",
     "measured_by",
     "parse_option",
+    "result_of",
     "row_ops",
 ]
 
@@ -51,6 +52,11 @@ def get_op(name: str) -> AnyOp:
     op = importlib.import_module(f"suite.ops.{name}").OP
     assert isinstance(op, Op)
     return op
+
+
+def result_of(name: str) -> Result | None:
+    """What the entries of the output of the op of that name are; None where there is no such op."""
+    return get_op(name).result if name in NAMES else None
 
 
 def row_ops() -> tuple[str, ...]:

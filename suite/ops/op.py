@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
@@ -164,6 +165,19 @@ class Op(ABC, Generic[ProblemT, FactsT]):
     """Whether the output has the logits' shape."""
     lower_limit: float = float("-inf")
     """No exact result is below it."""
+    options_by_row: Options = MappingProxyType({})
+    """Options with which each row has a result of its own."""
+    dims: tuple[str, ...] = ("ROWS", "LENGTH")
+    """The names of the dims of the first tensor, of the plainest case."""
+    plain_family: str = "normal"
+    """The input family whose numbers are easy."""
+    operations_by_entry: tuple[int, int] = (0, 0)
+    """Floating-point operations of the definition for an entry of the first tensor, forward and
+    backward: a comparison, subtraction, exponential, addition and division (or subtraction) each
+    count one.
+    """
+    limited_by: str = "bytes"
+    """What a call costs on fast hardware: "bytes" moved, or "operations"."""
     torch: TorchKernel | None = None
     """torch's own kernel for it."""
     measured: tuple[str, ...] = ()
@@ -284,6 +298,11 @@ class Op(ABC, Generic[ProblemT, FactsT]):
     def row_note(self, row: Array) -> str:
         """What a message says of the row of an output that is most wrong; empty for nothing."""
         return ""
+
+    def operations(self, shapes: Shapes, options: Options, *, backward: bool) -> int:
+        """Floating-point operations of the definition, with those of its backward."""
+        once, back = self.operations_by_entry
+        return int(np.prod(shapes[self.arguments[0]])) * (once + (back if backward else 0))
 
     def outputs(self, options: Options) -> tuple[AnyOp, ...]:
         """The ops of the outputs, in order: most have one, their own."""

@@ -11,15 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from suite.ops import NAMES, get_op
 from suite.records.record import SILENT, Measurement, Record
 from suite.report.compare import median, ratio_interval, times_of
 from suite.timing.statistics import FEWEST, Interval, median_interval
-
-TORCH: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("softmax", "log_softmax", "logsumexp", "cross_entropy"), ("fused",)),
-    "attention": ("sdpa_flash", "sdpa_math", "sdpa_efficient", "sdpa_cudnn"),
-}
-"""torch's own kernels of an op; the fastest of them is what others are measured by."""
 
 
 class Group(NamedTuple):
@@ -152,8 +147,14 @@ def advise(ranked: Sequence[Measurement], standing: Mapping[Subject, Standing]) 
             if use is not None and not reason and _interval(m).low <= _interval(use).high
         ),
         unsafe=tuple(zip(ranked[:first], against[:first], strict=True)),
-        torch=next((m for m in ranked if m.kernel in TORCH.get(m.op, ())), None),
+        torch=next((m for m in ranked if m.kernel in torch_kernels(m.op)), None),
     )
+
+
+def torch_kernels(op: str) -> tuple[str, ...]:
+    """torch's own kernels of an op; the fastest of them is what others are measured by."""
+    own = get_op(op).torch if op in NAMES else None
+    return own.names if own is not None else ()
 
 
 def grouped(measurements: Iterable[Measurement]) -> dict[Group, list[Measurement]]:

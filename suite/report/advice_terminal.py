@@ -11,7 +11,6 @@ from rich.table import Table
 
 from suite.records.record import Measurement, Record
 from suite.report.advice import (
-    TORCH,
     Advice,
     Group,
     Standing,
@@ -21,6 +20,7 @@ from suite.report.advice import (
     ranked,
     standings,
     times_as_fast,
+    torch_kernels,
 )
 from suite.report.compare_page import seconds
 from suite.report.summaries import times
@@ -45,8 +45,8 @@ def print_advice(console: Console, measurements: Sequence[Measurement], records:
         console.print(f"{op} {direction}: which kernel to use{where}", style="bold")
         advised = {group: advise(ranked(groups[group]), standing) for group in own}
         _print_table(console, advised, standing)
-        if op in TORCH and not any(advice.torch for advice in advised.values()):
-            alone.add(f"{op}'s {TORCH[op][0]}")
+        if (names := torch_kernels(op)) and not any(advice.torch for advice in advised.values()):
+            alone.add(f"{op}'s {names[0]}")
     console.print()
     if alone:
         console.print(

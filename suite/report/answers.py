@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from suite.ops import Result, result_of
 from suite.records.record import Measurement, Record
 from suite.report.profile import FLUSHES, words
 from suite.report.summaries import ENDED, formats, how_bad, times, worst
@@ -97,7 +98,7 @@ def _distance(op: str, group: Sequence[Record]) -> list[str]:
         return ["passes nowhere"]
     lines = [f"{times(max(r.ratio or 0.0 for r in passing))} times of bound"]
     errors = [r.max_ulp for r in passing if r.max_ulp is not None]
-    if op == "softmax" and errors:
+    if result_of(op) is Result.PROBABILITY and errors:
         half = max(errors) <= HALF_ULP and len(passing) == len(group)
         lines.append(
             "0.5 ulp: the best possible" if half else f"{max(errors):.3g} ulp; 0.5 is the best possible"

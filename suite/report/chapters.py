@@ -13,10 +13,11 @@ from itertools import pairwise
 from typing import Any
 
 from suite.formats import DTYPES
+from suite.ops import measured_by
 from suite.records import schema
 from suite.records.record import Measurement
 from suite.report import depth, throughput, vanishing
-from suite.report.thresholds import LABELS, LARGEST_DRAWN
+from suite.report.thresholds import LARGEST_DRAWN
 
 TEXT = {"type": "string"}
 NUMBER = {"type": "number", "minimum": -sys.float_info.max, "maximum": sys.float_info.max}
@@ -113,7 +114,12 @@ def sound(measurements: Sequence[Measurement]) -> tuple[list[Measurement], list[
 
 
 def _is_sound(m: Measurement, shape: schema.Schema) -> bool:
-    return m.op in LABELS and m.dtype in DTYPES and schema.conforms(m.data, shape) and _consistent(m.data)
+    return (
+        m.op in measured_by(m.kind)
+        and m.dtype in DTYPES
+        and schema.conforms(m.data, shape)
+        and _consistent(m.data)
+    )
 
 
 def _consistent(data: dict[str, Any]) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from suite.records.configuration import FILE, read_configuration
 from suite.records.record import SUMMARY_CLASSES, Measurement, Record, summary_class
 from suite.records.store import Run
+from suite.report.advice import torch_kernels
 from suite.report.compare import compare, median, read_runs, times_of
 from suite.report.summaries import how_bad, times, worst
 from suite.report.visible import NAME, visible
@@ -26,8 +27,8 @@ from suite.report.visible import NAME, visible
 BEGIN, END = "<!-- published: begin -->", "<!-- published: end -->"
 """What encloses the table in a README."""
 
-TORCH = {"softmax": "fused", "attention": "sdpa_flash"}
-"""The ops of the table, and the kernel of each that is torch's own and the measure of speed."""
+OPS = ("softmax", "attention")
+"""The ops of the table."""
 FORMATS = ("float32", "bfloat16")
 ROWS = 15
 COMMAND = "softmax-suite publish"
@@ -307,12 +308,12 @@ def with_table(text: str, table: str) -> str:
 
 
 def kernel_tables(reports: Reports, *, rows: int) -> list[Kernels]:
-    """For each machine and op of TORCH a table, of the newest run with times of torch's kernel.
+    """For each machine and op of OPS a table, of the newest run with times of torch's kernel.
     rows: of all of them.
     """
     newest = {}
     for one in sorted(reports.runs, key=lambda one: (one.day, one.name)):
-        for op in TORCH:
+        for op in OPS:
             if inputs := _torch_inputs(one.run, op):
                 newest[one.machine, op] = (one, inputs)
     most = max(rows // max(len(newest), 1), 1)
@@ -323,7 +324,7 @@ def kernel_tables(reports: Reports, *, rows: int) -> list[Kernels]:
 
 
 def _order(machine: str, op: str) -> tuple[str, int]:
-    return machine, list(TORCH).index(op)
+    return machine, OPS.index(op)
 
 
 def _torch_inputs(run: Run, op: str) -> dict[str, Measurement]:
@@ -332,7 +333,7 @@ def _torch_inputs(run: Run, op: str) -> dict[str, Measurement]:
     own = [
         m
         for m in run.measurements
-        if _is_timed_forward(m, op) and m.kernel == TORCH[op] and m.dtype in FORMATS
+        if _is_timed_forward(m, op) and m.kernel == torch_kernels(op)[0] and m.dtype in FORMATS
     ]
     for m in sorted(own, key=lambda m: (m.data["length"], -m.case.count("/"), m.data["shape"])):
         found[m.dtype] = m
@@ -366,11 +367,11 @@ def _kernels(published: Published, op: str, inputs: dict[str, Measurement], most
             judged[r.kernel].append(r)
     own = [kernel for kernel, records in judged.items() if records and not any(r.outside for r in records)]
     own.sort(key=lambda kernel: ([-speeds[kernel].get(dtype, 0.0) for dtype in FORMATS], kernel))
-    kept = {TORCH[op], *[kernel for kernel in own if kernel != TORCH[op]][: most - 1]}
+    kept = {torch_kernels(op)[0], *[kernel for kernel in own if kernel != torch_kernels(op)[0]][: most - 1]}
     rows = [
         Row(
             kernel=_text(kernel),
-            is_torch=kernel == TORCH[op],
+            is_torch=kernel == torch_kernels(op)[0],
             failed=f"{sum(r.status != 'passed' for r in judged[kernel]):,} of {len(judged[kernel]):,}",
             cells=tuple(
                 _cell([r for r in judged[kernel] if r.dtype == d], speeds[kernel].get(d)) for d in FORMATS

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from suite.formats import DTYPES
+from suite.ops import Result, get_op
 from suite.records.record import Measurement
 from suite.report.figures import drawn, inline_svg, literal
 
@@ -52,9 +53,9 @@ IDEAS = {
 """
 
 LABELS = {
-    "softmax": ("overflows at level", "p is 0 from gap", "p is 1 from gap"),
-    "log_softmax": ("overflows at level", "log p is −∞ from gap", "log p is 0 from gap"),
-    "logsumexp": ("overflows at level", "fails below, at depth", "is the maximum from gap"),
+    Result.PROBABILITY: ("overflows at level", "p is 0 from gap", "p is 1 from gap"),
+    Result.LOG_PROBABILITY: ("overflows at level", "log p is −∞ from gap", "log p is 0 from gap"),
+    Result.LOG_SUM: ("overflows at level", "fails below, at depth", "is the maximum from gap"),
 }
 COLORS = ("#3b82c4", "#d9822b", "#2e9e6b", "#b5559a", "#7a6fd0", "#c2564b")
 MARKERS = "osD^vX"
@@ -92,7 +93,7 @@ def _table(op: str, dtype: str, group: Sequence[Measurement]) -> dict[str, Any]:
     return {
         "op": op,
         "dtype": dtype,
-        "labels": LABELS[op],
+        "labels": LABELS[get_op(op).result],
         "lengths": TABLE_LENGTHS,
         "rows": [(", ".join(kernels), cells) for cells, kernels in rows.items()],
         "notes": sorted({(_name(m), m.data["note"]) for m in measured if m.data["note"]}),
@@ -190,7 +191,9 @@ def _chart(op: str, dtype: str, group: Sequence[Measurement]) -> Markup | None:
     figure = Figure(figsize=(4.6 * len(panels), 3.9), layout="constrained")
     for axes, quantity in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw(axes, series[quantity], _lines(group, quantity, dtype))
-        axes.set_title(f"{op}, {dtype}: {LABELS[op][QUANTITIES.index(quantity)]}", fontsize=9, loc="left")
+        axes.set_title(
+            f"{op}, {dtype}: {LABELS[get_op(op).result][QUANTITIES.index(quantity)]}", fontsize=9, loc="left"
+        )
     return inline_svg(figure, title=f"Thresholds of {op} in {dtype} against the length of the row")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from suite.formats import DTYPES
-from suite.ops import NAMES
+from suite.ops import NAMES, get_op
 from suite.records import schema
 from suite.records.record import STATUSES, Measurement, Record
 from suite.report.advice import UNKNOWN, Advice, Standing, Subject, advise, standings, times_as_fast
@@ -292,7 +292,7 @@ def _answer(
         "exponents": (f"{min(exponents):.2f}", f"{max(exponents):.2f}", len(exponents))
         if exponents
         else None,
-        "unit": "head" if op in ("attention", "merge_states") else "row",
+        "unit": "row" if get_op(op).of_rows else "head",
     }
 
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from suite.ops import get_op
 from suite.records.record import Measurement
 from suite.report.figures import drawn, inline_svg, literal
 
@@ -52,7 +53,7 @@ def per_second(m: Measurement, amount: str) -> float:
 
 def work(op: str) -> str:
     """What a kernel of the op is fast at: attention multiplies matrices, all else moves memory."""
-    return "operations" if op == "attention" else "bytes"
+    return get_op(op).limited_by
 
 
 def roof(group: Sequence[Measurement], name: str) -> float | None:

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from suite.formats import DTYPES, get_format
+from suite.ops import measured_by
 from suite.records import schema
 from suite.records.record import Measurement
 from suite.report.figures import drawn, inline_svg, literal
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Curve = dict[str, Any]
-OPS = ("softmax", "log_softmax", "logsumexp", "cross_entropy", "attention")
 COUNTS = ("zero", "false_zero", "flushed", "top_lost", "dead", "defect", "gain", "exact_gain", "not_finite")
 COLUMNS = (*COUNTS, "underflow", "dead_floor", "top_error", "entropy", "entropy_bound")
 AXES = {
@@ -135,7 +135,7 @@ def is_sound(measurement: Measurement) -> bool:
     lists of one length.
     """
     m = measurement
-    if m.op not in OPS or m.dtype not in DTYPES or not schema.conforms(m.data, SHAPE):
+    if m.op not in measured_by("vanishing") or m.dtype not in DTYPES or not schema.conforms(m.data, SHAPE):
         return False
     curves = [m.data[axis] for axis in AXES if axis in m.data]
     return all(
@@ -157,7 +157,9 @@ def vanishing_context(measurements: Iterable[Measurement]) -> dict[str, Any]:
     measured = [m for m in chosen if "reason" not in m.data]
     return {
         "vanishing": [
-            _section(op, [m for m in chosen if m.op == op]) for op in OPS if any(m.op == op for m in chosen)
+            _section(op, [m for m in chosen if m.op == op])
+            for op in measured_by("vanishing")
+            if any(m.op == op for m in chosen)
         ],
         "vanishing_glance": [
             (dtype, _glance(found))

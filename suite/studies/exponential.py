@@ -54,12 +54,11 @@ from suite.floating_point import subnormals_kept
 from suite.formats import LN2, Array, Format, bfloat16, compute_format, float16, float32, float64, get_format
 from suite.kernels import Kernel
 from suite.numerics import BEST_PRACTICE, Numerics
-from suite.ops import AnyOp, get_op
+from suite.ops import AnyOp, Result, get_op, measured_by
 from suite.ops.arithmetic import Arb, Arithmetic, Float64, Mpmath
 from suite.oracle import Oracle, Reference
 from suite.oracle.certified import certified_tier
 from suite.records.record import Measurement
-from suite.studies.measure import OPS
 from suite.tensors import to_float64, to_torch
 from suite.verdict.judge import judge_values
 from suite.verdict.judgement import Judgement
@@ -153,8 +152,8 @@ class _Profile:
     def __init__(self, kernel: Kernel, format: Format, device: str, host: Host) -> None:
         self.kernel, self.format, self.device, self.host = kernel, format, device, host
         self.op: AnyOp = get_op(kernel.op)
-        if kernel.op not in OPS:
-            raise _FailedError(f"there are profiles of {', '.join(OPS)} only")
+        if "exponential" not in self.op.measured:
+            raise _FailedError(f"there are profiles of {', '.join(measured_by('exponential'))} only")
         self.options = self.op.resolve_options({}, {"x": (1, 2)})
         self.arithmetic = compute_format(format)
         self.wide = (
@@ -174,10 +173,10 @@ class _Profile:
         self.y = dict(zip(self.x, np.split(y, ends), strict=True))
         if not np.isfinite(y).all():
             raise _FailedError("returned NaN or infinity for rows of finite logits whose largest is 0")
-        if self.op.name == "softmax" and (y[:, 0] <= 0).any():
+        if self.op.result is Result.PROBABILITY and (y[:, 0] <= 0).any():
             raise _FailedError("gives the largest entry of a row of three no probability above 0")
         shift = self._shift()
-        softmax = self.op.name == "softmax"
+        softmax = self.op.result is Result.PROBABILITY
         hidden = f"the output's rounding to {self.format.name} hides it"
         if not softmax:
             hidden = (
@@ -331,7 +330,7 @@ class _Profile:
             "single_rounding": None,
             "half_ulp": None,
         }
-        if self.op.name == "softmax":
+        if self.op.result is Result.PROBABILITY:
             value["max_ulp"] = float(np.abs(ulp_errors(reference, self.format, y)).max())
             text += f", the largest error is {value['max_ulp']:.4g} ulp"
         else:
@@ -451,10 +450,12 @@ class _Profile:
 
     def _saturation(self) -> dict[str, Any]:
         gap, p = self._by_gap(("curve", "thresholds"), 0)
-        limit = 1.0 if self.op.name == "softmax" else 0.0
-        quantity = {"softmax": "p_0 is 1", "log_softmax": "log p_0 is 0", "logsumexp": "the result is 0"}[
-            self.op.name
-        ]
+        limit = 1.0 if self.op.result is Result.PROBABILITY else 0.0
+        quantity = {
+            Result.PROBABILITY: "p_0 is 1",
+            Result.LOG_PROBABILITY: "log p_0 is 0",
+            Result.LOG_SUM: "the result is 0",
+        }[self.op.result]
         below = np.flatnonzero(p != limit)
         if len(below) and below[-1] + 1 == len(gap):
             return _finding(
@@ -464,7 +465,7 @@ class _Profile:
         at = float(gap[below[-1] + 1]) if len(below) else float(gap[0])
         spacing = max(1.01 * float(self.format.ulp(at)), 1e-3)
         candidates = [("in_format", f, f.saturation_in_format) for f in (self.arithmetic, float16, bfloat16)]
-        if self.op.name == "softmax":
+        if self.op.result is Result.PROBABILITY:
             candidates.append(("rounded", self.format, self.format.saturation_rounded()))
         kind, format = next(
             ((k, f.name) for k, f, known in candidates if abs(at - known) <= spacing), ("other", None)
@@ -474,7 +475,7 @@ class _Profile:
             text += f"where 1 + e^-g is rounded to 1 in {format}"
         elif kind == "rounded":
             text += f"where the exact result rounds to 1 in {format}; the sum is wider than that"
-        elif self.op.name != "softmax" and at > self.arithmetic.exp_subnormal - spacing:
+        elif self.op.result is not Result.PROBABILITY and at > self.arithmetic.exp_subnormal - spacing:
             text += "a log1p keeps what a sum absorbs"
         else:
             text += "neither the sum's nor the output's rounding explains it"
@@ -500,9 +501,9 @@ class _Profile:
         """Which rounding of the gap the results show: their apparent gap ln p_0 - ln p_1 follows g,
         or RN_F(g).
         """
-        if self.op.name == "logsumexp":
+        if self.op.result is Result.LOG_SUM:
             return _unmeasured("the result shows no single gap")
-        if self.op.name == "log_softmax" and not self.wide:
+        if self.op.result is Result.LOG_PROBABILITY and not self.wide:
             return _unmeasured(f"the result is the gap itself, rounded to {self.format.name}")
         name = "curve" if self.wide else "argument"
         x, y = self.x[name], self.y[name]
@@ -512,7 +513,9 @@ class _Profile:
         if deep.sum() < 16:
             return _unmeasured("too few results at large gaps are above 0")
         gap, y = gap[deep], y[deep]
-        apparent = np.log(y[:, 0]) - np.log(y[:, 1]) if self.op.name == "softmax" else y[:, 0] - y[:, 1]
+        apparent = (
+            np.log(y[:, 0]) - np.log(y[:, 1]) if self.op.result is Result.PROBABILITY else y[:, 0] - y[:, 1]
+        )
         moved = apparent - gap
         for format in (f for f in (bfloat16, float16, float32) if f.precision < self.arithmetic.precision):
             step = format.round(gap) - gap
@@ -574,11 +577,11 @@ class _Profile:
             if not np.isfinite(got).all():
                 return _unmeasured(f"NaN or infinity for {n} zeros")
             slack = (n + 10 * math.log(n) + 3) * u
-            if self.op.name == "softmax":
+            if self.op.result is Result.PROBABILITY:
                 ends = np.array([1 - slack, 1 + slack]) / n
                 total[n] = 1 / float(got[0]) if got[0] else math.inf
             else:
-                sign = -1.0 if self.op.name == "log_softmax" else 1.0
+                sign = -1.0 if self.op.result is Result.LOG_PROBABILITY else 1.0
                 ends = sign * math.log(n) + np.array([-slack, slack])
                 total[n] = math.exp(min(sign * float(got[0]), 700.0))
             low, high = self.format.round(ends)

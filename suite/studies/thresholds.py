@@ -51,9 +51,8 @@ from numpy.typing import NDArray
 
 from suite.formats import DTYPES, FORMATS, Array, Format, compute_format, get_format
 from suite.kernels import Kernel
-from suite.ops import get_op
+from suite.ops import Result, get_op, measured_by
 from suite.records.record import Measurement
-from suite.studies.measure import OPS
 from suite.tensors import to_float64, to_torch
 
 if TYPE_CHECKING:
@@ -88,40 +87,41 @@ def arithmetics(format: Format) -> tuple[Format, ...]:
     return tuple(dict.fromkeys((format, compute_format(format), *(FORMATS[name] for name in DTYPES))))
 
 
-def overflow_formulas(op: str, format: Format, n: int) -> Formulas:
+def overflow_formulas(result: Result, format: Format, n: int) -> Formulas:
     """Levels at which a row of n equal logits breaks. Those that the format cannot reach are left out."""
     found: Formulas = {"shifted": None}
     for f in arithmetics(format):
         found[f"sum {f.name}"] = f.sum_overflow(n)
         if n > 1:
             found[f"exp {f.name}"] = f.ln_omega
-        if n > 1 and op != "logsumexp":
+        if n > 1 and result is not Result.LOG_SUM:
             found[f"lse {f.name}"] = lse_rounding(f, n)
         found[f"base 2 {f.name}"] = f.largest * math.log(2)
     return _reachable(found, format)
 
 
-def underflow_formulas(op: str, format: Format, n: int) -> Formulas:
+def underflow_formulas(result: Result, format: Format, n: int) -> Formulas:
     """Gaps at which an entry is lost; for logsumexp, depths of a row of equal logits."""
-    found: Formulas = {} if op == "softmax" else {"log domain" if op == "log_softmax" else "shifted": None}
+    never = {Result.LOG_PROBABILITY: "log domain", Result.LOG_SUM: "shifted"}
+    found: Formulas = {never[result]: None} if result in never else {}
     for f in arithmetics(format):
         half_subnormal = f.smallest_subnormal / 2
         # p = e^-g / (1 + (n - 1) e^-g) = t has the solution g = -ln t + ln(1 - (n - 1) t).
-        normaliser = math.log1p(-(n - 1) * half_subnormal) if op == "softmax" else 0.0
+        normaliser = math.log1p(-(n - 1) * half_subnormal) if result is Result.PROBABILITY else 0.0
         found[f"zero {f.name}"] = f.exp_underflow + normaliser
         found[f"flushed {f.name}"] = f.exp_subnormal
         if n >= f.shifted_sum_overflow:
             found[f"Ω {f.name}"] = 0.0
-        if op != "softmax":
+        if result is not Result.PROBABILITY:
             found[f"base 2 {f.name}"] = f.largest * math.log(2)
     return _reachable(found, format)
 
 
-def saturation_formulas(op: str, format: Format, n: int) -> Formulas:
+def saturation_formulas(result: Result, format: Format, n: int) -> Formulas:
     """Gaps at which the largest of n entries is alone, its n - 1 competitors all at the same gap."""
     others, inside = math.log(n - 1), compute_format(format)
     found: Formulas = {}
-    if op == "softmax":
+    if result is Result.PROBABILITY:
         found[f"rounded {format.name}"] = format.saturation_rounded(n)
     for f in arithmetics(format):
         found[f"absorbed {f.name}"] = f.saturation_in_format
@@ -130,7 +130,7 @@ def saturation_formulas(op: str, format: Format, n: int) -> Formulas:
     for parts in PARTS:
         if n // parts > 1:
             found[f"part n/{parts} {inside.name}"] = inside.saturation_in_format + math.log(n // parts)
-    if op != "softmax":
+    if result is not Result.PROBABILITY:
         found[f"zero {format.name}"] = format.exp_underflow + others
         found[f"flushed {format.name}"] = format.exp_subnormal + others
     return _reachable(found, format)
@@ -254,9 +254,10 @@ def measure(kernel: Kernel, dtype: str, *, device: str = "cpu", host: Host | Non
     from suite.execution.in_process import InProcess
     from suite.version import __version__
 
-    if kernel.op not in OPS:
+    known = measured_by("thresholds")
+    if kernel.op not in known:
         raise ValueError(
-            f"kernel {kernel.id} is a kernel of {kernel.op}; thresholds are measured of {', '.join(OPS)}"
+            f"kernel {kernel.id} is a kernel of {kernel.op}; thresholds are measured of {', '.join(known)}"
         )
     probe = _Probe(kernel, get_format(dtype), device, host or InProcess())
     reason = kernel.supports({"dim": -1}, probe.format, device)
@@ -312,7 +313,7 @@ class _Probe:
     def _threshold(
         self,
         prepare: Callable[[int], Fails | None],
-        formulas: Callable[[str, Format, int], Formulas],
+        formulas: Callable[[Result, Format, int], Formulas],
         n: int,
         most: int,
     ) -> dict[str, Any]:
@@ -323,7 +324,7 @@ class _Probe:
             )
         except _UnmeasuredError as error:
             return {"n": n, "reason": str(error)}
-        expected = formulas(self.op.name, self.format, n)
+        expected = formulas(self.op.result, self.format, n)
         spacing = self.grid.spacing(measured) if measured else 0.0
         return {
             "n": n,
@@ -343,26 +344,26 @@ class _Probe:
 
         def fails(level: Array) -> NDArray[np.bool_]:
             smallest, largest = self.rows(sign * level, sign * level, n)
-            if self.op.name == "softmax":
+            if self.op.result is Result.PROBABILITY:
                 return ~((smallest >= low / LOST) & (largest <= high * LOST))
-            if self.op.name == "log_softmax":
+            if self.op.result is Result.LOG_PROBABILITY:
                 return ~((smallest >= low - math.log(LOST)) & (largest <= high + math.log(LOST)))
             return ~(np.abs(smallest - sign * level - low) <= (level + 1) / 2)
 
         return fails
 
     def _lost(self, n: int) -> Fails | None:
-        if self.op.name == "logsumexp":
+        if self.op.result is Result.LOG_SUM:
             return self._level(n, sign=-1.0)
 
         def fails(gap: Array) -> NDArray[np.bool_]:
             smallest, _ = self.rows(np.zeros_like(gap), -gap, n)
-            return ~(smallest > 0) if self.op.name == "softmax" else ~np.isfinite(smallest)
+            return ~(smallest > 0) if self.op.result is Result.PROBABILITY else ~np.isfinite(smallest)
 
         return None if fails(np.zeros(1))[0] else fails
 
     def _alone(self, n: int) -> Fails:
-        alone = 1.0 if self.op.name == "softmax" else 0.0
+        alone = 1.0 if self.op.result is Result.PROBABILITY else 0.0
         return lambda gap: np.asarray(self.rows(np.zeros_like(gap), -gap, n)[1] == alone)
 
     def _stagnation(self, lengths: Sequence[int]) -> dict[str, Any]:
@@ -372,7 +373,11 @@ class _Probe:
                 low, high = (float(side[0]) for side in self.rows(np.zeros(1), np.zeros(1), n))
             except _UnmeasuredError as error:
                 return {"n": n, "reason": str(error)}
-            exact = {"softmax": 1 / n, "log_softmax": -math.log(n), "logsumexp": math.log(n)}[self.op.name]
+            exact = {
+                Result.PROBABILITY: 1 / n,
+                Result.LOG_PROBABILITY: -math.log(n),
+                Result.LOG_SUM: math.log(n),
+            }[self.op.result]
             off = max(self._relative_error(low, n), self._relative_error(high, n))
             largest_error = max(largest_error, off)
             if (
@@ -406,14 +411,14 @@ class _Probe:
         """Of the probability 1/n that the result stands for; infinite where it is not finite."""
         if not math.isfinite(y):
             return math.inf
-        if self.op.name == "softmax":
+        if self.op.result is Result.PROBABILITY:
             return abs(y * n - 1)
         distance = abs(y) - math.log(n)
         return abs(math.expm1(min(distance, 700.0)))
 
     def _is_usable(self, low: Array, high: Array) -> bool:
         finite = bool(np.isfinite(low[0]) and np.isfinite(high[0]))
-        return finite and (self.op.name != "softmax" or bool(low[0] > 0))
+        return finite and (self.op.result is not Result.PROBABILITY or bool(low[0] > 0))
 
     def rows(self, first: Array, others: Array, n: int) -> tuple[Array, Array]:
         """(smallest, largest) entry of each result of the rows (first, others, ..., others); NaN

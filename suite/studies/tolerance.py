@@ -23,7 +23,7 @@ import numpy as np
 from suite.floating_point import subnormals_kept
 from suite.formats import DTYPES, Array, Format, get_format
 from suite.numerics import BEST_PRACTICE, Numerics
-from suite.ops import AnyOp, get_op
+from suite.ops import AnyOp, Result, get_op, measured_by
 from suite.ops.arithmetic import Float64
 from suite.ops.row_op import check_dim
 from suite.ops.rows import RowFacts, Rows
@@ -31,8 +31,6 @@ from suite.tensors import dtype_name, is_tensor, to_float64
 
 Against = Literal["exact", "rounded reference", "other kernel"]
 AGAINST: tuple[Against, ...] = get_args(Against)
-OPS = ("softmax", "log_softmax", "logsumexp")
-"""The ops whose bound is a function of one row of logits."""
 
 ASSERT_CLOSE_DEFAULTS = {
     "float64": (1e-7, 1e-7),
@@ -120,10 +118,11 @@ def tolerance(
     Raises NoToleranceError where the pair would say nothing (an error of a half, or an overflow, is
     allowed), ValueError or TypeError for misuse.
     """
-    if op not in OPS:
+    known = measured_by("tolerance")
+    if op not in known:
         raise ValueError(
             f"op {op!r} has no tolerance, as its bound is not one of a row of logits; expected"
-            f" {', '.join(OPS)}"
+            f" {', '.join(known)}"
         )
     if against not in AGAINST:
         raise ValueError(f"against={against!r} is not one of {', '.join(AGAINST)}")
@@ -196,7 +195,9 @@ class WorstFacts(RowFacts):
         |max x| <= |y| + ln n.
         """
         zero_one = np.array([[0.0], [1.0]])
-        gaps = np.full((2, 1), min(gap, format.exp_subnormal)) if op.name == "softmax" else zero_one
+        gaps = (
+            np.full((2, 1), min(gap, format.exp_subnormal)) if op.result is Result.PROBABILITY else zero_one
+        )
         total = np.full((2, 1), float(n))
         return cls(np.zeros((2, 1)), math.log(n) + zero_one, gaps, np.exp(-gaps), total, n=n, reach=gap)
 
@@ -244,10 +245,10 @@ def _of_worst_case(
         if value is not None and not value >= 0:
             raise ValueError(f"{name}={value!r} must be at least 0")
     limit = _limit(format)
-    if op.name == "logsumexp":
+    if op.result is Result.LOG_SUM:
         largest = _within(limit, "largest", largest, format)
     reach = min(math.inf if gap is None else gap, math.inf if largest is None else 2 * largest)
-    if op.name == "log_softmax":
+    if op.result is Result.LOG_PROBABILITY:
         reach = _within(limit, "gap", None if reach == math.inf else reach, format)
 
     facts = WorstFacts.of_length(op, n, format, reach)
@@ -255,7 +256,7 @@ def _of_worst_case(
     intercept, slope = _line_through(allowed.absolute)
     u, eta = format.unit_roundoff, format.smallest_subnormal
     rtol, atol = slope + u * (1 + slope), intercept * (1 + u) + eta / 2
-    if op.name == "softmax":
+    if op.result is Result.PROBABILITY:
         atol += format.smallest_normal * slope  # results below the normal numbers, whatever their gap
     if allowed.flush_below is not None:
         atol = max(atol, float(allowed.flush_below.max()))  # an exact 0 for a subnormal result
@@ -303,7 +304,7 @@ def _of_rows(op: AnyOp, problem: Rows, format: Format, numerics: Numerics) -> tu
         needed = np.where(flushed, np.maximum(needed, exact), needed)
     needed, exact, flushed = needed[counted], exact[counted], flushed[counted]
 
-    if op.name == "softmax":
+    if op.result is Result.PROBABILITY:
         normal = (exact >= format.smallest_normal) & ~flushed
         rtol = float(np.max(needed[normal] / exact[normal], initial=u))
     else:
@@ -386,7 +387,9 @@ def _rounded_up(value: float) -> float:
 def _defaults(op: AnyOp, format: Format, n: int, pair: Pair) -> str:
     """What assert_close allows by default, in times of the pair, where results of such rows typically lie."""
     rtol, atol = ASSERT_CLOSE_DEFAULTS[format.name]
-    places = {"1": 1.0, f"1/{n}": 1 / n} if op.name == "softmax" else {"0": 0.0, f"ln {n}": math.log(n)}
+    places = (
+        {"1": 1.0, f"1/{n}": 1 / n} if op.result is Result.PROBABILITY else {"0": 0.0, f"ln {n}": math.log(n)}
+    )
     times = {place: (atol + rtol * size) / (pair.atol + pair.rtol * size) for place, size in places.items()}
     text = " and ".join(f"{value:.2g} times this at |result| = {place}" for place, value in times.items())
     tight = "; below 1 they are tighter than theory" if min(times.values()) < 1 else ""

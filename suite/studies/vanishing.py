@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 from suite.formats import DTYPES, FORMATS, Array, Format, compute_format, get_format
 from suite.inputs.draws import Draw
 from suite.kernels import Kernel
-from suite.ops import UPSTREAM, get_op
+from suite.ops import UPSTREAM, Result, get_op, measured_by
 from suite.records.record import Measurement
 from suite.studies.thresholds import Formulas, Grid, arithmetics, explanations, saturation_formulas
 from suite.tensors import to_float64, to_torch
@@ -53,7 +53,9 @@ if TYPE_CHECKING:
 
     from suite.execution.host import Host
 
-OPS = ("softmax", "log_softmax", "logsumexp", "cross_entropy", "attention")
+
+NORMALISED = (Result.PROBABILITY, Result.AVERAGE)
+"""Results through whose weights every entry of an upstream gradient reaches every logit."""
 
 COUNTS = ("zero", "false_zero", "flushed", "top_lost", "dead", "defect", "gain", "exact_gain", "not_finite")
 """zero: share of entries that are exactly 0; false_zero, flushed: shares of entries. top_lost:
@@ -123,19 +125,19 @@ class Question:
         np.put_along_axis(rest, self.top, others_sum / (1.0 + others_sum), 1)
         return p, rest
 
-    def exact(self, op: str) -> Array:
+    def exact(self, result: Result) -> Array:
         """The gradient [rows, n] in float64. g - sum p g is taken from the largest entry's g, where
         p is all but 1.
         """
         p, rest = self.parts
-        if op in ("softmax", "attention"):
+        if result in NORMALISED:
             centred = self.upstream - np.take_along_axis(self.upstream, self.top, 1)
             return np.asarray(p * (centred - (p * centred).sum(1, keepdims=True)))
-        if op == "logsumexp":
+        if result is Result.LOG_SUM:
             return np.asarray(self.upstream * p)
         gradient, target = -p, self.target[:, None]
         np.put_along_axis(gradient, target, np.take_along_axis(rest, target, 1), 1)
-        return np.asarray(self.upstream * (gradient if op == "log_softmax" else -gradient))
+        return np.asarray(self.upstream * (gradient if result is Result.LOG_PROBABILITY else -gradient))
 
     def entropy(self) -> tuple[float, float]:
         """(mean, mean lower bound) of the rows' entropy, nats.
@@ -188,15 +190,15 @@ def saturations(format: Format, n: int) -> Formulas:
     "others" where it is the sum of the others' gradients. Names as in thresholds.py, evaluated for
     every format inside.
     """
-    found = saturation_formulas("softmax", format, n)
+    found = saturation_formulas(Result.PROBABILITY, format, n)
     for f in arithmetics(format):
         found[f"rounded {f.name}"] = f.saturation_rounded(n)
         found[f"zero {f.name}"] = f.exp_underflow + math.log(n - 1)
-        found[f"others {f.name}"] = losses("softmax", f, n).get(f"zero {f.name}")
+        found[f"others {f.name}"] = losses(Result.PROBABILITY, f, n).get(f"zero {f.name}")
     return {name: value for name, value in found.items() if value is not None and value <= format.largest}
 
 
-def losses(op: str, format: Format, n: int) -> Formulas:
+def losses(result: Result, format: Format, n: int) -> Formulas:
     """Gaps at which the gradient of the others, p or p times that of the first, is 0, or below the
     normal numbers.
 
@@ -210,9 +212,9 @@ def losses(op: str, format: Format, n: int) -> Formulas:
             (f"flushed {f.name}", f.smallest_normal),
         ):
             share = (n - 1) * t
-            if op in ("softmax", "attention") and share < 0.25:
+            if result in NORMALISED and share < 0.25:
                 found[name] = -_log(t) - math.log(2 / (1 - 2 * share + math.sqrt(1 - 4 * share)))
-            elif op not in ("softmax", "attention") and share < 1:
+            elif result not in NORMALISED and share < 1:
                 found[name] = -_log(t) + math.log1p(-share)
     return {name: value for name, value in found.items() if value is not None and value <= format.largest}
 
@@ -272,7 +274,7 @@ class _UnmeasuredError(Exception):
 
 
 def measure(kernel: Kernel, dtype: str, *, device: str = "cpu", host: Host | None = None) -> Measurement:
-    """The vanishing of a kernel's gradients, for one of OPS, by its own backward; no verdict.
+    """The vanishing of a kernel's gradients, by its own backward; no verdict.
 
     dtype: a format's name. host: where its calls run, this process by default. What the kernel does
     wrong is a reason in the data. Raises ValueError for an unknown dtype or another op.
@@ -280,9 +282,10 @@ def measure(kernel: Kernel, dtype: str, *, device: str = "cpu", host: Host | Non
     from suite.execution.in_process import InProcess
     from suite.version import __version__
 
-    if kernel.op not in OPS:
+    known = measured_by("vanishing")
+    if kernel.op not in known:
         raise ValueError(
-            f"kernel {kernel.id} is a kernel of {kernel.op}; vanishing is measured of {', '.join(OPS)}"
+            f"kernel {kernel.id} is a kernel of {kernel.op}; vanishing is measured of {', '.join(known)}"
         )
     probe = _Probe(kernel, get_format(dtype), device, host or InProcess())
     reason = kernel.supports(probe.options, probe.format, device, further=(UPSTREAM,))
@@ -306,12 +309,10 @@ class _Probe:
 
     def __init__(self, kernel: Kernel, format: Format, device: str, host: Host) -> None:
         self.kernel, self.format, self.device, self.host = kernel, format, device, host
-        self.op = kernel.op
-        changed: dict[str, dict[str, Any]] = {
-            "attention": {"scale": 1.0},
-            "cross_entropy": {"reduction": "none"},
-        }
-        self.options: dict[str, Any] = {**get_op(self.op).options, **changed.get(self.op, {})}
+        self.op = get_op(kernel.op)
+        self.options = {**self.op.options, **self.op.options_by_row}
+        if self.has_keys:
+            self.options["scale"] = 1.0  # a score is its logit
 
     def data(self) -> dict[str, Any]:
         seconds = min(
@@ -343,10 +344,12 @@ class _Probe:
             "gap": {"n": 2, **self.gaps(), "theory": theory_of_gap(self.format)},
             "saturation": (
                 []
-                if self.op == "logsumexp"
+                if self.op.result is Result.LOG_SUM
                 else [self.threshold(n, 0, saturations) for n in threshold_lengths]
             ),
-            "lost": [self.threshold(n, -1, functools.partial(losses, self.op)) for n in threshold_lengths],
+            "lost": [
+                self.threshold(n, -1, functools.partial(losses, self.op.result)) for n in threshold_lengths
+            ],
             "mitigations": [{"name": name, **_short(self.mitigated(name))} for name in self.mitigations()],
         }
 
@@ -359,7 +362,7 @@ class _Probe:
         """
         x = self.format.round(logits)
         if upstream is None:
-            whole = self.op in ("softmax", "attention")
+            whole = self.op.result in NORMALISED
             upstream = (
                 self.format.round(math.sqrt(HEAD_SIZE) * normal_rows(*x.shape, key))
                 if whole
@@ -371,7 +374,7 @@ class _Probe:
         """Rows (0, -g, ..., -g); softmax and attention have the upstream gradient (1, 0, ..., 0)."""
         x = np.repeat(-gaps[:, None], n, axis=1)
         x[:, 0] = 0.0
-        if self.op not in ("softmax", "attention"):
+        if self.op.result not in NORMALISED:
             return self.question(x, "upstream")
         upstream = np.zeros_like(x)
         upstream[:, 0] = 1.0
@@ -395,30 +398,35 @@ class _Probe:
             for name, values in self.inputs(question).items()
         }
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name != "upstream"}
-        outcome = self.host.call(self.kernel, tensors, get_op(self.op).resolve_options(self.options, shapes))
+        outcome = self.host.call(self.kernel, tensors, self.op.resolve_options(self.options, shapes))
         if outcome.status is not None:
             rows, n = question.logits.shape
             raise _UnmeasuredError(f"{outcome.status} on {rows} rows of {n}: {outcome.message}")
         gradients = as_tuple(outcome.value)
-        values = to_float64(gradients[1] if self.op == "attention" else gradients[0])
-        return values[:, 0, :, 0] if self.op == "attention" else values, outcome.seconds or 0.0
+        values = to_float64(gradients[1])[:, 0, :, 0] if self.has_keys else to_float64(gradients[0])
+        return values, outcome.seconds or 0.0
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether the logits are scores of keys, whose gradient is that of the keys."""
+        return self.op.result is Result.AVERAGE
 
     def inputs(self, question: Question) -> dict[str, NDArray[Any]]:
         x, g = question.logits, question.upstream
-        if self.op == "attention":
+        if self.has_keys:
             return {
                 "q": _headed(np.ones((len(x), 1))),
                 "k": _headed(x),
                 "v": _headed(g),
                 UPSTREAM: _headed(np.ones((len(x), 1))),
             }
-        if self.op == "cross_entropy":
+        if self.op.result is Result.LOSS:
             return {"logits": x, "target": question.target, UPSTREAM: g[:, 0]}
-        if self.op == "log_softmax":
+        if self.op.result is Result.LOG_PROBABILITY:
             chosen = np.zeros_like(x)
             np.put_along_axis(chosen, question.target[:, None], g, 1)
             return {"x": x, UPSTREAM: chosen}
-        return {"x": x, UPSTREAM: g if self.op == "softmax" else g[:, 0]}
+        return {"x": x, UPSTREAM: g if self.op.result is Result.PROBABILITY else g[:, 0]}
 
     # Curves.
 
@@ -436,7 +444,7 @@ class _Probe:
         return self.compared(question, self.gradient(question)[0])
 
     def compared(self, question: Question, got: Array) -> dict[str, float | None]:
-        exact = question.exact(self.op)
+        exact = question.exact(self.op.result)
         top, top_exact = (np.take_along_axis(values, question.top, 1) for values in (got, exact))
         known = np.abs(top_exact) >= self.format.smallest_normal
         error = np.abs(top - top_exact)[known] / np.abs(top_exact)[known]
@@ -467,7 +475,7 @@ class _Probe:
             return np.asarray(self.gradient(self.two_valued(gaps, n))[0][:, entry] == 0)
 
         grid = Grid(self.format)
-        wide = SMALL_HEAD if self.op == "attention" else 1
+        wide = SMALL_HEAD if self.has_keys else 1
         try:
             measured = grid.first(gone, max(1, min(CANDIDATES, ENTRIES_PER_CALL // (n * wide))))
         except _UnmeasuredError as error:
@@ -486,7 +494,7 @@ class _Probe:
     # Mitigations: what a model can do about it, around the same kernel and on the same logits.
 
     def mitigations(self) -> tuple[str, ...]:
-        return (*MITIGATIONS, *(LOSSES if self.op == "softmax" else ()))
+        return (*MITIGATIONS, *(LOSSES if self.op.result is Result.PROBABILITY else ()))
 
     def mitigated(self, name: str) -> dict[str, float | None]:
         """The counts of the gradient of the logits, of the normalised logits with QK-norm, and of
@@ -506,7 +514,7 @@ class _Probe:
             cooled = self.question(plain.logits / TEMPERATURE, "upstream")
             got, exact = (
                 self.format.round(self.gradient(cooled)[0] / TEMPERATURE),
-                cooled.exact(self.op) / TEMPERATURE,
+                cooled.exact(self.op.result) / TEMPERATURE,
             )
             return counts(got, exact, cooled, self.format, total=self.total(cooled) / TEMPERATURE)
         if name == "QK-norm":
@@ -527,7 +535,7 @@ class _Probe:
         [got] = torch.autograd.grad(capped, x, inner)
         exactly = Question(SOFTCAP * np.tanh(plain.logits / SOFTCAP), plain.upstream, plain.target)
         slope = 1.0 / np.cosh(plain.logits / SOFTCAP) ** 2
-        exact = exactly.exact(self.op) * slope
+        exact = exactly.exact(self.op.result) * slope
         return counts(to_float64(got), exact, plain, self.format, total=exact.sum(1))
 
     def of_loss(self, logits: Array, name: str) -> dict[str, float | None]:
@@ -538,7 +546,7 @@ class _Probe:
 
         target = Draw("vanishing/target").integers(logits.shape[1], len(logits))
         loss = Question(logits, np.ones((len(logits), 1)), target)
-        exact = loss.exact("cross_entropy")
+        exact = loss.exact(Result.LOSS)
         x = to_torch(logits, self.format).requires_grad_()
         if name == "loss from logits":
             total = torch.nn.functional.cross_entropy(x, torch.from_numpy(target), reduction="none")
@@ -553,7 +561,7 @@ class _Probe:
 
     def total(self, question: Question) -> Array | float:
         """What the gradient of a row adds up to."""
-        return question.upstream[:, 0] if self.op == "logsumexp" else 0.0
+        return question.upstream[:, 0] if self.op.result is Result.LOG_SUM else 0.0
 
 
 MITIGATIONS = ("none", "float32 inside", "softcap 50", "temperature 4", "QK-norm", "loss scaled by 1024")
@@ -650,7 +658,9 @@ def measured_threshold(kernel: Kernel, dtype: str, n: int, *, entry: int = 0) ->
     from suite.execution.in_process import InProcess
 
     probe = _Probe(kernel, get_format(dtype), "cpu", InProcess())
-    return probe.threshold(n, entry, saturations if entry == 0 else functools.partial(losses, kernel.op))
+    return probe.threshold(
+        n, entry, saturations if entry == 0 else functools.partial(losses, probe.op.result)
+    )
 
 
 def attention_zeros(dtype: str) -> tuple[list[float], list[float]]:
@@ -707,7 +717,7 @@ def threshold_table() -> str:
         line(
             "the others, zero: e^−g / (1 + (n − 1) e^−g)² = η/2",
             n,
-            [losses("softmax", f, n)[f"zero {f.name}"] or 0.0 for f in formats],
+            [losses(Result.PROBABILITY, f, n)[f"zero {f.name}"] or 0.0 for f in formats],
         )
         line("measured: torch.softmax", n, measured(own, n, -1))
     return "\n".join(lines)

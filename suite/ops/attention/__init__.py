@@ -51,6 +51,8 @@ class Attention(Op[Queries, AttentionFacts]):
         "return_lse": False,
     }
     result = Result.AVERAGE
+    dims = ("BATCH", "HEADS", "LENGTH", "SIZE")
+    limited_by = "operations"
     torch = TorchKernel(
         "torch.nn.functional.scaled_dot_product_attention",
         ("sdpa_flash", "sdpa_math", "sdpa_efficient", "sdpa_cudnn"),
@@ -227,6 +229,14 @@ class Attention(Op[Queries, AttentionFacts]):
     ) -> tuple[int, ...]:
         return (*(int(i) for i in np.unravel_index(problem.rows[row], shapes["q"][:3])), column)
 
+    def operations(self, shapes: Shapes, options: Options, *, backward: bool) -> int:
+        """Of the matrix products alone: 2 (E + Ev) a pair of query and visible key, and for the
+        backward, which computes the scores again, 6 E + 4 Ev more.
+        """
+        (batch, heads, length, size), value_size = shapes["q"], shapes["v"][3]
+        pairs = batch * heads * visible_pairs(length, shapes["k"][2], options["causal"])
+        return pairs * (2 * (size + value_size) + (6 * size + 4 * value_size if backward else 0))
+
     def beyond_rows(
         self, output: NDArray[Any], problem: Queries, options: Options
     ) -> NDArray[np.bool_] | None:
@@ -299,6 +309,16 @@ def seen(position: NDArray[np.intp], j: NDArray[np.intp], options: Options) -> N
     if right is not None:
         visible &= j <= position + right
     return visible
+
+
+def visible_pairs(length: int, keys: int, causal: str | None) -> int:
+    """How many pairs of a query and a key that it sees a head has."""
+    if causal is None:
+        return length * keys
+    last = np.arange(length) + (
+        keys - length if causal == "bottom_right" else 0
+    )  # the last key that each query sees
+    return int(np.clip(last + 1, 0, keys).sum())
 
 
 def _is_number(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ class CrossEntropy(Op[ClassRows, ClassFacts]):
     options: Mapping[str, Any] = {"ignore_index": -100, "label_smoothing": 0.0, "reduction": "mean"}
     of_rows = True
     result = Result.LOSS  # a difference of logarithms may round to just below 0
+    options_by_row = MappingProxyType({"reduction": "none"})
+    operations_by_entry = (4, 3)
     torch = TorchKernel("torch.nn.functional.cross_entropy", ("fused",), differentiated="fused")
     measured = ("vanishing",)
 

@@ -11,6 +11,7 @@ class LogSoftmax(RowOp):
     summary = "x_i - log sum_j exp(x_j)"
     result = Result.LOG_PROBABILITY
     keeps_length = True
+    operations_by_entry = (5, 4)
     torch = TorchKernel("torch.log_softmax", ("fused",))
     measured = ("exponential", "thresholds", "tolerance", "vanishing")
     define = staticmethod(define)

@@ -10,6 +10,7 @@ class LogSumExp(RowOp):
     name = "logsumexp"
     summary = "log sum_j exp(x_j)"
     result = Result.LOG_SUM
+    operations_by_entry = (4, 3)
     torch = TorchKernel("torch.logsumexp", ("fused",))
     measured = ("exponential", "thresholds", "tolerance", "vanishing")
     define = staticmethod(define)

@@ -30,6 +30,9 @@ class MergeStates(Op[States, StateFacts]):
     differentiable = ("o_a", "lse_a", "o_b", "lse_b")
     options: Mapping[str, Any] = {}
     result = Result.AVERAGE
+    dims = ("BATCH", "HEADS", "LENGTH", "SIZE")
+    plain_family = "alike"
+    operations_by_entry = (5, 6)
 
     def check_options(self, options: Options, shapes: Shapes) -> dict[str, Any]:
         o = shapes["o_a"]

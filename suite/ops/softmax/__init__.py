@@ -27,6 +27,7 @@ class Softmax(RowOp):
     result = Result.PROBABILITY
     keeps_length = True
     lower_limit = 0.0
+    operations_by_entry = (5, 4)
     torch = TorchKernel("torch.softmax", ("fused",), differentiated="fused")
     measured = ("exponential", "thresholds", "tolerance", "vanishing")
     define = staticmethod(define)
