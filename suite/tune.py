@@ -39,6 +39,7 @@ from suite.kernels.parts.triton_configuration import (
     read,
     trying,
 )
+from suite.ops import get_op
 
 GAIN = 0.02
 """The least share of the stored one's time that a candidate must save: less is noise."""
@@ -103,7 +104,7 @@ ON_CPU = {
     name: Work(
         op=work.op,
         name=f"{work.name}_interpreter",
-        shapes=((1, 1, 32, 16),) if work.op == "attention" else ((4, 256),),
+        shapes=((4, 256),) if get_op(work.op).of_rows else ((1, 1, 32, 16),),
         backward=work.backward,
         format=(
             torch.float16 if name.endswith("16_bit") else work.format
@@ -162,7 +163,7 @@ def tune(
     candidate.
     """
     stored = configuration(kernels, torch.device(device))
-    draw = normal if work.op == "attention" else repeated
+    draw = repeated if get_op(work.op).of_rows else normal
     tensors = [draw(f"tune|{kernels}", shape, device).to(work.format) for shape in work.shapes]
 
     def each(
@@ -229,7 +230,7 @@ def _call(work: Work, x: torch.Tensor) -> Callable[[], Any]:
     gradients.
     """
     kernel = own_kernels(work.op)[work.name].call
-    if work.op != "attention":
+    if get_op(work.op).of_rows:
         return lambda: kernel(x)
     if not work.backward:
         return lambda: kernel(x, x, x, causal="top_left")
@@ -246,7 +247,7 @@ def _call(work: Work, x: torch.Tensor) -> Callable[[], Any]:
 
 def _wrong(work: Work, x: torch.Tensor, output: Any) -> str:
     """Why an output is wrong, by its last rows, or queries of the last head; "" where it is right."""
-    if work.op != "attention":
+    if get_op(work.op).of_rows:
         return failure(work.op, {"x": x[-JUDGED_ROWS:]}, output[-JUDGED_ROWS:], {})
     head = x[:, -1:]
     last = head[:, :, -JUDGED_ROWS:]
