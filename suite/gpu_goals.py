@@ -26,7 +26,7 @@ import torch
 from suite.formats import get_format
 from suite.inputs.draws import Draw
 from suite.kernels import own_kernels
-from suite.kernels.parts.attention_sdpa import REFUSALS
+from suite.kernels.attention.sdpa import REFUSALS
 from suite.numerics import BEST_PRACTICE
 from suite.ops import get_op
 from suite.oracle import Oracle

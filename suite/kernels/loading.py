@@ -70,7 +70,7 @@ def _own_in(path: Path) -> Iterator[_Own]:
         one for one in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(one, ast.FunctionDef)
     ]
     for function in functions:
-        for call in (one for one in function.decorator_list if isinstance(one, ast.Call)):
+        for call in (one for one in reversed(function.decorator_list) if isinstance(one, ast.Call)):
             declares = getattr(call.func, "id", "")
             if declares in ("kernel", "triton_kernel"):
                 given = {keyword.arg: keyword.value for keyword in call.keywords}
