@@ -14,6 +14,13 @@ from hypothesis import strategies as st
 
 from suite.formats import get_format
 from suite.kernels import own_kernels
+from suite.kernels.attention.naive import naive
+from suite.kernels.attention.online import online, online_block_16
+from suite.kernels.attention.online_base_two import online_base_two
+from suite.kernels.attention.online_threshold import online_threshold
+from suite.kernels.attention.recompute import recompute
+from suite.kernels.attention.shifted import shifted
+from suite.kernels.attention.split_kv import split_kv
 from suite.numerics import BEST_PRACTICE
 from suite.ops.arithmetic import Arb, Float64, Mpmath
 from suite.ops.attention import LOG_SUM_EXP
@@ -271,12 +278,11 @@ def test_what_a_query_that_is_not_finite_reaches_is_not_judged():
 # honest kernels
 
 KERNELS = {
-    name: own_kernels("attention")[name].call
-    for name in (
-        "naive", "shifted", "online", "online_block_16", "online_base_two", "online_threshold", "split_kv",
-        "sdpa_math", "sdpa_flash", "recompute",
+    kernel.__name__: kernel
+    for kernel in (
+        naive, shifted, online, online_block_16, online_base_two, online_threshold, split_kv, recompute,
     )
-}  # fmt: skip
+} | {name: own_kernels("attention")[name].call for name in ("sdpa_math", "sdpa_flash")}  # fmt: skip
 
 HONEST_CALLS = (
     "plain", "hard", "normal values", "one key", "large scores", "low scores", "low scores, masked",
