@@ -48,12 +48,12 @@ gpu: .venv/installed
 	$(BIN)/python -m suite.gpu_run --out runs/gpu-$$(date +%Y-%m-%d-%H%M%S) $(ARGUMENTS)
 
 score: .venv/installed
-	$(BIN)/python -m tests.planted_faults
-	$(BIN)/python -m tests.planted_faults --direction backward
+	$(BIN)/python -m tests.mutants
+	$(BIN)/python -m tests.mutants --direction backward
 
 honest: .venv/installed
-	$(BIN)/python -m tests.honest_kernels
-	$(BIN)/python -m tests.honest_kernels --direction backward
+	$(BIN)/python -m tests.honest
+	$(BIN)/python -m tests.honest --direction backward
 
 # The table of everyday checks in the README.
 everyday: .venv/installed

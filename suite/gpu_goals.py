@@ -173,7 +173,7 @@ def timers(device: str) -> Iterator[Row]:
 
 
 def hidden_work(call: Callable[[], Any], device: str) -> Row:
-    """A planted fault: the work goes to a stream of its own, and the call returns without waiting for it."""
+    """A mutant: the work goes to a stream of its own, and the call returns without waiting for it."""
     side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def hidden() -> None:

@@ -1,5 +1,5 @@
 """attention in torch, in steps, each of them correct: kernels differ from it in one step, honest
-ones and planted faults alike.
+ones and mutants alike.
 
 All compute in float32, in float64 for float64. s are the scores [B, H, L, S], -inf where a key is
 not visible; k and v reach the folds repeated for every query head, [B, H, S, E]; a sink is [1, H,

@@ -11,7 +11,8 @@ from suite import inputs
 from suite.formats import bfloat16
 from suite.kernels import Kernel
 from suite.tensors import to_torch
-from tests.planted_faults import FAULTS, catches
+from tests.mutants import MUTANTS
+from tests.mutants.search import catches
 
 SHOWN = {
     "all results are 0": "zeros",
@@ -39,11 +40,11 @@ def main() -> None:
         "| wrong softmax, bfloat16 | allclose, 1e-2 | assert_close | this suite |\n| --- | --- | --- | --- |"
     )
     for label, name in SHOWN.items():
-        planted = FAULTS[f"softmax: {name}"]
-        kernel: Kernel = planted.kernel()
+        mutant = MUTANTS[f"softmax: {name}"]
+        kernel: Kernel = mutant.kernel()
         output = kernel({"x": x}, options={"dim": -1})
         allclose = torch.allclose(output, expected, atol=1e-2, rtol=1e-2)
-        caught = catches(planted, "bfloat16", all_cases=True)
+        caught = catches(mutant, "bfloat16", all_cases=True)
         families = len({record.family for record in caught})
         passes = (allclose, assert_close_passes(output, expected))
         row = ["**passes**" if passed else "caught" for passed in passes]

@@ -1,5 +1,5 @@
 """cross_entropy in steps, each of them correct: kernels differ from it in one step, honest ones and
-planted faults alike.
+mutants alike.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tests.honest_parts import top
+from tests.honest.parts import top
 
 Tensor = torch.Tensor
 

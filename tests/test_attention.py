@@ -1,4 +1,4 @@
-"""judge("attention", ...): the definition against sums written out, honest kernels, planted faults,
+"""judge("attention", ...): the definition against sums written out, honest kernels, mutants,
 special values, misuse.
 """
 
@@ -15,8 +15,8 @@ from suite.ops import get_op
 from suite.oracle import Oracle
 from tests.attention_calls import CALLS, drawn
 from tests.attention_kernels import Attention, Given, online, scores, shifted
-from tests.honest_attention import HONEST
-from tests.planted_attention import BLIND, PLANTED
+from tests.honest.attention import HONEST
+from tests.mutants.attention import ATTENTION, BLIND
 
 ORACLE = Oracle(remembered=200)
 """Kernels that are judged on the same tensors share their reference."""
@@ -156,12 +156,12 @@ def test_a_declared_lse_in_the_exponent_passes():
     judged(kernel.call, call.tensors(torch.float32), call.options, numerics=kernel.numerics).raise_if_failed()
 
 
-def status_of(planted, call, dtype):
+def status_of(mutant, call, dtype):
     """The status that a call of a fresh kernel gets: after another call, and repeated, its inputs
     compared.
     """
-    kernel = planted.make()
-    options = {**call.options, "return_lse": True} if planted.wrong == "lse" else call.options
+    kernel = mutant.make()
+    options = {**call.options, "return_lse": True} if mutant.wrong == "lse" else call.options
     tensors = call.tensors(dtype)
     called(kernel, call.tensors(dtype, seed=1), options)
     given = {name: tensor.clone() for name, tensor in tensors.items()}
@@ -181,40 +181,40 @@ def same_bits(a, b):
     return torch.equal(a.view(torch.uint8), b.view(torch.uint8))
 
 
-@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize("name", ATTENTION)
 def test_a_fault_is_caught_by_every_call_that_needs_it(name):
-    planted = PLANTED[name]
-    for dtype in planted.dtypes:
-        for need in planted.needs:
-            status = status_of(planted, CALLS[need], getattr(torch, dtype))
-            assert status in planted.statuses, (dtype, need, planted.breaks)
+    mutant = ATTENTION[name]
+    for dtype in mutant.dtypes:
+        for need in mutant.needs:
+            status = status_of(mutant, CALLS[need], getattr(torch, dtype))
+            assert status in mutant.statuses, (dtype, need, mutant.breaks)
 
 
 ELSEWHERE = [
     name
-    for name, planted in PLANTED.items()
-    if all(CALLS[need].options or CALLS[need].further for need in planted.needs)
+    for name, mutant in ATTENTION.items()
+    if all(CALLS[need].options or CALLS[need].further for need in mutant.needs)
 ]
 
 
 @pytest.mark.parametrize(
-    "name", [*ELSEWHERE, *(name for name, planted in PLANTED.items() if planted.wrong == "lse")]
+    "name", [*ELSEWHERE, *(name for name, mutant in ATTENTION.items() if mutant.wrong == "lse")]
 )
 def test_a_fault_of_an_option_is_right_without_it(name):
     """So that what catches it is the option. An lse that is wrong goes with a right output."""
-    found = judged(PLANTED[name].make(), CALLS["plain"].tensors(torch.float32), {})
+    found = judged(ATTENTION[name].make(), CALLS["plain"].tensors(torch.float32), {})
 
     assert found.passed, found.message
 
 
 def test_there_are_enough_faults_and_honest_structures():
-    assert len(PLANTED) >= 200
+    assert len(ATTENTION) >= 200
     assert len(HONEST) >= 25
 
 
 @pytest.mark.parametrize("name", BLIND)
 def test_a_fault_that_the_bound_allows_passes(name):
-    """Where one fails, the judge sees more than it did: the fault belongs to the planted ones."""
+    """Where one fails, the judge sees more than it did: it belongs to the mutants."""
     kernel, _ = BLIND[name]
     for call in (CALLS[name] for name in ("plain", "hard", "S = 1040", "normal values", "one key")):
         assert judged(kernel, call.tensors(torch.bfloat16), call.options).passed
@@ -226,12 +226,12 @@ def test_a_fault_that_the_bound_allows_passes(name):
 def test_a_small_fault_is_caught_in_bfloat16_at_4096_keys(name):
     tensors = drawn(torch.bfloat16, batch=1, heads=1, groups=1, length=4, keys=4096, size=64, probing=True)
 
-    assert judged(PLANTED[name].make(), tensors, {}).status == "inaccurate"
+    assert judged(ATTENTION[name].make(), tensors, {}).status == "inaccurate"
     assert judged(HONEST["online, P in the input's format"].call, tensors, {}).passed
 
 
 def test_what_must_be_declared_fails_undeclared_and_passes_declared():
-    kernel, tensors = PLANTED["scores_in_bfloat16"].make(), CALLS["hard"].tensors(torch.bfloat16)
+    kernel, tensors = ATTENTION["scores_in_bfloat16"].make(), CALLS["hard"].tensors(torch.bfloat16)
 
     assert judged(kernel, tensors, {}).status == "inaccurate"
     assert judged(kernel, tensors, {}, numerics=Numerics(scores="input")).passed

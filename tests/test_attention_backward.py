@@ -1,5 +1,5 @@
 """Backward of attention: the definition against finite differences, kernels' gradients within the
-bound, planted faults.
+bound, mutants.
 """
 
 import math

@@ -591,7 +591,7 @@ def test_kv_lengths_hold_what_they_say():
             assert lengths.max() <= sizes.keys
 
 
-# what the families are for: planted faults
+# what the families are for: mutants
 
 
 def attend(q, k, v, *, of_weights=lambda w: w, of_scores=lambda s: s, accumulate=torch.float32):

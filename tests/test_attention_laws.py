@@ -16,7 +16,7 @@ from suite.kernels import Kernel
 from suite.laws import ATTENTION, Trial, get_law
 from suite.oracle import Oracle
 from tests.attention_kernels import Attention, online, shifted
-from tests.honest_attention import HONEST
+from tests.honest.attention import HONEST
 
 ORACLE = Oracle(remembered=400)
 SHAPE = (2, 4, 12, 8)

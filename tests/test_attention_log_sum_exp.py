@@ -20,7 +20,7 @@ from suite.ops.special import Special
 from suite.oracle import Oracle
 from tests.attention_calls import CALLS
 from tests.attention_kernels import Attention, online, shifted, whole
-from tests.honest_attention import HONEST
+from tests.honest.attention import HONEST
 
 ORACLE = Oracle(remembered=400)
 

@@ -411,7 +411,7 @@ def test_weaker_numerics_are_allowed_more_and_an_ignored_row_nothing():
         "last class lost",
     ],
 )
-def test_planted_faults_of_losses_fail(fault, options):
+def test_mutants_of_losses_fail(fault, options):
     logits = torch.from_numpy(3 * Draw("faults").normal(6, 5)).float()
     target = torch.tensor([0, 1, 4, -100, 2, 0])
     found = judge(

@@ -1,4 +1,4 @@
-"""The kernel profile: every finding is right for kernels whose numerics are planted, and none is
+"""The kernel profile: every finding is right for kernels whose numerics are known, and none is
 made up for honest ones.
 """
 

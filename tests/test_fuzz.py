@@ -60,19 +60,19 @@ def test_a_try_is_the_same_for_the_same_seed_and_another_for_another(template, t
     assert (made[0], files[0]) != (made[2], files[2])
 
 
-# The judge of the tries, with planted faults.
+# The judge of the tries, with mutants.
 
 
 def with_a_traceback(arguments):
     try:
-        raise KeyError("planted")
+        raise KeyError("mutant")
     except KeyError:
         traceback.print_exc()
     sys.exit(1)
 
 
 def without_a_catch(arguments):
-    raise KeyError("planted")
+    raise KeyError("mutant")
 
 
 def with_exit_code_7(arguments):
@@ -128,7 +128,7 @@ def that_prints_what_no_terminal_shows(arguments):
         (that_prints_what_no_terminal_shows, ["traceback"]),
     ],
 )
-def test_each_planted_fault_is_found(command, fault, template, tmp_path):
+def test_each_mutant_is_found(command, fault, template, tmp_path):
     folder = tmp_path / "folder"
     fuzz.attempt_of("tensors", 0, 0, folder, template)
     attempt = Try(arguments=("check", "--op", "nosuch", "run"), shown=("nosuch",))

@@ -1,4 +1,4 @@
-"""Bugs of public reports, planted: the family that docs/known-bugs.md names finds each, and passes
+"""Mutants with the bugs of public reports: the family that docs/known-bugs.md names finds each, and passes
 the op without the bug.
 """
 
@@ -85,7 +85,7 @@ def test_document_names_only_families_that_exist():
 
 
 @pytest.mark.parametrize("name", sorted(KNOWN_BUGS))
-def test_document_has_every_planted_bug_with_its_reports(name):
+def test_document_has_every_bug_of_the_mutants_with_its_reports(name):
     bug = KNOWN_BUGS[name]
     lines = [line for line in DOCUMENT.splitlines() if f"`{name}`" in line]
 

@@ -1,5 +1,5 @@
 """Backward of merge_states: the definition against finite differences, kernels' gradients within
-the bound, planted faults.
+the bound, mutants.
 """
 
 import math

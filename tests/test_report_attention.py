@@ -112,7 +112,7 @@ def test_every_case_stands_in_the_columns_of_what_it_asks_for():
 
 @pytest.mark.parametrize(("name", "other"), list(itertools.pairwise([*COLUMNS, "plain"])))
 def test_a_column_that_is_taken_for_another_is_noticed(name, other):
-    """Planted: what belongs to one column is put into its neighbour's."""
+    """A mutant: what belongs to one column is put into its neighbour's."""
     assert wrong(lambda id: (tuple(other if n == name else n for n in asked(id)[0]), True))
 
 

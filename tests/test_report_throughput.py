@@ -597,7 +597,7 @@ def test_the_sections_of_a_page_are_bounded_and_what_is_left_out_is_said(monkeyp
     ],
     ids=str,
 )
-def test_planted_bad_data_is_refused(changes):
+def test_bad_data_is_refused(changes):
     bad = made("k", **changes)
 
     assert not is_sound(bad)

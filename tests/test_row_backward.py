@@ -28,7 +28,7 @@ from suite.oracle import Oracle
 from suite.tensors import to_float64, to_torch
 from suite.verdict.judge import judge, judge_values
 from suite.verdict.judgement import JudgementError
-from tests.honest_losses import LOSSES
+from tests.honest.losses import LOSSES
 
 ORACLE = Oracle()
 INF, NAN = np.inf, np.nan
@@ -835,16 +835,16 @@ SAVED = {
 """Results in the tensors' own format, which cost |log p| and |lse| roundings of it in the exponent."""
 
 
-def planted(op, kernel, kind, dtype, of_upstream, n=33):
+def judged_mutant(op, kernel, kind, dtype, of_upstream, n=33):
     format = get_format(dtype)
-    draw = Draw(f"planted|{op}|{kind}|{dtype}")
+    draw = Draw(f"judged_mutant|{op}|{kind}|{dtype}")
     x = rounded(ROWS[kind](draw, 8, n), format)
     g = upstream_rows(of_upstream, 8, 1 if op == "logsumexp" else n, format, draw)
-    HONEST[op]["planted"] = kernel, BEST_PRACTICE
+    HONEST[op]["judged_mutant"] = kernel, BEST_PRACTICE
     try:
-        return measured(op, "planted", x, g, format)
+        return measured(op, "judged_mutant", x, g, format)
     finally:
-        del HONEST[op]["planted"]
+        del HONEST[op]["judged_mutant"]
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -853,7 +853,7 @@ def test_a_wrong_gradient_is_refused(name, dtype):
     op, of_upstream, kernel = FAULTS[name]
     status = "nonfinite" if "NaN" in name else "inaccurate"
     for kind in ("normal", "ties", "confident"):
-        assert planted(op, kernel, kind, dtype, of_upstream).status == status, kind
+        assert judged_mutant(op, kernel, kind, dtype, of_upstream).status == status, kind
 
 
 @pytest.mark.parametrize("name", SAVED)
@@ -864,8 +864,10 @@ def test_a_result_saved_in_16_bits_is_refused_and_in_32_is_not(name, dtype):
     for kind in ("normal", "confident") + (
         () if op == "log_softmax" else ("offset",)
     ):  # |lse| roundings of float32 are allowed
-        assert planted(op, kernel, kind, dtype, "one_hot").status == "inaccurate", kind
-        assert planted(op, lambda x, g, s: kernel(x, g, lambda t: t), kind, dtype, "one_hot").passed, kind
+        assert judged_mutant(op, kernel, kind, dtype, "one_hot").status == "inaccurate", kind
+        assert judged_mutant(op, lambda x, g, s: kernel(x, g, lambda t: t), kind, dtype, "one_hot").passed, (
+            kind
+        )
 
 
 def from_saved_log_sum_exp(x, g, s):
@@ -884,13 +886,15 @@ def sum_in_the_tensors_format(x, g, s):
 def test_weights_rounded_to_16_bits_cost_one_rounding_and_what_they_come_from_many(dtype):
     """P of softmax may be saved in the tensors' own format; lse may not, and sums are not made in it."""
     for kind in ("offset", "confident", "ramp"):
-        assert planted(
+        assert judged_mutant(
             "softmax", HONEST["softmax"]["weights_saved_in_the_tensors_format"][0], kind, dtype, "normal"
         ).passed
-        assert planted("softmax", from_saved_log_sum_exp, kind, dtype, "normal").status == "inaccurate", kind
+        assert (
+            judged_mutant("softmax", from_saved_log_sum_exp, kind, dtype, "normal").status == "inaccurate"
+        ), kind
     if dtype == "bfloat16":
         assert (
-            planted("softmax", sum_in_the_tensors_format, "normal", dtype, "constant", n=300).status
+            judged_mutant("softmax", sum_in_the_tensors_format, "normal", dtype, "constant", n=300).status
             == "inaccurate"
         )
 
@@ -996,14 +1000,14 @@ def test_two_exponentials_of_one_logit_are_admitted():
 def test_a_gradient_of_0_is_refused_on_long_rows_of_equal_logits(dtype, kind, n):
     """A rounding of P to 16 bits does not go through a maximum; n of them would admit anything."""
     assert (
-        planted("softmax", lambda x, g, s: torch.zeros_like(x), kind, dtype, "normal", n=n).status
+        judged_mutant("softmax", lambda x, g, s: torch.zeros_like(x), kind, dtype, "normal", n=n).status
         == "inaccurate"
     )
 
     def half(x, g, s):
         return by_division(x) * (g - 0.5 * total(by_division(x) * g))
 
-    assert n > 257 or planted("softmax", half, kind, dtype, "constant", n=n).status == "inaccurate"
+    assert n > 257 or judged_mutant("softmax", half, kind, dtype, "constant", n=n).status == "inaccurate"
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

@@ -30,7 +30,7 @@ def short_rows(monkeypatch):
 
 
 def data(function, dtype, op="softmax", **declared):
-    measured = measure(Kernel(id="planted", op=op, call=function, **declared), dtype).data
+    measured = measure(Kernel(id="mutant", op=op, call=function, **declared), dtype).data
     json.dumps(measured, allow_nan=False)
     return measured
 
@@ -324,9 +324,9 @@ def test_slow_kernels_get_fewer_lengths_and_say_so(monkeypatch):
 
 def test_another_op_is_misuse():
     with pytest.raises(
-        ValueError, match="kernel planted is a kernel of attention; thresholds are measured of softmax, log"
+        ValueError, match="kernel mutant is a kernel of attention; thresholds are measured of softmax, log"
     ):
-        measure(Kernel(id="planted", op="attention", call=in_format), "float32")
+        measure(Kernel(id="mutant", op="attention", call=in_format), "float32")
 
 
 def test_a_measurement_comes_back_from_its_file():

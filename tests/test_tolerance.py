@@ -1,6 +1,4 @@
-"""The tolerance to paste: no honest kernel is beyond it, in the worst case or on data, and planted
-faults are.
-"""
+"""The tolerance to paste: no honest kernel is beyond it, in the worst case or on data, and mutants faults are."""
 
 import functools
 import json
@@ -29,8 +27,8 @@ from suite.studies.tolerance import (
     tolerance,
 )
 from suite.tensors import to_float64, to_torch
-from tests.honest_kernels import HONEST
-from tests.planted_faults import FAULTS
+from tests.honest.rows import HONEST
+from tests.mutants import MUTANTS
 
 FAMILIES = (
     "normal",
@@ -202,8 +200,8 @@ BEYOND = [
 
 
 @pytest.mark.parametrize(("name", "family"), BEYOND)
-def test_planted_faults_are_beyond_the_tolerance(name, family):
-    fault = FAULTS[name]
+def test_mutants_are_beyond_the_tolerance(name, family):
+    fault = MUTANTS[name]
     x, exact, _, finite = exact_rows(fault.op, family, "float32")
     output = to_float64(fault.kernel().call(to_torch(x, FORMATS["float32"]))).reshape(exact.shape)
 

@@ -43,7 +43,7 @@ def short_rows(monkeypatch):
 
 
 def data(function, dtype, op="softmax", **declared):
-    measured = measure(Kernel(id="planted", op=op, call=function, **declared), dtype).data
+    measured = measure(Kernel(id="mutant", op=op, call=function, **declared), dtype).data
     json.dumps(measured, allow_nan=False)
     return measured
 
@@ -298,7 +298,7 @@ def test_a_closed_length_exists_only_where_half_of_a_row_can_vanish():
     assert 4 * median_maximum(int(n)) == pytest.approx(get_format("float16").exp_underflow, rel=1e-3)
 
 
-# Planted faults, told apart by their counts.
+# Mutants, told apart by their counts.
 
 
 class Flushing(torch.autograd.Function):
@@ -491,9 +491,9 @@ def test_slow_kernels_are_measured_at_fewer_points_and_say_so(monkeypatch):
 
 def test_another_op_is_misuse():
     with pytest.raises(
-        ValueError, match="kernel planted is a kernel of merge_states; vanishing is measured of softmax, log_"
+        ValueError, match="kernel mutant is a kernel of merge_states; vanishing is measured of softmax, log_"
     ):
-        measure(Kernel(id="planted", op="merge_states", call=right), "float32")
+        measure(Kernel(id="mutant", op="merge_states", call=right), "float32")
 
 
 def test_the_document_shows_what_the_command_prints():

@@ -1,4 +1,4 @@
-"""Planted faults of how a kernel is called: options, dims, layouts in memory, shapes, state between calls."""
+"""Mutants of how a kernel is called: options, dims, layouts in memory, shapes, state between calls."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from tests.faults import BOTH, FLOAT32, NARROW, fault, last, round_to
+from tests.mutants.mutant import BOTH, FLOAT32, NARROW, last, mutant, round_to
 
 UNREAD = ("inaccurate", "nonfinite", "law_broken")
 """What a kernel shows that reads or writes the wrong place: numbers, or the NaN that lies there."""
@@ -32,22 +32,22 @@ def divided(e, dim, x):
     return (e / e.sum(dim, keepdim=True)).to(x.dtype)
 
 
-@fault("softmax", "the temperature divides twice", dtypes=BOTH)
+@mutant("softmax", "the temperature divides twice", dtypes=BOTH)
 def temperature_twice(x, dim=-1, temperature=1.0):
     return divided(torch.exp(shifted(x, dim) / temperature**2), dim, x)
 
 
-@fault("softmax", "the temperature is ignored", dtypes=BOTH)
+@mutant("softmax", "the temperature is ignored", dtypes=BOTH)
 def temperature_ignored(x, dim=-1, temperature=1.0):
     return divided(torch.exp(shifted(x, dim)), dim, x)
 
 
-@fault("softmax", "the temperature multiplies", dtypes=BOTH)
+@mutant("softmax", "the temperature multiplies", dtypes=BOTH)
 def temperature_multiplies(x, dim=-1, temperature=1.0):
     return divided(torch.exp(shifted(x, dim) * temperature), dim, x)
 
 
-@fault(
+@mutant(
     "softmax",
     "the temperature divides the exponents of the denominator only",
     "inaccurate",
@@ -59,13 +59,13 @@ def temperature_in_the_denominator_only(x, dim=-1, temperature=1.0):
     return (torch.exp(z) / torch.exp(z / temperature).sum(dim, keepdim=True)).to(x.dtype)
 
 
-@fault("softmax", "x / T is rounded to bfloat16 before the maximum is taken", dtypes=BOTH)
+@mutant("softmax", "x / T is rounded to bfloat16 before the maximum is taken", dtypes=BOTH)
 def temperature_in_bfloat16(x, dim=-1, temperature=1.0):
     z = upcast(x) if temperature == 1 else round_to(upcast(x) / temperature, torch.bfloat16)
     return torch.softmax(z, dim).to(x.dtype)
 
 
-@fault(
+@mutant(
     "softmax",
     "x / T overflows float16 before the maximum is taken",
     "nonfinite",
@@ -76,18 +76,18 @@ def temperature_in_float16(x, dim=-1, temperature=1.0):
     return torch.softmax((x / temperature).float(), dim).to(x.dtype)
 
 
-@fault("softmax", "the maximum is not divided by the temperature", "nonfinite", "inaccurate", dtypes=BOTH)
+@mutant("softmax", "the maximum is not divided by the temperature", "nonfinite", "inaccurate", dtypes=BOTH)
 def maximum_without_temperature(x, dim=-1, temperature=1.0):
     z = upcast(x)
     return divided(torch.exp(z / temperature - z.amax(dim, keepdim=True)), dim, x)
 
 
-@fault("softmax", "temperatures below 0.01 are taken for 0.01", dtypes=BOTH)
+@mutant("softmax", "temperatures below 0.01 are taken for 0.01", dtypes=BOTH)
 def temperature_clamped(x, dim=-1, temperature=1.0):
     return divided(torch.exp(shifted(x, dim) / max(temperature, 0.01)), dim, x)
 
 
-@fault("softmax", "1 / T is held in bfloat16", dtypes=BOTH)
+@mutant("softmax", "1 / T is held in bfloat16", dtypes=BOTH)
 def reciprocal_temperature_in_bfloat16(x, dim=-1, temperature=1.0):
     factor = float(torch.tensor(1 / temperature, dtype=torch.bfloat16))
     return divided(torch.exp(shifted(x, dim) * factor), dim, x)
@@ -96,24 +96,24 @@ def reciprocal_temperature_in_bfloat16(x, dim=-1, temperature=1.0):
 # off by one
 
 
-@fault("softmax", "the 1 of the denominator is not shifted with the logits", dtypes=BOTH)
+@mutant("softmax", "the 1 of the denominator is not shifted with the logits", dtypes=BOTH)
 def one_unshifted(x, dim=-1, off_by_one=False):
     e = torch.exp(shifted(x, dim))
     return (e / (e.sum(dim, keepdim=True) + float(off_by_one))).to(x.dtype)
 
 
-@fault("softmax", "the 1 is added to the sum of the results", dtypes=BOTH)
+@mutant("softmax", "the 1 is added to the sum of the results", dtypes=BOTH)
 def one_after_normalisation(x, dim=-1, off_by_one=False):
     y = torch.softmax(upcast(x), dim)
     return (y / (y.sum(dim, keepdim=True) + 1) if off_by_one else y).to(x.dtype)
 
 
-@fault("softmax", "off_by_one is ignored", "inaccurate", "nonfinite", dtypes=BOTH)
+@mutant("softmax", "off_by_one is ignored", "inaccurate", "nonfinite", dtypes=BOTH)
 def off_by_one_ignored(x, dim=-1, off_by_one=False):
     return along(x, dim)
 
 
-@fault("softmax", "off by one, a row of -inf gives NaN", "nonfinite", dtypes=BOTH)
+@mutant("softmax", "off by one, a row of -inf gives NaN", "nonfinite", dtypes=BOTH)
 def off_by_one_of_an_empty_row(x, dim=-1, off_by_one=False):
     if not off_by_one:
         return along(x, dim)
@@ -122,7 +122,7 @@ def off_by_one_of_an_empty_row(x, dim=-1, off_by_one=False):
     return (e / (e.sum(dim, keepdim=True) + torch.exp(-m))).to(x.dtype)
 
 
-@fault("softmax", "off by one, nothing is shifted: exp(x) overflows", "nonfinite", "inaccurate", dtypes=BOTH)
+@mutant("softmax", "off by one, nothing is shifted: exp(x) overflows", "nonfinite", "inaccurate", dtypes=BOTH)
 def off_by_one_without_a_shift(x, dim=-1, off_by_one=False):
     if not off_by_one:
         return along(x, dim)
@@ -130,7 +130,9 @@ def off_by_one_without_a_shift(x, dim=-1, off_by_one=False):
     return (e / (1 + e.sum(dim, keepdim=True))).to(x.dtype)
 
 
-@fault("softmax", "off by one, the zero logit belongs to every tile of 128, and counts as often", dtypes=BOTH)
+@mutant(
+    "softmax", "off by one, the zero logit belongs to every tile of 128, and counts as often", dtypes=BOTH
+)
 def one_per_tile(x, dim=-1, off_by_one=False):
     if not off_by_one:
         return along(x, dim)
@@ -142,34 +144,34 @@ def one_per_tile(x, dim=-1, off_by_one=False):
 # dims
 
 
-@fault("softmax", "a negative dim below -1 is counted from the wrong end", dtypes=BOTH)
+@mutant("softmax", "a negative dim below -1 is counted from the wrong end", dtypes=BOTH)
 def negative_dim(x, dim=-1):
     return along(x, -dim - 1 if dim < -1 else dim)
 
 
-@fault("softmax", "of four dims the last is always reduced", dtypes=BOTH)
+@mutant("softmax", "of four dims the last is always reduced", dtypes=BOTH)
 def dim_ignored_for_four(x, dim=-1):
     return along(x, -1 if x.ndim == 4 else dim)
 
 
-@fault("softmax", "dim = 0 counts as no dim, and the last is reduced", dtypes=BOTH)
+@mutant("softmax", "dim = 0 counts as no dim, and the last is reduced", dtypes=BOTH)
 def dim_zero_is_falsy(x, dim=-1):
     return along(x, dim or -1)
 
 
-@fault("softmax", "all dims from dim on are reduced together (ONNX before opset 13)", dtypes=BOTH)
+@mutant("softmax", "all dims from dim on are reduced together (ONNX before opset 13)", dtypes=BOTH)
 def coerced_to_two_dims(x, dim=-1):
     rows = upcast(x).reshape(*x.shape[: dim % x.ndim], -1)
     return torch.softmax(rows, -1).reshape(x.shape).to(x.dtype)
 
 
-@fault("log_softmax", "an inner dim is reshaped, and not transposed, to the end", dtypes=BOTH)
+@mutant("log_softmax", "an inner dim is reshaped, and not transposed, to the end", dtypes=BOTH)
 def inner_dim_reshaped(x, dim=-1):
     moved = x.movedim(dim, -1).shape
     return torch.log_softmax(upcast(x).reshape(moved), -1).reshape(x.shape).to(x.dtype)
 
 
-@fault("logsumexp", "the reduced dim is kept with size 1", "wrong_shape", dtypes=BOTH)
+@mutant("logsumexp", "the reduced dim is kept with size 1", "wrong_shape", dtypes=BOTH)
 def reduced_dim_kept(x, dim=-1):
     return torch.logsumexp(upcast(x), dim, keepdim=True).to(x.dtype)
 
@@ -188,32 +190,32 @@ def as_if(x, stride=None, offset=None):
     return torch.as_strided(x, x.shape, strides, x.storage_offset() if offset is None else offset)
 
 
-@fault("softmax", "the storage is read as if it were contiguous", *UNREAD, dtypes=BOTH)
+@mutant("softmax", "the storage is read as if it were contiguous", *UNREAD, dtypes=BOTH)
 def assumes_contiguous(x, dim=-1):
     return along(as_if(x), dim)
 
 
-@fault("log_softmax", "the storage is read as if it were contiguous", *UNREAD, dtypes=BOTH)
+@mutant("log_softmax", "the storage is read as if it were contiguous", *UNREAD, dtypes=BOTH)
 def assumes_contiguous_logits(x, dim=-1):
     return torch.log_softmax(upcast(as_if(x)), dim).to(x.dtype)
 
 
-@fault("logsumexp", "the storage is read as if it were contiguous", *UNREAD, dtypes=BOTH)
+@mutant("logsumexp", "the storage is read as if it were contiguous", *UNREAD, dtypes=BOTH)
 def assumes_contiguous_rows(x, dim=-1):
     return torch.logsumexp(upcast(as_if(x)), dim).to(x.dtype)
 
 
-@fault("softmax", "the storage offset is ignored", *UNREAD, dtypes=BOTH)
+@mutant("softmax", "the storage offset is ignored", *UNREAD, dtypes=BOTH)
 def storage_offset_ignored(x, dim=-1):
     return along(as_if(x, lambda x: x.stride(), 0), dim)
 
 
-@fault("softmax", "the entries of a row are read as neighbours, whatever their stride", *UNREAD, dtypes=BOTH)
+@mutant("softmax", "the entries of a row are read as neighbours, whatever their stride", *UNREAD, dtypes=BOTH)
 def last_stride_ignored(x, dim=-1):
     return along(as_if(x, lambda x: (*x.stride()[:-1], 1)), dim)
 
 
-@fault(
+@mutant(
     "softmax",
     "rows are read at multiples of the row length, whatever lies between them",
     *UNREAD,
@@ -223,7 +225,7 @@ def row_stride_ignored(x, dim=-1):
     return along(as_if(x, lambda x: (*contiguous(x.shape)[:-1], 1) if x.stride(-1) == 1 else x.stride()), dim)
 
 
-@fault(
+@mutant(
     "softmax", "the result has the input's strides and is written in the order of its entries", dtypes=BOTH
 )
 def output_in_the_wrong_order(x, dim=-1):
@@ -233,12 +235,12 @@ def output_in_the_wrong_order(x, dim=-1):
     return written
 
 
-@fault("softmax", "view() refuses a layout", "raised", dtypes=BOTH)
+@mutant("softmax", "view() refuses a layout", "raised", dtypes=BOTH)
 def view_of_any_layout(x, dim=-1):
     return along(x.view(-1, x.shape[-1]).view(x.shape) if dim in (-1, x.ndim - 1) and x.numel() else x, dim)
 
 
-@fault("softmax", "equal rows of stride 0 are divided by their number", dtypes=BOTH)
+@mutant("softmax", "equal rows of stride 0 are divided by their number", dtypes=BOTH)
 def expanded_rows_shared(x, dim=-1):
     shared = x.shape[0] if x.ndim > 1 and x.stride(0) == 0 and x.shape[0] > 1 else 1
     return (torch.softmax(upcast(x), dim) / shared).to(x.dtype)
@@ -247,30 +249,30 @@ def expanded_rows_shared(x, dim=-1):
 # shapes
 
 
-@fault("softmax", "no rows raise", "raised", dtypes=FLOAT32)
+@mutant("softmax", "no rows raise", "raised", dtypes=FLOAT32)
 def no_rows_raise(x, dim=-1):
     if x.numel() == 0:
         raise RuntimeError("grid of size 0")
     return along(x, dim)
 
 
-@fault("logsumexp", "a row without entries gives 0", "law_broken", dtypes=BOTH)
+@mutant("logsumexp", "a row without entries gives 0", "law_broken", dtypes=BOTH)
 def nothing_sums_to_one(x, dim=-1):
     y = torch.logsumexp(upcast(x), dim)
     return (torch.zeros_like(y) if x.shape[dim] == 0 else y).to(x.dtype)
 
 
-@fault("softmax", "a tensor of one dim comes back with two", "wrong_shape", dtypes=BOTH)
+@mutant("softmax", "a tensor of one dim comes back with two", "wrong_shape", dtypes=BOTH)
 def one_dim_becomes_two(x, dim=-1):
     return along(x[None], dim) if x.ndim == 1 else along(x, dim)
 
 
-@fault("softmax", "rows of one entry give their logit", "inaccurate", "law_broken", dtypes=BOTH)
+@mutant("softmax", "rows of one entry give their logit", "inaccurate", "law_broken", dtypes=BOTH)
 def single_entry_untouched(x, dim=-1):
     return x.clone() if x.shape[dim] == 1 else along(x, dim)
 
 
-@fault(
+@mutant(
     "softmax",
     "rows from 65,535 on are not computed (a grid dimension of 16 bits)",
     "law_broken",
@@ -283,7 +285,7 @@ def rows_beyond_the_grid(x, dim=-1):
     return y
 
 
-@fault("softmax", "float16 comes back as float32", "wrong_dtype", dtypes=("float16",))
+@mutant("softmax", "float16 comes back as float32", "wrong_dtype", dtypes=("float16",))
 def widened_result(x, dim=-1):
     return torch.softmax(upcast(x), dim)
 
@@ -291,27 +293,27 @@ def widened_result(x, dim=-1):
 # memory
 
 
-@fault("softmax", "the last row of the result is not written", *UNREAD, dtypes=BOTH)
+@mutant("softmax", "the last row of the result is not written", *UNREAD, dtypes=BOTH)
 def last_row_not_written(x, dim=-1):
     y, written = along(x, dim), torch.empty(x.shape, dtype=x.dtype)
     written[:-1] = y[:-1]
     return written
 
 
-@fault("softmax", "the last column of the result is not written", *UNREAD, dtypes=BOTH)
+@mutant("softmax", "the last column of the result is not written", *UNREAD, dtypes=BOTH)
 def last_column_not_written(x, dim=-1):
     y, written = along(x, dim), torch.empty(x.shape, dtype=x.dtype)
     written[..., :-1] = y[..., :-1]
     return written
 
 
-@fault("log_softmax", "masked entries of the result are not written", *UNREAD, dtypes=BOTH)
+@mutant("log_softmax", "masked entries of the result are not written", *UNREAD, dtypes=BOTH)
 def masked_entries_not_written(x, dim=-1):
     y, written = torch.log_softmax(upcast(x), dim).to(x.dtype), torch.empty(x.shape, dtype=x.dtype)
     return torch.where(x == -torch.inf, written, y)
 
 
-@fault(
+@mutant(
     "softmax",
     "a tail of fewer than 4 entries is not written, and holds what was there",
     "law_broken",
@@ -336,7 +338,7 @@ def poke(tensor, place):
         torch.as_strided(tensor, (1,), (1,), place).zero_()
 
 
-@fault("softmax", "one entry behind the result is written", "law_broken", dtypes=BOTH)
+@mutant("softmax", "one entry behind the result is written", "law_broken", dtypes=BOTH)
 def overrun_of_the_result(x, dim=-1):
     written = torch.empty(x.shape, dtype=x.dtype)
     written.copy_(along(x, dim))
@@ -344,13 +346,15 @@ def overrun_of_the_result(x, dim=-1):
     return written
 
 
-@fault("softmax", "one entry before the input is written", "law_broken", dtypes=BOTH)
+@mutant("softmax", "one entry before the input is written", "law_broken", dtypes=BOTH)
 def write_before_the_input(x, dim=-1):
     poke(x, x.storage_offset() - 1)
     return along(x, dim)
 
 
-@fault("softmax", "one entry behind the last row is read as its last entry's neighbour", *UNREAD, dtypes=BOTH)
+@mutant(
+    "softmax", "one entry behind the last row is read as its last entry's neighbour", *UNREAD, dtypes=BOTH
+)
 def read_behind_the_input(x, dim=-1):
     y = upcast(x)
     place = (
@@ -368,7 +372,7 @@ def read_behind_the_input(x, dim=-1):
 # rows among others, calls after others
 
 
-@fault(
+@mutant(
     "softmax",
     "a maximum shared by pairs of rows: a NaN spreads to the neighbour",
     "nonfinite",
@@ -383,7 +387,7 @@ def nan_spreads(x, dim=-1):
     return y.to(x.dtype)
 
 
-@fault(
+@mutant(
     "softmax",
     "rows are shifted by the largest maximum of 8 neighbours",
     "nonfinite",
@@ -400,7 +404,7 @@ def maximum_of_eight_rows(x):
     return e / e.sum(-1, keepdim=True)
 
 
-@fault(
+@mutant(
     "softmax", "rows after the eighth have the maximum of the eighth", "nonfinite", "inaccurate", dtypes=BOTH
 )
 @last
@@ -412,7 +416,7 @@ def stale_maximum_of_another_row(x):
     return e / e.sum(-1, keepdim=True)
 
 
-@fault(
+@mutant(
     "softmax",
     "no shift while no logit is above 88, though the sum overflows",
     "nonfinite",
@@ -426,7 +430,7 @@ def shift_when_a_logit_needs_it(x):
     return e / e.sum(-1, keepdim=True)
 
 
-@fault(
+@mutant(
     "log_softmax",
     "the logits of the first call come back for every tensor of their shape",
     *UNREAD,
@@ -443,7 +447,7 @@ def captured_graph():
     return kernel
 
 
-@fault("logsumexp", "the running maximum is kept from call to call", *UNREAD, stateful=True, dtypes=BOTH)
+@mutant("logsumexp", "the running maximum is kept from call to call", *UNREAD, stateful=True, dtypes=BOTH)
 def maximum_of_all_calls():
     highest = [-torch.inf]
 

@@ -1,7 +1,7 @@
 """No false alarm: correct kernels of every structure pass on every family, with every option, in
 every format.
 
-One seed and one shape here; python -m tests.honest_kernels --seeds 20 takes more.
+One seed and one shape here; python -m tests.honest --seeds 20 takes more.
 """
 
 from collections import Counter
@@ -11,18 +11,9 @@ import pytest
 from suite.formats import DTYPES
 from suite.ops import row_ops
 from suite.records.record import PASSING
-from tests.honest_kernels import (
-    FAMILIES,
-    KERNELS,
-    LOSS_SETTINGS,
-    OFF_BY_ONE,
-    PLAIN,
-    TEMPERATURES,
-    kernels_of,
-    ratios,
-    records,
-)
-from tests.planted_faults import cases_of
+from tests.honest.judged import FAMILIES, kernels_of, ratios, records
+from tests.honest.rows import KERNELS, LOSS_SETTINGS, OFF_BY_ONE, PLAIN, TEMPERATURES
+from tests.mutants.search import cases_of
 
 
 def test_there_are_enough_structures():
@@ -58,7 +49,7 @@ def test_honest_kernels_never_fail(op, family, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_honest_kernels_pass_the_cases(op, dtype):
     """Of many cases each kernel meets a thirtieth with each of three seeds: python -m
-    tests.honest_kernels takes all.
+    tests.honest takes all.
     """
     found = list(records(op, dtype, seeds=3, every=30 if len(cases_of(op, dtype, "quick")) > 60 else 1))
 

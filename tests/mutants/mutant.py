@@ -1,4 +1,4 @@
-"""What a planted fault is, and how the lists of them are written: tests/planted_*.py."""
+"""What a mutant is, and how the lists of them are written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LN2, LOG2E = 0.6931471805599453, 1.4426950408889634
 
 
 @dataclass(frozen=True)
-class Fault:
+class Mutant:
     """A wrong kernel of an op: what it breaks, and the statuses of which at least one must catch it
     in every dtype.
     """
@@ -43,30 +43,30 @@ class Fault:
         )
 
     def missing(self, case: Case) -> int:
-        """How many settings the case lacks that bring the fault out: of a profile, cases that lack
+        """How many settings the case lacks that bring the mutant out: of a profile, cases that lack
         least come first.
         """
         return 0
 
 
-FAULTS: dict[str, Fault] = {}
+MUTANTS: dict[str, Mutant] = {}
 
 
-def plant(
+def add(
     op: str, name: str, breaks: str, make: Callable[[], Callable], *statuses: str, dtypes: tuple[str, ...]
 ) -> None:
-    """Adds a fault to FAULTS. make() gives a fresh kernel."""
-    assert f"{op}: {name}" not in FAULTS
-    FAULTS[f"{op}: {name}"] = Fault(f"{op}: {name}", op, breaks, statuses or ("inaccurate",), dtypes, make)
+    """Adds a mutant to MUTANTS. make() gives a fresh kernel."""
+    assert f"{op}: {name}" not in MUTANTS
+    MUTANTS[f"{op}: {name}"] = Mutant(f"{op}: {name}", op, breaks, statuses or ("inaccurate",), dtypes, make)
 
 
-def fault(op: str, breaks: str, *statuses: str, dtypes: tuple[str, ...] = FLOAT32, stateful: bool = False):
-    """Registers a fault f(x, dim), with options where it takes them; a stateful one is a function
+def mutant(op: str, breaks: str, *statuses: str, dtypes: tuple[str, ...] = FLOAT32, stateful: bool = False):
+    """Registers a mutant f(x, dim), with options where it takes them; a stateful one is a function
     that makes a fresh f.
     """
 
     def register(function):
-        plant(
+        add(
             op,
             function.__name__,
             breaks,
@@ -80,7 +80,7 @@ def fault(op: str, breaks: str, *statuses: str, dtypes: tuple[str, ...] = FLOAT3
 
 
 def last(function):
-    """Lets a fault be written for the last dim in float32; other dims are moved there, 16-bit rows
+    """Lets a mutant be written for the last dim in float32; other dims are moved there, 16-bit rows
     are upcasted.
     """
 

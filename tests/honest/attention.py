@@ -31,7 +31,7 @@ from tests.attention_kernels import (
     whole,
     within,
 )
-from tests.honest_parts import LN2, LOG2E, constant, flush, fma
+from tests.honest.parts import LN2, LOG2E, constant, flush, fma
 
 
 @dataclass(frozen=True)

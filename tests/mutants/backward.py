@@ -1,4 +1,4 @@
-"""Planted faults of backward passes: the forward is right, and one step of the way back is wrong.
+"""Mutants of backward passes: the forward is right, and one step of the way back is wrong.
 
 Each is a torch.autograd.Function around a right forward. Its backward is written in steps, all of
 them correct: RIGHT for rows, GradientOfLoss, GradientOfAttention and GradientOfStates. A fault
@@ -17,10 +17,11 @@ from typing import ClassVar
 import torch
 
 from suite.case import Case
-from tests import attention_kernels, losses, planted_states
+from tests import attention_kernels, losses
 from tests.attention_kernels import Attention, Given, finite_or_0, share
-from tests.faults import BOTH, FAULTS, FLOAT32, LN2, NARROW, Fault, round_to, sequential
-from tests.honest_parts import top
+from tests.honest.parts import top
+from tests.honest.states import Merge, powers
+from tests.mutants.mutant import BOTH, FLOAT32, LN2, MUTANTS, NARROW, Mutant, round_to, sequential
 
 Tensor = torch.Tensor
 FORMATS = (*BOTH, "float16")
@@ -29,7 +30,7 @@ E4M3 = torch.float8_e4m3fn
 
 
 @dataclass(frozen=True)
-class BackwardFault(Fault):
+class BackwardMutant(Mutant):
     """needs: options and further tensors of a case that bring it out."""
 
     needs: frozenset[str] = frozenset()
@@ -40,10 +41,12 @@ class BackwardFault(Fault):
         return len(self.needs - {*case.options, *case.tensors})
 
 
-def planted(op, name, breaks, make, *statuses, dtypes=BOTH, needs=(), source=""):
+def mutant(op, name, breaks, make, *statuses, dtypes=BOTH, needs=(), source=""):
     name = f"{op}: backward {name}"
-    assert name not in FAULTS, name
-    FAULTS[name] = BackwardFault(name, op, breaks, statuses or WRONG, dtypes, make, frozenset(needs), source)
+    assert name not in MUTANTS, name
+    MUTANTS[name] = BackwardMutant(
+        name, op, breaks, statuses or WRONG, dtypes, make, frozenset(needs), source
+    )
 
 
 def upcast(tensor: Tensor) -> Tensor:
@@ -154,7 +157,7 @@ def rows(*ops: str, breaks: str, statuses=(), dtypes=BOTH, needs=(), source="", 
                 two = back.__code__.co_argcount == 2
                 return of_rows(op, functools.partial(back, right=RIGHT[op]) if two else back)
 
-            planted(op, function.__name__, breaks, make, *statuses, dtypes=dtypes, needs=needs, source=source)
+            mutant(op, function.__name__, breaks, make, *statuses, dtypes=dtypes, needs=needs, source=source)
         return function
 
     return register
@@ -630,7 +633,7 @@ def loss(step: str, breaks: str, *statuses: str, dtypes=BOTH, needs=(), source="
     def register(function):
         back = GradientOfLoss(**{step: function})
         make = functools.partial(of_loss, back)
-        planted(
+        mutant(
             "cross_entropy",
             function.__name__,
             breaks,
@@ -1042,9 +1045,9 @@ def of_attention(back: Callable[..., dict[str, Tensor]]) -> Callable:
 
 
 def attention(name: str, breaks: str, *statuses: str, dtypes=BOTH, needs=(), source="", **steps):
-    """Plants the way back with other steps."""
+    """Registers the way back with other steps."""
     make = functools.partial(of_attention, GradientOfAttention(**steps))
-    planted("attention", name, breaks, make, *statuses, dtypes=dtypes, needs=needs, source=source)
+    mutant("attention", name, breaks, make, *statuses, dtypes=dtypes, needs=needs, source=source)
 
 
 def step(name: str, breaks: str, *statuses: str, dtypes=BOTH, needs=(), source=""):
@@ -1059,7 +1062,7 @@ def step(name: str, breaks: str, *statuses: str, dtypes=BOTH, needs=(), source="
 
 
 def scores_again(breaks: str, *statuses: str, dtypes=BOTH, needs=(), source=""):
-    """Registers a fault of what is computed again: f(given) gives the arguments that differ."""
+    """Registers a mutant of what is computed again: f(given) gives the arguments that differ."""
 
     def register(function):
         forward = Attention(arguments=lambda given: replace(given, **function(given)))
@@ -1500,11 +1503,11 @@ def upstream_overwritten(given, o, lse, d_o, d_lse):
     return found
 
 
-planted(
+mutant(
     "attention", "upstream_as_contiguous", "the upstream is read as if it were contiguous",
     functools.partial(of_attention, upstream_as_contiguous), source="pytorch/pytorch#139740",
 )  # fmt: skip
-planted(
+mutant(
     "attention", "upstream_overwritten", "the upstream is multiplied in place",
     functools.partial(of_attention, upstream_overwritten), "law_broken", "raised",
 )  # fmt: skip
@@ -1515,7 +1518,7 @@ planted(
 
 def shares(lse_a: Tensor, lse_b: Tensor) -> tuple[Tensor, Tensor]:
     """The weights of both states, 0 where both are empty."""
-    _, w_a, w_b = planted_states.powers(lse_a, lse_b)
+    _, w_a, w_b = powers(lse_a, lse_b)
     total = torch.where(w_a + w_b == 0, 1.0, w_a + w_b)
     return w_a / total, w_b / total
 
@@ -1556,7 +1559,7 @@ class _OfStates(torch.autograd.Function):
     def forward(ctx, back, *tensors):
         ctx.save_for_backward(*tensors)
         ctx.back = back
-        return planted_states.Merge()(*tensors)
+        return Merge()(*tensors)
 
     @staticmethod
     def backward(ctx, d_o, d_lse):
@@ -1577,7 +1580,7 @@ def merging(step: str, breaks: str, *statuses: str, dtypes=FORMATS, source=""):
 
     def register(function):
         make = functools.partial(of_states, GradientOfStates(**{step: function}))
-        planted("merge_states", function.__name__, breaks, make, *statuses, dtypes=dtypes, source=source)
+        mutant("merge_states", function.__name__, breaks, make, *statuses, dtypes=dtypes, source=source)
         return function
 
     return register
@@ -1590,7 +1593,7 @@ def shares_exchanged(lse_a, lse_b):
 
 @merging("shares", "the weights are not normalised")
 def shares_not_normalised(lse_a, lse_b):
-    return planted_states.powers(lse_a, lse_b)[1:]
+    return powers(lse_a, lse_b)[1:]
 
 
 @merging("shares", "the weights are rounded to bfloat16")
@@ -1666,11 +1669,11 @@ def by_logaddexp(o_a, lse_a, o_b, lse_b):
     return o, torch.logaddexp(lse_a, lse_b)
 
 
-planted(
+mutant(
     "merge_states", "sigmoid_saturates", "autograd through a sigmoid: s (1 - s) is 0 where s rounds to 1",
     lambda: by_sigmoid, dtypes=FORMATS, source="pytorch/pytorch#195680",
 )  # fmt: skip
-planted(
+mutant(
     "merge_states", "logaddexp_of_empty_states", "autograd through logaddexp(-inf, -inf): NaN",
     lambda: by_logaddexp, "nonfinite", dtypes=FORMATS, source="pytorch/pytorch#31829",
 )  # fmt: skip

@@ -1,9 +1,9 @@
-"""The judge of gradients is judged: correct ways back pass in every format, and there are faults
-enough of every op.
+"""The judge of gradients is judged: correct ways back pass in every format, and there are
+enough mutants of every op.
 
-That each fault is caught is in test_planted_faults.py, with those of the forward. python -m
-tests.planted_faults --direction backward prints which profile catches each; python -m
-tests.honest_kernels --direction backward takes more seeds.
+That each mutant is caught is in test_mutants.py, with those of the forward. python -m
+tests.mutants --direction backward prints which profile catches each; python -m
+tests.honest --direction backward takes more seeds.
 """
 
 import inspect
@@ -17,9 +17,10 @@ from suite.execution.in_process import InProcess
 from suite.kernels import Kernel
 from suite.ops import NAMES, row_ops
 from suite.records.record import PASSING
-from tests import honest_backward
-from tests.honest_kernels import kernels_of, records
-from tests.planted_backward import (
+from tests.honest import backward
+from tests.honest.judged import kernels_of, records
+from tests.mutants import MUTANTS
+from tests.mutants.backward import (
     RIGHT,
     GradientOfAttention,
     GradientOfLoss,
@@ -29,16 +30,16 @@ from tests.planted_backward import (
     of_rows,
     of_states,
 )
-from tests.planted_faults import FAULTS, ORACLE, cases_of, findings
+from tests.mutants.search import ORACLE, cases_of, findings
 
-PLANTED = {name: planted for name, planted in FAULTS.items() if planted.direction == "backward"}
+BACKWARD = {name: mutant for name, mutant in MUTANTS.items() if mutant.direction == "backward"}
 NARROW = ("float32", "bfloat16", "float16")
 EVERY = {"attention": 6, "merge_states": 2}
 """Of the cases of an op, each kernel meets one in so many here."""
 
 
-def test_there_are_enough_faults():
-    count = Counter(planted.op for planted in PLANTED.values())
+def test_there_are_enough_mutants():
+    count = Counter(mutant.op for mutant in BACKWARD.values())
 
     assert count.total() >= 200
     assert sum(count[op] for op in row_ops()) >= 100
@@ -47,14 +48,14 @@ def test_there_are_enough_faults():
 
 
 def test_sources_are_issues_of_a_repository():
-    sources = {one for planted in PLANTED.values() if planted.source for one in planted.source.split("; ")}
+    sources = {one for mutant in BACKWARD.values() if mutant.source for one in mutant.source.split("; ")}
 
     assert len(sources) >= 25
     assert [one for one in sources if not re.fullmatch(r"[\w.-]+/[\w.-]+#\d+", one)] == []
 
 
 def test_there_are_enough_structures():
-    count = Counter(honest.op for honest in honest_backward.HONEST)
+    count = Counter(honest.op for honest in backward.HONEST)
 
     assert set(count) == set(NAMES)
     assert count.total() >= 60
@@ -62,7 +63,7 @@ def test_there_are_enough_structures():
 
 
 def right(op):
-    """The kernel of an op whose steps are exchanged by its faults: with all of them right."""
+    """The kernel of an op whose steps are exchanged by its mutants: with all of them right."""
     made = {
         "cross_entropy": lambda: of_loss(GradientOfLoss()),
         "attention": lambda: of_attention(GradientOfAttention()),
@@ -99,18 +100,18 @@ def test_honest_backward_passes(op, dtype):
     ]
 
 
-def test_a_fault_of_the_backward_meets_cases_of_the_backward_alone():
-    planted = PLANTED["softmax: backward sum_missing"]
-    directions = {record.direction for _, record in findings(planted, "float32", profile="quick")}
+def test_a_mutant_of_the_backward_meets_cases_of_the_backward_alone():
+    mutant = BACKWARD["softmax: backward sum_missing"]
+    directions = {record.direction for _, record in findings(mutant, "float32", profile="quick")}
 
     assert directions == {"backward"}
     assert not {case.direction for _, case in cases_of("softmax", "float32", "quick")} - {"forward"}
 
 
-def test_the_forward_of_a_fault_is_right():
+def test_the_forward_of_a_mutant_is_right():
     """Its statuses come from the gradient: as a kernel of the forward each passes."""
-    first = {planted.op: planted for planted in PLANTED.values()}
-    for op, planted in first.items():
+    first = {mutant.op: mutant for mutant in BACKWARD.values()}
+    for op, mutant in first.items():
         case = next(case for _, case in cases_of(op, "float32", "smoke") if "written" not in case.laws)
-        record = evaluate(case, planted.kernel(), dtype="float32", oracle=ORACLE, host=InProcess())
+        record = evaluate(case, mutant.kernel(), dtype="float32", oracle=ORACLE, host=InProcess())
         assert record.status == "passed", (op, record.message)

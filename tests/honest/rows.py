@@ -1,42 +1,25 @@
-"""Correct kernels of many structures: none of them may ever fail. `python -m tests.honest_kernels`
-prints how near they come.
+"""Correct kernels of softmax, log_softmax, logsumexp and cross_entropy, of many structures.
 
-Each computes float16 and bfloat16 rows in float32 and rounds once, as best practice has it. Rows
-are free of NaN and +inf, because special values are the judge's own tests, and inside the domain
-that a kernel declares. docs/verdict.md, section 2, has the structures; those of cross_entropy are
-in tests/honest_losses.py.
-
-20 seeds, some minutes an op: python -m tests.honest_kernels --seeds 20 --op softmax
+Each computes float16 and bfloat16 rows in float32 and rounds once, as best practice has it.
+docs/verdict.md, section 2, has the structures. Those of cross_entropy are in tests/honest/losses.py.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from suite import inputs
-from suite.case import DIRECTIONS, Case, fixed_shape
-from suite.execution.evaluation import evaluate
-from suite.execution.in_process import InProcess
-from suite.formats import DTYPES, FORMATS, Array, Format, compute_format
-from suite.kernels import Domain, Kernel
+from suite.formats import Format, compute_format
+from suite.kernels import Domain
 from suite.kernels.parts.domains import cancelling_domain
 from suite.numerics import BEST_PRACTICE, Numerics
-from suite.ops import NAMES, get_op, row_ops
 from suite.ops.rows import RowFacts
-from suite.oracle import Oracle
-from suite.records.record import PASSING, Record
-from suite.tensors import to_float64, to_torch
-from suite.verdict.judge import judge_values
-from tests import honest_attention, honest_backward, planted_states
-from tests.honest_losses import LOSSES
-from tests.honest_parts import (
+from tests.honest.losses import LOSSES
+from tests.honest.parts import (
     LN2,
     LOG2E,
     approximate_exp2,
@@ -49,7 +32,6 @@ from tests.honest_parts import (
     top,
     tree,
 )
-from tests.planted_faults import cases_of
 
 PLAIN: Mapping[str, Any] = {}
 TEMPERATURES = tuple({"temperature": value} for value in (0.7, 0.001, 3.0, 100.0))
@@ -507,162 +489,3 @@ def log1p_lse(x):
     others = torch.exp(x - m).scatter(-1, place, 0.0).sum(-1, keepdim=True)
     visible = (x > -torch.inf).any(-1, keepdim=True)
     return torch.where(visible, m + torch.log1p(others), -torch.inf)[:, 0]
-
-
-FAMILIES = list(inputs.all_families())
-
-
-def rows_without_nan(case: Case, format: Format, most_rows: int | None) -> dict[str, Array]:
-    """The case's inputs, without the rows that hold NaN or +inf; of more than most_rows, so many
-    that lie evenly among them.
-
-    Where losses are added up or a temperature divides, without those whose sum or quotient float64
-    cannot hold either.
-    """
-    given = case.inputs(format)
-    logits = next(iter(given.values()))
-    options = case.resolved_options()
-    limit = (
-        1e300
-        if options.get("reduction") in ("mean", "sum") or options.get("temperature", 1.0) < 1
-        else np.inf
-    )
-    unfit = np.isnan(logits) | (logits == np.inf) | (np.isfinite(logits) & (np.abs(logits) > limit))
-    chosen = np.flatnonzero(~unfit.any(axis=1))
-    if most_rows is not None and len(chosen) > most_rows:
-        chosen = chosen[np.linspace(0, len(chosen) - 1, most_rows).astype(int)]
-    return {name: values[chosen] for name, values in given.items()}
-
-
-def ratios(
-    op: str,
-    family: str,
-    dtype: str,
-    *,
-    seeds: int,
-    shapes: list[tuple[int, int]],
-    most_rows: int | None = None,
-) -> Iterator[tuple[str, str, float]]:
-    """(kernel, what failed or "", largest error in times of bound) of every honest kernel on every
-    input and setting.
-    """
-    definition, format, oracle = get_op(op), FORMATS[dtype], Oracle()
-    fixed = inputs.get_family(family).fixed_shape
-    kernels = [kernel for kernel in KERNELS if kernel.op == op]
-    settings = {str(setting): setting for kernel in kernels for setting in kernel.settings}.values()
-    for seed in range(1 if fixed else seeds):
-        for shape in [fixed] if fixed else shapes:
-            for setting in settings:
-                options = {name: value for name, value in setting.items() if name != "target"}
-                target = setting.get("target", "indices")
-                case = Case(op=op, family=family, shape=shape, options=options, seed=seed, target=target)
-                resolved = case.resolved_options()
-                given = rows_without_nan(case, format, most_rows)
-                facts = oracle.reference(definition, given, resolved, format).facts
-                for kernel in kernels:
-                    if setting not in kernel.settings:
-                        continue
-                    own = given
-                    if kernel.domain is not None:
-                        meant = kernel.domain(facts, format).works
-                        own = {name: values[meant] for name, values in given.items()}
-                    output = kernel.call(*(to_torch(values, format) for values in own.values()), **options)
-                    judgement = judge_values(
-                        definition,
-                        oracle.reference(definition, own, resolved, format),
-                        to_float64(output),
-                        {name: values.shape for name, values in own.items()},
-                        resolved,
-                        format,
-                        kernel.numerics,
-                        statistics=False,
-                    )
-                    nothing_proved = judgement.status == "unjudged" and kernel.numerics != BEST_PRACTICE
-                    failed = "" if judgement.passed or nothing_proved else f"{case.id}: {judgement.message}"
-                    yield kernel.name, failed, judgement.ratio
-
-
-def kernels_of(op: str, direction: str = "forward") -> list[Kernel]:
-    """The correct kernels of an op that is judged by its cases."""
-    if direction == "backward":
-        return honest_backward.kernels(op)
-    return {"attention": honest_attention.kernels, "merge_states": planted_states.honest_states}[op]()
-
-
-def records(
-    op: str, dtype: str, *, seeds: int, every: int = 1, direction: str = "forward"
-) -> Iterator[Record]:
-    """What every correct kernel of attention or merge_states, or of any op's backward, gets on the
-    op's smoke and quick cases, laws included.
-
-    every: of the cases, one in so many for each kernel, so that each case meets some kernel.
-    """
-    cases, oracle, host = cases_of(op, dtype, "quick", direction), Oracle(remembered=10), InProcess()
-    for place, (_, case) in enumerate(cases):
-        for seed in range(1 if fixed_shape(op, case.family) else seeds):
-            for index, kernel in enumerate(kernels_of(op, direction)):
-                if (place + index + seed * every // seeds) % every == 0:
-                    yield evaluate(replace(case, seed=seed), kernel, dtype=dtype, oracle=oracle, host=host)
-
-
-def found(
-    op: str, dtype: str, seeds: int, shapes: list[tuple[int, int]], every: int, direction: str
-) -> Iterator[tuple[str, str, float]]:
-    """(kernel, what failed or "", largest error in times of bound) of the op's correct kernels; on
-    rows, of these shapes.
-    """
-    if op in row_ops() and direction == "forward":
-        for family in FAMILIES:
-            yield from ratios(op, family, dtype, seeds=seeds, shapes=shapes)
-        return
-    for record in records(op, dtype, seeds=seeds, every=every, direction=direction):
-        if record.status != "unsupported":
-            failed = "" if record.status in PASSING else f"{record.case}: {record.message}"
-            yield record.kernel, failed, record.ratio or 0.0
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Judges every honest kernel on every family; prints the largest ratios."
-    )
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument(
-        "--every", type=int, default=1, help="of attention's cases, one in so many for each kernel and seed"
-    )
-    parser.add_argument("--lengths", type=int, nargs="+", default=[2, 17, 33, 130, 257])
-    parser.add_argument("--op", choices=NAMES, nargs="+", default=NAMES)
-    parser.add_argument("--direction", choices=DIRECTIONS, default="forward")
-    arguments = parser.parse_args()
-    shapes, direction = [(16, n) for n in arguments.lengths], arguments.direction
-    failures = judged = count = 0
-    for op in arguments.op:
-        largest: dict[str, dict[str, float]] = {}
-        for dtype in DTYPES:
-            for name, failed, ratio in found(op, dtype, arguments.seeds, shapes, arguments.every, direction):
-                judged += 1
-                failures += bool(failed)
-                if failed:
-                    print(f"FALSE ALARM {op} {name} {dtype}: {failed}", flush=True)
-                row = largest.setdefault(name, {})
-                row[dtype] = max(row.get(dtype, 0.0), ratio)
-            print(
-                f"{op} {dtype}: {judged} judgements so far, {failures} false alarms",
-                file=sys.stderr,
-                flush=True,
-            )
-        print(
-            f"\n{op:<36}" + "".join(f"{dtype:>10}" for dtype in DTYPES) + "   largest error, times of bound"
-        )
-        for name, row in largest.items():
-            shown = "".join(f"{row[dtype]:>10.2f}" if dtype in row else f"{'-':>10}" for dtype in DTYPES)
-            print(f"{name:<36}{shown}", flush=True)
-        of_rows = op in row_ops() and direction == "forward"
-        count += sum(kernel.op == op for kernel in KERNELS) if of_rows else len(kernels_of(op, direction))
-    print(
-        f"\n{count} honest kernels, {judged} judgements with {arguments.seeds} seeds, {failures} false alarms"
-    )
-    raise SystemExit(1 if failures else 0)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Planted faults of cross_entropy: tests/losses.py with one step wrong."""
+"""Mutants of cross_entropy: tests/losses.py with one step wrong."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import torch
 
-from tests.faults import BOTH, FLOAT32, plant, round_to, sequential
 from tests.losses import Loss, pick, top
+from tests.mutants.mutant import BOTH, FLOAT32, add, round_to, sequential
 
 OP = "cross_entropy"
 
@@ -16,7 +16,7 @@ def wrong(step: str, breaks: str, *statuses: str, dtypes: tuple[str, ...] = BOTH
     """Registers the loss with this function in place of a step."""
 
     def register(function):
-        plant(
+        add(
             OP,
             function.__name__,
             breaks,
@@ -35,7 +35,7 @@ def wrong_call(breaks: str, *statuses: str, dtypes: tuple[str, ...] = BOTH, stat
     """
 
     def register(function):
-        plant(
+        add(
             OP,
             function.__name__,
             breaks,
@@ -258,7 +258,7 @@ def kept_rows_picked(surprisal, target, kept):
     return torch.where(kept, pick(surprisal, target, kept), 0.0)
 
 
-plant(
+add(
     OP,
     "ignored_rows_are_smoothed",
     "an ignored row keeps the loss of its smoothing",

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from suite.numerics import BEST_PRACTICE, Numerics
-from tests.honest_parts import LN2, LOG2E, approximate_exp2, constant, flush, merge, online, top, tree
+from tests.honest.parts import LN2, LOG2E, approximate_exp2, constant, flush, merge, online, top, tree
 from tests.losses import Loss
 
 LOSSES: dict[str, tuple[Loss, Numerics]] = {"shifted_gap": (Loss(), BEST_PRACTICE)}

@@ -1,4 +1,4 @@
-"""Planted faults of attention: tests/attention_kernels.py with one step wrong.
+"""Mutants of attention: tests/attention_kernels.py with one step wrong.
 
 Each entry names what it breaks, the calls that bring it out (names of tests/attention_calls.py),
 the public bug that it models where there is one, and the statuses of which one must catch it. A
@@ -38,7 +38,7 @@ from tests.attention_kernels import (
     whole,
     within,
 )
-from tests.faults import BOTH, FAULTS, FLOAT32, LN2, LOG2E, Fault, round_to
+from tests.mutants.mutant import BOTH, FLOAT32, LN2, LOG2E, MUTANTS, Mutant, round_to
 
 FORMATS = (*BOTH, "float16")
 NUMBERS = ("inaccurate", "nonfinite")
@@ -46,7 +46,7 @@ SPECIAL = ("law_broken", "inaccurate", "nonfinite")
 
 
 @dataclass(frozen=True)
-class AttentionFault(Fault):
+class AttentionMutant(Mutant):
     """A wrong kernel of attention. needs: calls of tests/attention_calls.py, each of which brings
     it out. source: a public bug.
 
@@ -63,16 +63,16 @@ class AttentionFault(Fault):
         return min(len(settings - {*case.options, *case.tensors}) for settings in wanted)
 
 
-PLANTED: dict[str, AttentionFault] = {}
+ATTENTION: dict[str, AttentionMutant] = {}
 
 
-def planted(name, make, breaks, needs=("plain",), *statuses, dtypes=BOTH, source="", wrong="o"):
-    assert name not in PLANTED, name
+def mutant(name, make, breaks, needs=("plain",), *statuses, dtypes=BOTH, source="", wrong="o"):
+    assert name not in ATTENTION, name
     needs = (needs,) if isinstance(needs, str) else tuple(needs)
-    fault = AttentionFault(
+    made = AttentionMutant(
         f"attention: {name}", "attention", breaks, statuses or NUMBERS, dtypes, make, needs, source, wrong
     )
-    PLANTED[name] = FAULTS[fault.name] = fault
+    ATTENTION[name] = MUTANTS[made.name] = made
 
 
 def wrong(step_name, breaks, needs=("plain",), *statuses, dtypes=BOTH, source="", of="o", **steps):
@@ -80,7 +80,7 @@ def wrong(step_name, breaks, needs=("plain",), *statuses, dtypes=BOTH, source=""
 
     def register(function):
         kernel = Attention(**{step_name: function}, **steps)
-        planted(
+        mutant(
             function.__name__,
             lambda: kernel,
             breaks,
@@ -100,7 +100,7 @@ def changed(breaks, needs=("plain",), *statuses, dtypes=BOTH, source=""):
 
     def register(function):
         kernel = Attention(arguments=lambda given: replace(given, **function(given)))
-        planted(function.__name__, lambda: kernel, breaks, needs, *statuses, dtypes=dtypes, source=source)
+        mutant(function.__name__, lambda: kernel, breaks, needs, *statuses, dtypes=dtypes, source=source)
         return function
 
     return register
@@ -118,7 +118,7 @@ def rescored(breaks, needs=("plain",), *statuses, dtypes=BOTH, source=""):
 
     def register(function):
         kernel = Attention(scores=lambda steps, given: function(scores(steps, given)))
-        planted(function.__name__, lambda: kernel, breaks, needs, *statuses, dtypes=dtypes, source=source)
+        mutant(function.__name__, lambda: kernel, breaks, needs, *statuses, dtypes=dtypes, source=source)
         return function
 
     return register
@@ -195,20 +195,20 @@ def padded(lanes, score=lambda s: torch.zeros_like(s[..., :1])):
     return fold
 
 
-planted(
+mutant(
     "padding_counts",
     lambda: Attention(fold=padded(lambda n: -n % 64)),
     "keys that pad the last tile of 64 have the score 0 and count in the sum",
     ("plain", "S = 5"),
     source="ROCm/rocm-libraries#10309; pytorch/pytorch#159247",
 )
-planted(
+mutant(
     "a_tile_too_many",
     lambda: Attention(fold=padded(lambda n: 64 if n % 64 == 0 else 0)),
     "S // 64 + 1 tiles: a whole tile of padding counts where S is a multiple of 64",
     "S = 128",
 )
-planted(
+mutant(
     "last_key_fills_the_tile",
     lambda: Attention(fold=padded(lambda n: -n % 16, lambda s: s[..., -1:])),
     "a load that is clamped to the last key repeats it in the sum to the end of the tile",
@@ -502,7 +502,7 @@ def in_tiles(breaks, needs=("rising", "hard"), *statuses, dtypes=BOTH, source=""
 
     def register(function):
         kernel = Attention(fold=online(block=block, step=function, finish=finish))
-        planted(function.__name__, lambda: kernel, breaks, needs, *statuses, dtypes=dtypes, source=source)
+        mutant(function.__name__, lambda: kernel, breaks, needs, *statuses, dtypes=dtypes, source=source)
         return function
 
     return register
@@ -648,14 +648,14 @@ for _name, _breaks, _source, _weights in (
     ("merge_the_wrong_way", "parts are merged with each other's weight", "", lambda a, b: share_of_left(b, a)),
     ("merge_by_maximum", "only the part with the larger lse is kept", "", lambda a, b: (a >= b).to(a.dtype)),
 ):  # fmt: skip
-    planted(
+    mutant(
         _name,
         functools.partial(Attention, fold=merged_wrongly(_weights)),
         _breaks,
         ("plain", "rising"),
         source=_source,
     )
-planted(
+mutant(
     "merge_of_two_empty_parts",
     lambda: Attention(fold=merged_wrongly(lambda a, b: torch.sigmoid(a - b))),
     "two empty parts are merged to NaN",
@@ -672,7 +672,7 @@ def with_sink(breaks, needs=("sink",), *statuses, dtypes=BOTH, source=""):
 
     def register(function):
         kernel = Attention(fold=lambda s, v, sink: whole(s, v, None if sink is None else function(sink, s)))
-        planted(function.__name__, lambda: kernel, breaks, needs, *statuses, dtypes=dtypes, source=source)
+        mutant(function.__name__, lambda: kernel, breaks, needs, *statuses, dtypes=dtypes, source=source)
         return function
 
     return register
@@ -833,7 +833,7 @@ def slopes(breaks, needs=("ALiBi",), *statuses, dtypes=BOTH, source=""):
                 else replace(given, alibi_slopes=function(given.alibi_slopes))
             )
         )
-        planted(function.__name__, lambda: kernel, breaks, needs, *statuses, dtypes=dtypes, source=source)
+        mutant(function.__name__, lambda: kernel, breaks, needs, *statuses, dtypes=dtypes, source=source)
         return function
 
     return register
@@ -926,7 +926,7 @@ def windows(breaks, needs=("window",), *statuses, dtypes=BOTH, source=""):
                 given if given.window is None else replace(given, window=function(*given.window, given))
             )
         )
-        planted(function.__name__, lambda: kernel, breaks, needs, *statuses, dtypes=dtypes, source=source)
+        mutant(function.__name__, lambda: kernel, breaks, needs, *statuses, dtypes=dtypes, source=source)
         return function
 
     return register
@@ -1020,8 +1020,8 @@ def window_by_tiles(given):
 
 
 def both(name, breaks, function, needs=("plain",), source=""):
-    """A fault of the head mapping, of keys and values alike."""
-    planted(name, lambda: Attention(share=function, values=function), breaks, needs, source=source)
+    """A mutant of the head mapping, of keys and values alike."""
+    mutant(name, lambda: Attention(share=function, values=function), breaks, needs, source=source)
 
 
 both(
@@ -1068,7 +1068,7 @@ def lengths(breaks, needs=("lengths",), *statuses, dtypes=BOTH, source=""):
                 given if given.kv_lengths is None else replace(given, kv_lengths=function(given.kv_lengths))
             )
         )
-        planted(function.__name__, lambda: kernel, breaks, needs, *statuses, dtypes=dtypes, source=source)
+        mutant(function.__name__, lambda: kernel, breaks, needs, *statuses, dtypes=dtypes, source=source)
         return function
 
     return register
@@ -1133,7 +1133,7 @@ def stored(breaks, needs, dtype, of, dtypes):
 
     short = str(dtype).removeprefix("torch.")
     what = {"l": "sum", "o": "output", "p": "P"}[of]
-    planted(
+    mutant(
         f"{what}_in_{short}",
         lambda: Attention(fold=online(block=16, step=in_dtype)),
         breaks,
@@ -1226,7 +1226,7 @@ def exponential(breaks, needs=("plain",), *statuses, dtypes=BOTH, source=""):
             return torch.where(s == -torch.inf, 0.0, function(s - finite_or_0(m)))
 
         kernel = Attention(fold=online(block=16, step=functools.partial(step, exponential=e)))
-        planted(function.__name__, lambda: kernel, breaks, needs, *statuses, dtypes=dtypes, source=source)
+        mutant(function.__name__, lambda: kernel, breaks, needs, *statuses, dtypes=dtypes, source=source)
         return function
 
     return register
@@ -1543,7 +1543,7 @@ def noisy():
     return Attention(output=output)
 
 
-planted(
+mutant(
     "noise",
     noisy,
     "results differ from call to call by up to 2^-9 of themselves",
@@ -1560,7 +1560,7 @@ def query_overwritten(given):
     return replace(given, scale=1.0 if given.scale is None else given.scale * math.sqrt(given.q.shape[-1]))
 
 
-planted(
+mutant(
     "query_overwritten",
     lambda: Attention(arguments=query_overwritten),
     "q is scaled in place",
@@ -1581,7 +1581,7 @@ def replayed():
     return Attention(tilt=cached)
 
 
-planted(
+mutant(
     "alibi_of_the_first_call",
     replayed,
     "what ALiBi adds is kept from the first call of a shape",
@@ -1590,11 +1590,11 @@ planted(
 )
 
 
-# faults that the bound allows
+# mutants that the bound allows
 
 
 BLIND: dict[str, tuple[Attention, str]] = {}
-"""Faults that no input brings out in bfloat16, with the reason: they are recorded (bias, bits of a
+"""Mutants that no input brings out in bfloat16, with the reason: they are recorded (bias, bits of a
 second call), not judged.
 """
 

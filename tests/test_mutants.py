@@ -1,5 +1,5 @@
-"""The judge is judged: every planted fault is caught by the smoke and quick cases, by a status that
-its fault explains.
+"""The judge is judged: every mutant is caught by the smoke and quick cases, by a status that
+the mutant explains.
 """
 
 import inspect
@@ -18,27 +18,29 @@ from suite.kernels import Kernel
 from suite.ops import NAMES
 from suite.oracle import Oracle
 from suite.records.record import PASSING
-from tests.faults import last
 from tests.losses import Loss
-from tests.planted_calls import along, as_if, shifted, upcast
-from tests.planted_faults import FAULTS, ORACLE, blocked, cases_of, catches, caught_by, right
+from tests.mutants import MUTANTS
+from tests.mutants.calls import along, as_if, shifted, upcast
+from tests.mutants.mutant import last
+from tests.mutants.rows import blocked
+from tests.mutants.search import ORACLE, cases_of, catches, caught_by, right
 
-PAIRS = [(planted.name, dtype) for planted in FAULTS.values() for dtype in planted.dtypes]
+PAIRS = [(mutant.name, dtype) for mutant in MUTANTS.values() for dtype in mutant.dtypes]
 
 
-def test_there_are_enough_faults():
-    assert len(FAULTS) >= 420
-    assert {op: sum(planted.op == op for planted in FAULTS.values()) >= 14 for op in NAMES} == dict.fromkeys(
+def test_there_are_enough_mutants():
+    assert len(MUTANTS) >= 420
+    assert {op: sum(mutant.op == op for mutant in MUTANTS.values()) >= 14 for op in NAMES} == dict.fromkeys(
         NAMES, True
     )
 
 
 @pytest.mark.parametrize(("name", "dtype"), PAIRS)
-def test_fault_is_caught_for_its_own_reason(name, dtype):
-    planted = FAULTS[name]
-    caught = catches(planted, dtype, profile="standard")
+def test_a_mutant_is_caught_for_its_own_reason(name, dtype):
+    mutant = MUTANTS[name]
+    caught = catches(mutant, dtype, profile="standard")
 
-    assert any(right(planted, record) for record in caught), f"{name} passes: {planted.breaks}"
+    assert any(right(mutant, record) for record in caught), f"{name} passes: {mutant.breaks}"
     assert all(record.message and record.reproduce for record in caught)
 
 
@@ -46,7 +48,7 @@ def test_an_exp2_of_degree_3_is_caught_in_bfloat16():
     """Its error of 8.8e-5 is a fortieth of a unit of the output, so nearly every result of bfloat16
     is right all the same.
     """
-    _, record = caught_by(FAULTS["softmax: coarse_exp2"], "bfloat16", profile="smoke")
+    _, record = caught_by(MUTANTS["softmax: coarse_exp2"], "bfloat16", profile="smoke")
 
     assert record.status == "inaccurate"
     assert record.failed < record.entries / 2
@@ -54,7 +56,7 @@ def test_an_exp2_of_degree_3_is_caught_in_bfloat16():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_loss_whose_steps_are_replaced_is_right(dtype):
-    """Every fault of cross_entropy is this kernel with one step exchanged."""
+    """Every mutant of cross_entropy is this kernel with one step exchanged."""
     kernel = Kernel(id="loss", op="cross_entropy", call=Loss(), outside=True)
     host = InProcess()
     for name, case in cases_of("cross_entropy", dtype, "quick"):
@@ -66,7 +68,7 @@ def test_the_loss_whose_steps_are_replaced_is_right(dtype):
 
 
 def right_by(name):
-    """The kernel of a planted fault, mended: what is left of its machinery must pass."""
+    """The kernel of a mutant, mended: what is left of its machinery must pass."""
 
     def written_in_full(x, dim=-1):
         written = torch.empty(x.shape, dtype=x.dtype)
@@ -95,7 +97,7 @@ def right_by(name):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["written_in_full", "read_by_its_strides", "rescaled", "one_shifted"])
-def test_a_fault_that_is_mended_passes(name, dtype):
+def test_a_mutant_that_is_mended_passes(name, dtype):
     call, host = right_by(name), InProcess()
     parameters = frozenset(inspect.signature(call).parameters)
     kernel = Kernel(id=name, op="softmax", call=call, outside=True, parameters=parameters)
@@ -129,7 +131,7 @@ def last_tile_not_rescaled(x):
 
 @pytest.mark.parametrize("family", ["sparse", "two_heavy_ends"])
 def test_a_row_of_151936_entries_hides_nothing(family):
-    """Normal logits of this length hide all three faults behind a relative bound of a percent;
+    """Normal logits of this length hide all three mutants behind a relative bound of a percent;
     these families cannot.
     """
     x = torch.from_numpy(inputs.build(family, 2, 151936, float32, 0)).float()

@@ -1,5 +1,5 @@
 """Correct backward passes of many structures: none of them may ever fail. python -m
-tests.honest_kernels --direction backward
+tests.honest --direction backward
 
 Autograd through a forward of any structure, and ways back that are written out; each is the way of
 some published kernel, in float32 for tensors of 16 bits.
@@ -18,12 +18,12 @@ from torch.nn.attention import SDPBackend
 from suite.kernels import Kernel
 from suite.kernels.parts.partial import finite
 from suite.numerics import BEST_PRACTICE, Numerics
-from tests import planted_backward
 from tests.attention_kernels import Attention, Given, Tensor, difference, finite_or_0, online, start
-from tests.honest_attention import of_torch
-from tests.honest_parts import LOG2E, constant, merge
+from tests.honest.attention import of_torch
+from tests.honest.parts import LOG2E, constant, merge
 from tests.losses import upcast
-from tests.planted_backward import (
+from tests.mutants import backward as mutants
+from tests.mutants.backward import (
     GradientOfAttention,
     GradientOfLoss,
     GradientOfStates,
@@ -342,15 +342,15 @@ def rounded(tensor: Tensor, kept: Kept) -> Tensor:
 
 
 def cast_d_queries(d_s: Tensor, kept: Kept) -> Tensor:
-    return planted_backward.d_queries(rounded(d_s, kept), kept)
+    return mutants.d_queries(rounded(d_s, kept), kept)
 
 
 def cast_d_keys(d_s: Tensor, kept: Kept) -> Tensor:
-    return planted_backward.d_keys(rounded(d_s, kept), kept)
+    return mutants.d_keys(rounded(d_s, kept), kept)
 
 
 def cast_d_values(p: Tensor, kept: Kept) -> Tensor:
-    return planted_backward.d_values(rounded(p, kept), kept)
+    return mutants.d_values(rounded(p, kept), kept)
 
 
 CAST = {"d_queries": cast_d_queries, "d_keys": cast_d_keys, "d_values": cast_d_values}

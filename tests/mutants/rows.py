@@ -1,68 +1,41 @@
-"""Planted faults: wrong kernels that the cases must catch. `python -m tests.planted_faults` (make
-score) prints the count.
-
-Each fault names what it breaks and the statuses that may catch it; a fault that only some format
-shows names its dtypes. x arrives in its own format as [..., n] with dim = -1, or whatever the case
-has; kernels compute in float32 unless the fault is that they do not. Here: softmax, log_softmax and
-logsumexp of rows. tests/planted_calls.py: options, dims, memory, state. tests/planted_losses.py:
-cross_entropy. tests/planted_attention.py: attention. tests/planted_states.py: merge_states.
-tests/planted_backward.py: the backward of all of them.
-"""
-
-from __future__ import annotations
-
-import argparse
-import functools
-import itertools
-import math
-from collections import Counter
-from collections.abc import Iterator
+"""Mutants of softmax, log_softmax and logsumexp along rows."""
 
 import torch
 
-from suite.case import DIRECTIONS, PROFILES, Case
-from suite.execution.evaluation import evaluate
-from suite.execution.in_process import InProcess
-from suite.formats import DTYPES
-from suite.ops import NAMES
-from suite.oracle import Oracle
-from suite.records.record import PASSING, Record
-from suite.selection import case_specifications
-from tests import planted_attention, planted_backward, planted_calls, planted_losses, planted_states  # noqa: F401
-from tests.faults import BOTH, FAULTS, FLOAT32, LOG2E, Fault, fault, last, parts, round_to, sequential
+from tests.mutants.mutant import BOTH, FLOAT32, LOG2E, last, mutant, parts, round_to, sequential
 
 # precision of the state
 
 
-@fault("softmax", "the denominator is accumulated in bfloat16", dtypes=BOTH)
+@mutant("softmax", "the denominator is accumulated in bfloat16", dtypes=BOTH)
 @last
 def denominator_in_bfloat16(x):
     e, _ = parts(x)
     return e / sequential(e, torch.bfloat16)
 
 
-@fault("softmax", "the denominator is accumulated in float16", dtypes=BOTH)
+@mutant("softmax", "the denominator is accumulated in float16", dtypes=BOTH)
 @last
 def denominator_in_float16(x):
     e, _ = parts(x)
     return e / sequential(e, torch.float16)
 
 
-@fault("softmax", "the sum is stored in bfloat16", dtypes=BOTH)
+@mutant("softmax", "the sum is stored in bfloat16", dtypes=BOTH)
 @last
 def sum_stored_in_bfloat16(x):
     e, s = parts(x)
     return e / round_to(s, torch.bfloat16)
 
 
-@fault("softmax", "x - max x is rounded to bfloat16")
+@mutant("softmax", "x - max x is rounded to bfloat16")
 @last
 def argument_in_bfloat16(x):
     e = torch.exp(round_to(x - x.amax(-1, keepdim=True), torch.bfloat16))
     return e / e.sum(-1, keepdim=True)
 
 
-@fault("softmax", "exponentials are stored in bfloat16 and rounded again at the end", dtypes=BOTH)
+@mutant("softmax", "exponentials are stored in bfloat16 and rounded again at the end", dtypes=BOTH)
 @last
 def exponentials_in_bfloat16(x):
     e, _ = parts(x)
@@ -70,7 +43,7 @@ def exponentials_in_bfloat16(x):
     return e / e.sum(-1, keepdim=True)
 
 
-@fault(
+@mutant(
     "softmax", "the result passes through tf32 (10 bits) before it is rounded to float16", dtypes=("float16",)
 )
 @last
@@ -79,13 +52,13 @@ def rounded_twice(x):
     return ((y.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
 
 
-@fault("softmax", "the result is truncated to bfloat16 instead of rounded", dtypes=("bfloat16",))
+@mutant("softmax", "the result is truncated to bfloat16 instead of rounded", dtypes=("bfloat16",))
 @last
 def truncated(x):
     return (torch.softmax(x, -1).view(torch.int32) & ~0xFFFF).view(torch.float32)
 
 
-@fault("softmax", "results below the normal numbers of float16 are flushed", dtypes=("float16",))
+@mutant("softmax", "results below the normal numbers of float16 are flushed", dtypes=("float16",))
 @last
 def float16_flushed(x):
     y = torch.softmax(x, -1)
@@ -95,35 +68,35 @@ def float16_flushed(x):
 # sums
 
 
-@fault("softmax", "the first entry is left out of the sum", "inaccurate", "nonfinite", dtypes=BOTH)
+@mutant("softmax", "the first entry is left out of the sum", "inaccurate", "nonfinite", dtypes=BOTH)
 @last
 def first_entry_dropped(x):
     e, _ = parts(x)
     return e / e[..., 1:].sum(-1, keepdim=True)
 
 
-@fault("softmax", "the last entry is left out of the sum", "inaccurate", "nonfinite", dtypes=BOTH)
+@mutant("softmax", "the last entry is left out of the sum", "inaccurate", "nonfinite", dtypes=BOTH)
 @last
 def last_entry_dropped(x):
     e, _ = parts(x)
     return e / e[..., :-1].sum(-1, keepdim=True)
 
 
-@fault("softmax", "the last entry counts twice", dtypes=BOTH)
+@mutant("softmax", "the last entry counts twice", dtypes=BOTH)
 @last
 def last_entry_twice(x):
     e, s = parts(x)
     return e / (s + e[..., -1:])
 
 
-@fault("softmax", "entry 127 of a row is left out of the sum", "inaccurate", "nonfinite", dtypes=BOTH)
+@mutant("softmax", "entry 127 of a row is left out of the sum", "inaccurate", "nonfinite", dtypes=BOTH)
 @last
 def entry_before_a_tile_boundary_dropped(x):
     e, s = parts(x)
     return e / (s - e[..., 127:128].sum(-1, keepdim=True))
 
 
-@fault(
+@mutant(
     "softmax", "the last incomplete tile of 32 is left out of the sum", "inaccurate", "nonfinite", dtypes=BOTH
 )
 @last
@@ -132,7 +105,7 @@ def incomplete_tile_dropped(x):
     return e / e[..., : x.shape[-1] // 32 * 32].sum(-1, keepdim=True)
 
 
-@fault("softmax", "the last incomplete tile of 32 of the result is not written", "inaccurate", dtypes=BOTH)
+@mutant("softmax", "the last incomplete tile of 32 of the result is not written", "inaccurate", dtypes=BOTH)
 @last
 def incomplete_tile_not_written(x):
     y = torch.softmax(x, -1)
@@ -140,7 +113,7 @@ def incomplete_tile_not_written(x):
     return y
 
 
-@fault(
+@mutant(
     "softmax", "padding lanes up to the next multiple of 64 are loaded as 0 and count in the sum", dtypes=BOTH
 )
 @last
@@ -150,7 +123,7 @@ def padding_in_the_sum(x):
     return torch.exp(x - m) / (parts(x)[1] + lanes * torch.exp(-m))
 
 
-@fault(
+@mutant(
     "softmax", "padding lanes are loaded as 0 and enter the maximum", "inaccurate", "nonfinite", dtypes=BOTH
 )
 @last
@@ -159,14 +132,14 @@ def padding_in_the_maximum(x):
     return e / e.sum(-1, keepdim=True)
 
 
-@fault("softmax", "an epsilon of 1e-6 is added to the sum")
+@mutant("softmax", "an epsilon of 1e-6 is added to the sum")
 @last
 def epsilon_in_the_sum(x):
     e, s = parts(x)
     return e / (s + 1e-6)
 
 
-@fault(
+@mutant(
     "softmax",
     "in rows after the first, an odd width loses its last entry (a misaligned vector load)",
     dtypes=BOTH,
@@ -196,13 +169,13 @@ def blocked(x, size, rescale):
     return torch.exp(x - m) / d
 
 
-@fault("softmax", "the running sum is not rescaled when the maximum grows", dtypes=BOTH)
+@mutant("softmax", "the running sum is not rescaled when the maximum grows", dtypes=BOTH)
 @last
 def missing_rescale(x):
     return blocked(x, 16, lambda d, m, m_new: d)
 
 
-@fault("softmax", "the running sum is rescaled the wrong way round", "inaccurate", "nonfinite", dtypes=BOTH)
+@mutant("softmax", "the running sum is rescaled the wrong way round", "inaccurate", "nonfinite", dtypes=BOTH)
 @last
 def inverted_rescale(x):
     return blocked(x, 16, lambda d, m, m_new: d * torch.exp((m_new - m).clamp(max=80).nan_to_num(0, 0, 0)))
@@ -225,19 +198,19 @@ def unguarded(size):
 
 
 for _size in (16, 32, 64, 128):
-    fault(
+    mutant(
         "softmax", f"a tile of {_size} of -inf before the first number gives NaN", "nonfinite", dtypes=BOTH
     )(last(unguarded(_size)))
 
 
-@fault("softmax", "each block of 32 is shifted by its own maximum only", dtypes=BOTH)
+@mutant("softmax", "each block of 32 is shifted by its own maximum only", dtypes=BOTH)
 @last
 def block_maximum_only(x):
     e = torch.cat([torch.exp(b - b.amax(-1, keepdim=True)) for b in torch.split(x, 32, -1)], -1)
     return e / e.sum(-1, keepdim=True)
 
 
-@fault(
+@mutant(
     "softmax",
     "the running maximum starts at -20000 instead of -inf",
     "inaccurate",
@@ -254,7 +227,9 @@ def finite_first_maximum(x):
 # exp
 
 
-@fault("softmax", "exp2 by a polynomial of degree 3 (relative error 8.8e-5, FlashAttention-4's)", dtypes=BOTH)
+@mutant(
+    "softmax", "exp2 by a polynomial of degree 3 (relative error 8.8e-5, FlashAttention-4's)", dtypes=BOTH
+)
 @last
 def coarse_exp2(x):
     z = (x - x.amax(-1, keepdim=True)) * LOG2E
@@ -265,48 +240,48 @@ def coarse_exp2(x):
     return e / e.sum(-1, keepdim=True)
 
 
-@fault("softmax", "log2(e) is taken as 1.4427")
+@mutant("softmax", "log2(e) is taken as 1.4427")
 @last
 def short_log2e(x):
     e = torch.exp2((x - x.amax(-1, keepdim=True)) * 1.4427)
     return e / e.sum(-1, keepdim=True)
 
 
-@fault("softmax", "2^x instead of e^x", dtypes=BOTH)
+@mutant("softmax", "2^x instead of e^x", dtypes=BOTH)
 @last
 def wrong_base(x):
     e = torch.exp2(x - x.amax(-1, keepdim=True))
     return e / e.sum(-1, keepdim=True)
 
 
-@fault("softmax", "exponents are clamped at -30", dtypes=BOTH)
+@mutant("softmax", "exponents are clamped at -30", dtypes=BOTH)
 @last
 def clamped_exponent(x):
     e = torch.where(x == -torch.inf, 0.0, torch.exp((x - x.amax(-1, keepdim=True)).clamp(min=-30)))
     return e / e.sum(-1, keepdim=True)
 
 
-@fault("softmax", "exp(x) as (1 + x/1024)^1024", dtypes=BOTH)
+@mutant("softmax", "exp(x) as (1 + x/1024)^1024", dtypes=BOTH)
 @last
 def compound_interest_exp(x):
     e = (1 + (x - x.amax(-1, keepdim=True)).clamp(min=-1024) / 1024) ** 1024
     return e / e.sum(-1, keepdim=True)
 
 
-@fault("softmax", "no shift: exp(x) overflows", "nonfinite", "inaccurate", "law_broken", dtypes=BOTH)
+@mutant("softmax", "no shift: exp(x) overflows", "nonfinite", "inaccurate", "law_broken", dtypes=BOTH)
 @last
 def no_shift(x):
     e = torch.exp(x)
     return e / e.sum(-1, keepdim=True)
 
 
-@fault("softmax", "exp(x - lse) with a rounded lse, not declared")
+@mutant("softmax", "exp(x - lse) with a rounded lse, not declared")
 @last
 def lse_subtracted(x):
     return torch.exp(x - torch.logsumexp(x, -1, keepdim=True))
 
 
-@fault(
+@mutant(
     "softmax", "the maximum of the whole batch instead of each row's", "nonfinite", "inaccurate", dtypes=BOTH
 )
 def maximum_of_the_batch(x, dim=-1):
@@ -318,36 +293,36 @@ def maximum_of_the_batch(x, dim=-1):
 # scale
 
 
-@fault("softmax", "every result is 2 % too large", dtypes=BOTH)
+@mutant("softmax", "every result is 2 % too large", dtypes=BOTH)
 @last
 def two_percent(x):
     return torch.softmax(x, -1) * 1.02
 
 
-@fault("softmax", "logits are scaled by 1.02", dtypes=BOTH)
+@mutant("softmax", "logits are scaled by 1.02", dtypes=BOTH)
 @last
 def warm_logits(x):
     return torch.softmax(x * 1.02, -1)
 
 
-@fault("softmax", "the reciprocal of the sum is good to 12 bits only", dtypes=FLOAT32)
+@mutant("softmax", "the reciprocal of the sum is good to 12 bits only", dtypes=FLOAT32)
 @last
 def coarse_reciprocal(x):
     e, s = parts(x)
     return e * (torch.round((1 / s) * 2**14) / 2**14).clamp(min=2**-14)
 
 
-@fault("softmax", "all results are 0", dtypes=BOTH)
+@mutant("softmax", "all results are 0", dtypes=BOTH)
 def zeros(x, dim=-1):
     return torch.zeros_like(x)
 
 
-@fault("softmax", "every result is 1/n", dtypes=BOTH)
+@mutant("softmax", "every result is 1/n", dtypes=BOTH)
 def uniform(x, dim=-1):
     return torch.full_like(x, 1 / x.shape[dim])
 
 
-@fault("softmax", "the softmax of another dim", dtypes=BOTH)
+@mutant("softmax", "the softmax of another dim", dtypes=BOTH)
 def another_dim(x, dim=-1):
     return torch.softmax(x.float(), (dim + 1) % x.ndim).to(x.dtype)
 
@@ -355,37 +330,37 @@ def another_dim(x, dim=-1):
 # special values
 
 
-@fault("softmax", "NaN is replaced by 0 at the end", "law_broken", dtypes=BOTH)
+@mutant("softmax", "NaN is replaced by 0 at the end", "law_broken", dtypes=BOTH)
 @last
 def nan_swallowed(x):
     return torch.softmax(x, -1).nan_to_num(0.0)
 
 
-@fault("softmax", "NaN logits are treated as masked", "law_broken", dtypes=BOTH)
+@mutant("softmax", "NaN logits are treated as masked", "law_broken", dtypes=BOTH)
 @last
 def nan_as_mask(x):
     return torch.softmax(torch.where(x.isnan(), -torch.inf, x), -1)
 
 
-@fault("softmax", "a row of -inf gives 0, not declared", "law_broken", dtypes=BOTH)
+@mutant("softmax", "a row of -inf gives 0, not declared", "law_broken", dtypes=BOTH)
 @last
 def empty_row_is_zero(x):
     return torch.where((x == -torch.inf).all(-1, keepdim=True), 0.0, torch.softmax(x, -1))
 
 
-@fault("softmax", "a masked entry keeps 1e-10", dtypes=BOTH)
+@mutant("softmax", "a masked entry keeps 1e-10", dtypes=BOTH)
 @last
 def leaking_mask(x):
     return torch.where(x == -torch.inf, torch.softmax(x, -1) + 1e-10, torch.softmax(x, -1))
 
 
-@fault("softmax", "-inf is replaced by -50 before the exponential", "inaccurate", "law_broken", dtypes=BOTH)
+@mutant("softmax", "-inf is replaced by -50 before the exponential", "inaccurate", "law_broken", dtypes=BOTH)
 @last
 def weak_sentinel(x):
     return torch.softmax(torch.where(x == -torch.inf, -50.0, x), -1)
 
 
-@fault("softmax", "+inf gives a one-hot row instead of NaN", "law_broken", dtypes=BOTH)
+@mutant("softmax", "+inf gives a one-hot row instead of NaN", "law_broken", dtypes=BOTH)
 @last
 def infinity_is_one_hot(x):
     infinite = (x == torch.inf).any(-1, keepdim=True) & ~x.isnan().any(-1, keepdim=True)
@@ -395,7 +370,7 @@ def infinity_is_one_hot(x):
 # rows and calls
 
 
-@fault("softmax", "the last row is the one before it", dtypes=BOTH)
+@mutant("softmax", "the last row is the one before it", dtypes=BOTH)
 @last
 def last_row_repeated(x):
     y = torch.softmax(x, -1)
@@ -403,7 +378,7 @@ def last_row_repeated(x):
     return y
 
 
-@fault(
+@mutant(
     "softmax",
     "the first result of each shape is returned again",
     "law_broken",
@@ -423,7 +398,7 @@ def replayed():
     return kernel
 
 
-@fault(
+@mutant(
     "softmax",
     "a single row takes a path without a shift",
     "law_broken",
@@ -437,7 +412,7 @@ def single_row_path(x, dim=-1):
     return torch.softmax(x.float(), dim).to(x.dtype)
 
 
-@fault(
+@mutant(
     "softmax",
     "every second call reads a stale maximum",
     "law_broken",
@@ -457,7 +432,7 @@ def stale_second_call():
     return kernel
 
 
-@fault("softmax", "the kernel shifts its input in place", "law_broken", "inaccurate", dtypes=BOTH)
+@mutant("softmax", "the kernel shifts its input in place", "law_broken", "inaccurate", dtypes=BOTH)
 def input_overwritten(x, dim=-1):
     y = torch.softmax(x.float(), dim).to(x.dtype)
     x.sub_(x.amax(dim, keepdim=True) + 1)
@@ -467,64 +442,66 @@ def input_overwritten(x, dim=-1):
 # log_softmax
 
 
-@fault("log_softmax", "log of softmax: -inf where softmax underflows", "nonfinite", "inaccurate", dtypes=BOTH)
+@mutant(
+    "log_softmax", "log of softmax: -inf where softmax underflows", "nonfinite", "inaccurate", dtypes=BOTH
+)
 @last
 def log_of_softmax(x):
     return torch.log(torch.softmax(x, -1))
 
 
-@fault("log_softmax", "x - lse with a rounded lse, not declared")
+@mutant("log_softmax", "x - lse with a rounded lse, not declared")
 @last
 def lse_subtracted_undeclared(x):
     return x - torch.logsumexp(x, -1, keepdim=True)
 
 
-@fault("log_softmax", "the log of the sum is rounded to bfloat16", dtypes=BOTH)
+@mutant("log_softmax", "the log of the sum is rounded to bfloat16", dtypes=BOTH)
 @last
 def log_sum_in_bfloat16(x):
     z = x - x.amax(-1, keepdim=True)
     return z - round_to(torch.log(torch.exp(z).sum(-1, keepdim=True)), torch.bfloat16)
 
 
-@fault("log_softmax", "an epsilon inside the log", dtypes=FLOAT32)
+@mutant("log_softmax", "an epsilon inside the log", dtypes=FLOAT32)
 @last
 def epsilon_in_the_log(x):
     z = x - x.amax(-1, keepdim=True)
     return z - torch.log(torch.exp(z).sum(-1, keepdim=True) + 1e-6)
 
 
-@fault("log_softmax", "the result is in base 2", dtypes=BOTH)
+@mutant("log_softmax", "the result is in base 2", dtypes=BOTH)
 @last
 def base_2_result(x):
     return torch.log_softmax(x, -1) * LOG2E
 
 
-@fault("log_softmax", "softmax instead of log_softmax", "inaccurate", "law_broken", dtypes=BOTH)
+@mutant("log_softmax", "softmax instead of log_softmax", "inaccurate", "law_broken", dtypes=BOTH)
 @last
 def not_a_logarithm(x):
     return torch.softmax(x, -1)
 
 
-@fault("log_softmax", "results are clamped at -100", "inaccurate", "law_broken", dtypes=BOTH)
+@mutant("log_softmax", "results are clamped at -100", "inaccurate", "law_broken", dtypes=BOTH)
 @last
 def clamped_logarithm(x):
     return torch.log_softmax(x, -1).clamp(min=-100)
 
 
-@fault("log_softmax", "the last entry is left out of the sum", "inaccurate", "nonfinite", dtypes=BOTH)
+@mutant("log_softmax", "the last entry is left out of the sum", "inaccurate", "nonfinite", dtypes=BOTH)
 @last
 def log_of_a_short_sum(x):
     z = x - x.amax(-1, keepdim=True)
     return z - torch.log(torch.exp(z[..., :-1]).sum(-1, keepdim=True))
 
 
-@fault("log_softmax", "entries behind the lowest finite number are 5", "inaccurate", dtypes=BOTH)
+@mutant("log_softmax", "entries behind the lowest finite number are 5", "inaccurate", dtypes=BOTH)
 @last
 def five_behind_a_sentinel(x):
     return torch.where(x < -1e30, 5.0, torch.log_softmax(x, -1))
 
 
-@fault("log_softmax", "entries behind the lowest finite number are +inf", "nonfinite", dtypes=BOTH)
+@mutant("log_softmax", "entries behind the lowest finite number are +inf", "nonfinite", dtypes=BOTH)
 @last
 def infinity_behind_a_sentinel(x):
     return torch.where(x < -1e30, torch.inf, torch.log_softmax(x, -1))
@@ -533,27 +510,27 @@ def infinity_behind_a_sentinel(x):
 # logsumexp
 
 
-@fault("logsumexp", "no shift: exp(x) overflows", "nonfinite", "inaccurate", dtypes=BOTH)
+@mutant("logsumexp", "no shift: exp(x) overflows", "nonfinite", "inaccurate", dtypes=BOTH)
 @last
 def unshifted_lse(x):
     return torch.log(torch.exp(x).sum(-1))
 
 
-@fault("logsumexp", "the maximum is not added back", dtypes=BOTH)
+@mutant("logsumexp", "the maximum is not added back", dtypes=BOTH)
 @last
 def maximum_not_added(x):
     m = x.amax(-1, keepdim=True)
     return torch.log(torch.exp(x - m).sum(-1))
 
 
-@fault("logsumexp", "log1p of a sum that holds the largest entry too", dtypes=BOTH)
+@mutant("logsumexp", "log1p of a sum that holds the largest entry too", dtypes=BOTH)
 @last
 def largest_counted_twice(x):
     m = x.amax(-1, keepdim=True)
     return m[..., 0] + torch.log1p(torch.exp(x - m).sum(-1))
 
 
-@fault("logsumexp", "a row of -inf gives NaN", "law_broken", dtypes=BOTH)
+@mutant("logsumexp", "a row of -inf gives NaN", "law_broken", dtypes=BOTH)
 @last
 def empty_row_is_nan(x):
     m = x.amax(-1, keepdim=True)
@@ -561,7 +538,7 @@ def empty_row_is_nan(x):
     return torch.where(m[..., 0] == torch.inf, m[..., 0], lse)
 
 
-@fault("logsumexp", "+inf gives NaN", "law_broken", dtypes=BOTH)
+@mutant("logsumexp", "+inf gives NaN", "law_broken", dtypes=BOTH)
 @last
 def infinity_is_nan(x):
     m = x.amax(-1, keepdim=True)
@@ -569,7 +546,7 @@ def infinity_is_nan(x):
     return m[..., 0] + torch.log(torch.exp(x - m).sum(-1))
 
 
-@fault("logsumexp", "the sum is stored in bfloat16", dtypes=BOTH)
+@mutant("logsumexp", "the sum is stored in bfloat16", dtypes=BOTH)
 @last
 def lse_sum_in_bfloat16(x):
     m = x.amax(-1, keepdim=True)
@@ -577,13 +554,13 @@ def lse_sum_in_bfloat16(x):
     return m[..., 0] + torch.log(round_to(torch.exp(x - m).sum(-1), torch.bfloat16))
 
 
-@fault("logsumexp", "the result is in base 2", dtypes=BOTH)
+@mutant("logsumexp", "the result is in base 2", dtypes=BOTH)
 @last
 def lse_in_base_2(x):
     return torch.logsumexp(x, -1) * LOG2E
 
 
-@fault("logsumexp", "the result is clamped at -88", "inaccurate", "law_broken", dtypes=BOTH)
+@mutant("logsumexp", "the result is clamped at -88", "inaccurate", "law_broken", dtypes=BOTH)
 @last
 def lse_clamped(x):
     return torch.logsumexp(x, -1).clamp(min=-88)
@@ -592,7 +569,7 @@ def lse_clamped(x):
 # more of the same: formats between, and what special values turn into
 
 
-@fault("softmax", "exp2 by a polynomial of degree 2 (relative error 1.7e-3)", dtypes=BOTH)
+@mutant("softmax", "exp2 by a polynomial of degree 2 (relative error 1.7e-3)", dtypes=BOTH)
 @last
 def coarser_exp2(x):
     z = (x - x.amax(-1, keepdim=True)) * LOG2E
@@ -602,33 +579,33 @@ def coarser_exp2(x):
     return e / e.sum(-1, keepdim=True)
 
 
-@fault("softmax", "the result is rounded to float16 on its way to bfloat16", dtypes=("bfloat16",))
+@mutant("softmax", "the result is rounded to float16 on its way to bfloat16", dtypes=("bfloat16",))
 @last
 def bfloat16_by_way_of_float16(x):
     return torch.softmax(x, -1).half().float()
 
 
-@fault("softmax", "the result is rounded to bfloat16 on its way to float16", dtypes=("float16",))
+@mutant("softmax", "the result is rounded to bfloat16 on its way to float16", dtypes=("float16",))
 @last
 def float16_by_way_of_bfloat16(x):
     return round_to(torch.softmax(x, -1), torch.bfloat16)
 
 
-@fault("softmax", "the result is rounded to 12 bits on its way to bfloat16", dtypes=("bfloat16",))
+@mutant("softmax", "the result is rounded to 12 bits on its way to bfloat16", dtypes=("bfloat16",))
 @last
 def bfloat16_by_way_of_12_bits(x):
     y = torch.softmax(x, -1)
     return ((y.view(torch.int32) + 0x800) & ~0xFFF).view(torch.float32)
 
 
-@fault("softmax", "the result is rounded up to bfloat16", dtypes=("bfloat16",))
+@mutant("softmax", "the result is rounded up to bfloat16", dtypes=("bfloat16",))
 @last
 def rounded_up(x):
     y = torch.softmax(x, -1)
     return torch.where(y.isnan(), y, ((y.view(torch.int32) + 0xFFFF) & ~0xFFFF).view(torch.float32))
 
 
-@fault("softmax", "the result is rounded stochastically to bfloat16", dtypes=("bfloat16",))
+@mutant("softmax", "the result is rounded stochastically to bfloat16", dtypes=("bfloat16",))
 @last
 def rounded_stochastically(x):
     y = torch.softmax(x, -1)
@@ -636,7 +613,7 @@ def rounded_stochastically(x):
     return torch.where(y.isnan(), y, ((y.view(torch.int32) + noise) & ~0xFFFF).view(torch.float32))
 
 
-@fault("softmax", "the running sum is stored in bfloat16 after each tile of 128", dtypes=BOTH)
+@mutant("softmax", "the running sum is stored in bfloat16 after each tile of 128", dtypes=BOTH)
 @last
 def partial_sums_in_bfloat16(x):
     e, _ = parts(x)
@@ -644,7 +621,7 @@ def partial_sums_in_bfloat16(x):
     return e / sequential(tiles, torch.bfloat16)
 
 
-@fault(
+@mutant(
     "softmax",
     "the maximum is rounded to the next bfloat16 for the sum, and not for the numerators",
     dtypes=FLOAT32,
@@ -655,21 +632,21 @@ def two_maxima(x):
     return torch.exp(x - m) / torch.exp(x - round_to(m, torch.bfloat16)).sum(-1, keepdim=True)
 
 
-@fault("softmax", "numbers with an exponent below 2^-20 count as 0 in the sum", dtypes=FLOAT32)
+@mutant("softmax", "numbers with an exponent below 2^-20 count as 0 in the sum", dtypes=FLOAT32)
 @last
 def small_terms_dropped(x):
     e, _ = parts(x)
     return e / torch.where(e < 2.0**-20, 0.0, e).sum(-1, keepdim=True)
 
 
-@fault("softmax", "entries from 65,536 on are left out of the sum", "inaccurate", "nonfinite", dtypes=BOTH)
+@mutant("softmax", "entries from 65,536 on are left out of the sum", "inaccurate", "nonfinite", dtypes=BOTH)
 @last
 def second_tile_of_a_vocabulary_lost(x):
     e, _ = parts(x)
     return e / e[..., :65536].sum(-1, keepdim=True)
 
 
-@fault(
+@mutant(
     "softmax", "columns are counted in 16 bits with a sign: from 32,768 on the row begins again", dtypes=BOTH
 )
 @last
@@ -678,7 +655,7 @@ def column_index_in_16_bits(x):
     return torch.softmax(x[..., columns % 32768], -1)
 
 
-@fault(
+@mutant(
     "softmax",
     "the last incomplete tile of 8192 is left out of the sum, in rows longer than that",
     dtypes=BOTH,
@@ -690,7 +667,7 @@ def incomplete_tile_of_8192_dropped(x):
     return e / (e[..., : n // 8192 * 8192].sum(-1, keepdim=True) if n > 8192 else s)
 
 
-@fault("softmax", "two halves of rows from 4096 on are each divided by the sum of the first", dtypes=BOTH)
+@mutant("softmax", "two halves of rows from 4096 on are each divided by the sum of the first", dtypes=BOTH)
 @last
 def second_half_by_the_first_sum(x):
     e, s = parts(x)
@@ -698,27 +675,27 @@ def second_half_by_the_first_sum(x):
     return e / (e[..., : n // 2].sum(-1, keepdim=True) if n >= 4096 else s)
 
 
-@fault("softmax", "a row of -inf gives 1/n: the mask is the lowest finite number", "law_broken", dtypes=BOTH)
+@mutant("softmax", "a row of -inf gives 1/n: the mask is the lowest finite number", "law_broken", dtypes=BOTH)
 @last
 def empty_row_is_uniform(x):
     return torch.softmax(x.clamp(min=torch.finfo(torch.float32).min), -1)
 
 
-@fault("softmax", "+inf next to -inf gives 0", "law_broken", dtypes=BOTH)
+@mutant("softmax", "+inf next to -inf gives 0", "law_broken", dtypes=BOTH)
 @last
 def infinities_cancel(x):
     both = (x == torch.inf).any(-1, keepdim=True) & (x == -torch.inf).any(-1, keepdim=True)
     return torch.where(both & ~x.isnan().any(-1, keepdim=True), 0.0, torch.softmax(x, -1))
 
 
-@fault("softmax", "a NaN stays where it is and does not reach its row", "law_broken", dtypes=BOTH)
+@mutant("softmax", "a NaN stays where it is and does not reach its row", "law_broken", dtypes=BOTH)
 @last
 def nan_in_its_place_only(x):
     y = torch.softmax(torch.where(x.isnan(), -torch.inf, x), -1)
     return torch.where(x.isnan(), x, y)
 
 
-@fault("softmax", "a NaN in the last column is not seen", "law_broken", dtypes=BOTH)
+@mutant("softmax", "a NaN in the last column is not seen", "law_broken", dtypes=BOTH)
 @last
 def nan_in_the_last_column_lost(x):
     x = x.clone()
@@ -726,7 +703,7 @@ def nan_in_the_last_column_lost(x):
     return torch.softmax(x, -1)
 
 
-@fault("softmax", "logits below 2^-14 in magnitude are flushed, and so are differences", dtypes=FLOAT32)
+@mutant("softmax", "logits below 2^-14 in magnitude are flushed, and so are differences", dtypes=FLOAT32)
 @last
 def differences_flushed(x):
     z = x - x.amax(-1, keepdim=True)
@@ -734,21 +711,21 @@ def differences_flushed(x):
     return e / e.sum(-1, keepdim=True)
 
 
-@fault("log_softmax", "-inf gives the lowest finite number", "law_broken", dtypes=BOTH)
+@mutant("log_softmax", "-inf gives the lowest finite number", "law_broken", dtypes=BOTH)
 @last
 def lowest_number_for_a_mask(x):
     y = torch.log_softmax(x, -1)
     return torch.where((x == -torch.inf) & ~y.isnan(), torch.finfo(torch.bfloat16).min, y)
 
 
-@fault("log_softmax", "the result is truncated to bfloat16 instead of rounded", dtypes=("bfloat16",))
+@mutant("log_softmax", "the result is truncated to bfloat16 instead of rounded", dtypes=("bfloat16",))
 @last
 def log_truncated(x):
     y = torch.log_softmax(x, -1)
     return torch.where(y.isnan(), y, (y.view(torch.int32) & ~0xFFFF).view(torch.float32))
 
 
-@fault(
+@mutant(
     "log_softmax", "entries from 65,536 on are left out of the sum", "inaccurate", "nonfinite", dtypes=BOTH
 )
 @last
@@ -757,14 +734,14 @@ def log_of_the_first_65536(x):
     return z - torch.log(torch.exp(z[..., :65536]).sum(-1, keepdim=True))
 
 
-@fault("log_softmax", "log2 of the sum times a short ln 2 (0.6931)", dtypes=BOTH)
+@mutant("log_softmax", "log2 of the sum times a short ln 2 (0.6931)", dtypes=BOTH)
 @last
 def short_ln2(x):
     z = x - x.amax(-1, keepdim=True)
     return z - torch.log2(torch.exp(z).sum(-1, keepdim=True)) * 0.6931
 
 
-@fault("logsumexp", "an epsilon inside the log", dtypes=FLOAT32)
+@mutant("logsumexp", "an epsilon inside the log", dtypes=FLOAT32)
 @last
 def lse_with_epsilon(x):
     m = x.amax(-1, keepdim=True)
@@ -772,7 +749,7 @@ def lse_with_epsilon(x):
     return (m + torch.log(torch.exp(x - m).sum(-1, keepdim=True) + 1e-6))[..., 0]
 
 
-@fault(
+@mutant(
     "logsumexp", "the last entry is left out of the sum", "inaccurate", "nonfinite", "law_broken", dtypes=BOTH
 )
 @last
@@ -780,7 +757,7 @@ def lse_of_a_short_row(x):
     return torch.logsumexp(x[..., :-1], -1)
 
 
-@fault(
+@mutant(
     "logsumexp", "the logarithm is left out where the maximum dominates (s below 1 + 2^-10)", dtypes=FLOAT32
 )
 @last
@@ -788,122 +765,3 @@ def logarithm_of_small_excess_dropped(x):
     m = x.amax(-1)
     y = torch.logsumexp(x, -1)
     return torch.where(y - m < 2.0**-10, m, y)
-
-
-ORACLE = Oracle(remembered=400)
-QUICK_SHARE = 0.95
-
-
-@functools.cache
-def cases_of(op: str, dtype: str, profile: str, direction: str = "forward") -> tuple[tuple[str, Case], ...]:
-    """(smallest profile that runs it, case) of the op's cases in a profile: smaller profiles first,
-    then smaller cases.
-    """
-    found: dict[tuple[str, tuple[str, ...]], tuple[str, Case]] = {}
-    for name in PROFILES[: PROFILES.index(profile) + 1]:
-        for specification in case_specifications():
-            if op in specification.ops and dtype in specification.dtypes:
-                for case in specification.cases(name):
-                    if case.op == op and case.direction == direction:
-                        found.setdefault((case.id, case.laws), (name, case))
-    return tuple(sorted(found.values(), key=lambda entry: (PROFILES.index(entry[0]), size(entry[1]))))
-
-
-def size(case: Case) -> int:
-    """How many numbers its inputs hold."""
-    return sum(map(math.prod, case.shapes().values()))
-
-
-def findings(
-    planted: Fault, dtype: str, *, profile: str, likeliest: bool = False
-) -> Iterator[tuple[str, Record]]:
-    """(smallest profile that runs it, record) of every case of the profile that the fault does not pass.
-
-    Cases of smaller profiles come first, or the likeliest to show it.
-    """
-
-    def place(entry: tuple[str, Case]) -> tuple[int, int]:
-        profile, missing = PROFILES.index(entry[0]), planted.missing(entry[1])
-        return (missing, profile) if likeliest else (profile, missing)
-
-    kernel, host = planted.kernel(), InProcess()
-    for name, case in sorted(cases_of(planted.op, dtype, profile, planted.direction), key=place):
-        record = evaluate(case, kernel, dtype=dtype, oracle=ORACLE, host=host)
-        if record.status not in PASSING:
-            yield name, record
-
-
-def right(planted: Fault, record: Record) -> bool:
-    """Whether a fault was caught for its own reason."""
-    return bool(set(record.broken) & set(planted.statuses))
-
-
-def caught_by(planted: Fault, dtype: str, *, profile: str) -> tuple[str, Record] | None:
-    """(smallest profile, first record) that catches the fault for its own reason; None where no
-    case of the profile does.
-    """
-    return next(
-        (found for found in findings(planted, dtype, profile=profile) if right(planted, found[1])), None
-    )
-
-
-def catches(planted: Fault, dtype: str, *, profile: str = "smoke", all_cases: bool = False) -> list[Record]:
-    """The records that catch the fault in this dtype; the first for its own reason ends the list,
-    unless all_cases.
-    """
-    found = []
-    for _, record in findings(planted, dtype, profile=profile, likeliest=True):
-        found.append(record)
-        if not all_cases and right(planted, record):
-            break
-    return found
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Runs planted faults on the cases and says which profile catches each."
-    )
-    parser.add_argument("--only", default="", help="faults whose name contains this")
-    parser.add_argument("--op", choices=NAMES, nargs="+", default=NAMES)
-    parser.add_argument(
-        "--profile", choices=PROFILES, default="standard", help="the largest profile to look in"
-    )
-    parser.add_argument("--direction", choices=DIRECTIONS, nargs="+", default=DIRECTIONS)
-    arguments = parser.parse_args()
-    among = [
-        planted
-        for planted in FAULTS.values()
-        if planted.op in arguments.op and planted.direction in arguments.direction
-    ]
-    chosen = [planted for planted in among if arguments.only in planted.name]
-    counted: Counter[tuple[str, str]] = Counter()
-    for planted in chosen:
-        for dtype in planted.dtypes:
-            found = caught_by(planted, dtype, profile=arguments.profile)
-            name, record = found or ("MISSED", None)
-            counted[dtype, name] += 1
-            shown = f"{record.status} on {record.case}" if record else planted.breaks
-            print(f"{planted.name:<56}{dtype:<10}{name:<10}{shown}", flush=True)
-    print(f"\n{len(chosen)} planted faults, {counted.total()} pairs of a fault and a format")
-    enough = True
-    profiles = PROFILES[: PROFILES.index(arguments.profile) + 1]
-    for dtype in (*DTYPES, "all"):
-        own: Counter[str] = Counter()
-        for (of, name), count in counted.items():
-            own[name] += count if dtype in (of, "all") else 0
-        if not own.total():
-            continue
-        caught = dict(zip(profiles, itertools.accumulate(own[name] for name in profiles), strict=True))
-        print(
-            f"{dtype:<10}"
-            + "".join(f"   {name} {n} of {own.total()}, {n / own.total():.1%}" for name, n in caught.items())
-        )
-        enough &= (
-            caught[profiles[-1]] == own.total()
-            and caught.get("quick", own.total()) >= QUICK_SHARE * own.total()
-        )
-    raise SystemExit(0 if enough else 1)
-
-
-if __name__ == "__main__":
-    main()
