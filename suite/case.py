@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,6 +35,12 @@ LOWEST = (
 )
 
 CASE_ATTRIBUTE = "__softmax_suite_case__"
+
+
+class CaseError(ValueError):
+    """A @case that makes no sense: the text names the function, what is wrong and what is valid."""
+
+
 _ID = re.compile(
     r"(?P<op>\w+)/(?P<family>\w+)/(?P<shape>\d+(x\d+)*)(?P<settings>(/\w+=[\w.,+-]+)*)/s(?P<seed>\d+)"
 )
@@ -321,12 +328,29 @@ class CaseSpecification:
     why: str
     source: str
 
+    def check(self) -> None:
+        """Raises ValueError, with the valid choices, for anything in it that is unknown or means nothing."""
+        from suite.laws import get_law
+
+        for law in self.laws:
+            get_law(law)
+        for what, given, valid in (("shapes", self.shapes, PROFILES), ("dtypes", self.dtypes, DTYPES)):
+            if unknown := [name for name in given if name not in valid]:
+                raise ValueError(f"{what} has {unknown[0]!r}; expected some of {', '.join(valid)}")
+        if not self.why:
+            raise ValueError("it needs a docstring: its law in one sentence")
+        for case in replace(self, shapes=self._smallest()).cases("full", seeds=1):
+            case.resolved_options()
+
+    def _smallest(self) -> Mapping[str, Sequence[tuple[int, ...]]]:
+        return {name: shapes[:1] for name, shapes in self.shapes.items()}
+
     def may_have(self, ids: Sequence[str]) -> bool:
         """Whether one of these ids could name a case of this specification, by its op and family."""
         return any(id.startswith(f"{op}/{self.family}/") for id in ids for op in self.ops)
 
-    def cases(self, profile: str) -> list[Case]:
-        """Every case of the profile and of the smaller ones."""
+    def cases(self, profile: str, *, seeds: int | None = None) -> list[Case]:
+        """Every case of the profile and of the smaller ones, of as many seeds as the profile has."""
         chosen = PROFILES[: PROFILES.index(profile) + 1]
         return [
             Case(
@@ -350,7 +374,7 @@ class CaseSpecification:
             for options in self.options
             for tensors in self.tensors
             for upstream in self.upstream
-            for seed in range(1 if fixed_shape(op, self.family) else SEEDS[profile])
+            for seed in range(1 if fixed_shape(op, self.family) else seeds or SEEDS[profile])
         ]
 
 
@@ -375,25 +399,16 @@ def case(
     shapes: profile -> shapes; the default is LADDER, or the shape of the captured data. options: of
     the op, or several of them, each of which makes a case; tensors: of attention, upstream: of the
     backward, likewise. dtypes: in which it says something. The function's docstring is the law.
-    Raises ValueError for an unknown op, family, profile or law, and without a docstring.
+    Raises CaseError for an unknown op, family, profile, format, law, option, layout or level of one,
+    and without a docstring.
     """
-    from suite.laws import get_law
 
-    fixed = {fixed_shape(get_op(op).name, family) for op in ops} - {None}
-    for law in laws:
-        get_law(law)
-    ladder = shapes or ({"smoke": [shape for shape in fixed if shape]} if fixed else LADDER)
-    if not set(ladder) <= set(PROFILES):
-        raise ValueError(f"shapes has the profiles {sorted(ladder)}; expected some of {', '.join(PROFILES)}")
-
-    def declare(function: T) -> T:
-        why = " ".join((function.__doc__ or "").split())
-        if not why:
-            raise ValueError(f"case {function.__name__} needs a docstring: its law in one sentence")
-        specification = CaseSpecification(
+    def specification(function: T) -> CaseSpecification:
+        fixed = {fixed_shape(get_op(op).name, family) for op in ops} - {None}
+        found = CaseSpecification(
             ops=ops,
             family=family,
-            shapes=ladder,
+            shapes=shapes or ({"smoke": [shape for shape in fixed if shape]} if fixed else LADDER),
             options=_several(options),
             tensors=_several(tensors),
             layout=layout,
@@ -401,10 +416,18 @@ def case(
             upstream=upstream,
             dtypes=dtypes,
             laws=laws,
-            why=why,
+            why=" ".join((function.__doc__ or "").split()),
             source=source,
         )
-        setattr(function, CASE_ATTRIBUTE, specification)
+        found.check()
+        return found
+
+    def declare(function: T) -> T:
+        try:
+            setattr(function, CASE_ATTRIBUTE, specification(function))
+        except ValueError as error:
+            file = Path(function.__code__.co_filename).name
+            raise CaseError(f"case {function.__name__} of {file}: {error}") from None
         return function
 
     return declare

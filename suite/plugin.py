@@ -8,55 +8,34 @@ slows down nobody's tests.
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
-from suite.case import CASE_ATTRIBUTE, DIRECTIONS, PROFILES, Case, CaseSpecification
-from suite.execution.isolation import ISOLATE, MOST_THREADS, TIMEOUT_SECONDS, start_server
+from suite.case import CASE_ATTRIBUTE, DIRECTIONS, PROFILES
+from suite.execution.isolation import ISOLATE, TIMEOUT_SECONDS
 from suite.formats import DTYPES
 from suite.ops import NAMES
-from suite.records.configuration import (
-    ALL,
-    FILE,
-    Configuration,
-    code_digests,
-    differences,
-    digest,
-    in_shard,
-    read_configuration,
-    shards,
-    unlike_facts,
-)
-from suite.records.store import FULL, Store, StoreError, held, read_environment, read_records, refuse_records
-from suite.selection import cases_folder
+from suite.records.configuration import ALL
+from suite.records.record import Record
+from suite.records.store import StoreError
+from suite.selection import THROUGHPUT, Evaluation, cases_folder
+from suite.session import MisuseError, Request, Session
 
-if TYPE_CHECKING:
-    from suite.kernels import Kernel
-    from suite.oracle import Oracle
-    from suite.records.known_failures import KnownFailure
-    from suite.records.record import Record
-
-SESSION = pytest.StashKey["Session"]()
+SESSION = pytest.StashKey[Session]()
 STOPPED = pytest.StashKey[str]()
 """Why the run ended at once: its folder takes no more."""
 
 STORE_EXIT_CODE = 4
-THREADS = 1
-"""Threads of torch while kernels are judged, unless --threads says otherwise. Digests depend on it."""
 
 _EVALUATION = re.compile(rf"\[({'|'.join(NAMES)})/.*-({'|'.join(DTYPES)})-.*\]$")
 """The end of the node id of an evaluation."""
 
-SLOW_PROFILES = ("standard", "full")
-"""The profiles whose default kernels include the slow ones."""
+_CASE_ERROR = "suite.case.CaseError: "
+"""What pytest puts before the message of a case that makes no sense."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -99,7 +78,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add(
         "--threads",
         type=int,
-        default=THREADS,
+        default=1,
         metavar="N",
         help="threads of torch while kernels run (default: 1)",
     )
@@ -146,250 +125,40 @@ def _positive(text: str) -> float:
     return value
 
 
-def default_known_failures() -> list[KnownFailure]:
-    """The entries that come with the cases, if any do."""
-    from suite.records.known_failures import read
-
-    path = cases_folder() / "known_failures.txt"
-    return read(path) if path.is_file() else []
-
-
-class Session:
-    """What all items of one pytest process share: kernels, oracle, host, store and the records so far."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        from suite.execution.hosts import Hosts
-        from suite.oracle import Oracle
-        from suite.oracle.cache import default_folder
-        from suite.records.known_failures import read
-
-        option = config.option
-        self.device: str = option.device
-        self.strict: bool = option.ignore_declarations
-        self.profile: str = option.profile
-        self.directions: tuple[str, ...] = DIRECTIONS if option.direction == "both" else (option.direction,)
-        self.patterns: list[str] = option.case or []
-        self.ops: tuple[str, ...] = tuple(option.op or NAMES)
-        self.dtypes: tuple[str, ...] = tuple(option.dtype or DTYPES)
-        self.timeout: float = option.timeout
-        self.hosts = Hosts(isolate=option.isolate, memory_gibibytes=option.memory, timeout=option.timeout)
-        self.kernels = self._load_kernels(option.kernel)
-        self.oracle: Oracle = Oracle(default_folder())
-        self.store: Store | None = Store(option.out) if option.out else None
-        self.shard: str = option.shard
-        self.resume: bool = option.resume
-        self.worker = hasattr(config, "workerinput")
-        self.close: Callable[[], None] = lambda: None
-        self.known: list[KnownFailure] = default_known_failures()
-        for path in option.known_failures or []:
-            self.known += read(path)
-        self.records: list[Record] = []
-        self.specifications: list[CaseSpecification] = []
-        self.selected = False
-        self.environment: dict[str, Any] = {}
-        self._recorded: dict[tuple[str, ...], Record] = {}
-        self._resumed: Configuration | None = None
-        self._asked = {
-            "profile": self.profile,
-            "op": sorted(self.ops),
-            "dtype": sorted(self.dtypes),
-            "direction": option.direction,
-            "case": sorted(set(self.patterns)),
-            "device": self.device,
-            "strict": self.strict,
-            "isolate": option.isolate,
-            "timeout": option.timeout,
-            "memory": option.memory,
-            "known-failures": {str(path): digest(path.read_bytes()) for path in option.known_failures or []},
-        }
-
-    def _load_kernels(self, specifications: list[str] | None) -> dict[str, list[Kernel]]:
-        """The kernels of each op. A name that only some of the ops have is taken for those; one
-        that none has is misuse.
-        """
-        from suite.kernels import UnloadableError, own_kernels
-
-        if not specifications:
-            slow_too, device = self.profile in SLOW_PROFILES, self.device.split(":")[0]
-            return {
-                op: [
-                    k
-                    for k in own_kernels(op).values()
-                    if (slow_too or not k.slow) and device in (k.devices or (device,))
-                ]
-                for op in self.ops
-            }
-        chosen: dict[str, list[Kernel]] = {op: [] for op in self.ops}
-        for specification in dict.fromkeys(specifications):
-            errors = []
-            for op in self.ops:
-                try:
-                    chosen[op] += self.hosts.load(specification, op, device=self.device)
-                except UnloadableError as error:
-                    raise pytest.UsageError(str(error)) from None
-                except ValueError as error:
-                    errors.append(str(error))
-            if len(errors) == len(self.ops):
-                raise pytest.UsageError(errors[0])
-            found = [k for op in self.ops for k in chosen[op] if k.id == specification]
-            if (
-                len(found) > 1
-                and not any(k.declared for k in found)
-                and specification not in own_kernels(found[0].op)
-            ):
-                raise pytest.UsageError(
-                    f"--kernel {specification!r} does not say what it computes: name one with --op"
-                    f" ({', '.join(self.ops)}), or declare it with @kernel"
-                )
-        return chosen
-
-    def start(self, environment: dict[str, Any], closing: contextlib.ExitStack) -> None:
-        """Takes the run folder, where there is one. Raises ValueError where it is in use, or not
-        for this run.
-        """
-        self.environment = environment
-        if self.store is None:
-            return
-        if not self.worker:  # a worker's controller has done so for all
-            closing.enter_context(held(self.store.folder))
-            if self.resume:
-                self._resumed = self._resumable()
-            else:
-                refuse_records(self.store.folder)
-            self.store.write_environment(environment)
-        if self.resume:
-            for record in read_records(self.store.folder, []):
-                if (record.env_id, record.strict) == (environment["env_id"], self.strict):
-                    self._recorded[_key(record)] = record
-            for record in sorted(self._recorded.values(), key=lambda record: record.started):
-                self.hosts.recall(record)
-
-    def configuration(self) -> Configuration:
-        """What this run was asked, and the code that does it; not yet how many records that makes."""
-        return Configuration(
-            asked=self._asked,
-            kernels={
-                f"{op} {kernel.id}": kernel.version
-                for op in sorted(self.kernels)
-                for kernel in self.kernels[op]
-            },
-            code=code_digests({"suite": Path(__file__).parent, "cases": cases_folder()}),
-            env_id=self.environment["env_id"],
-            shard=self.shard,
-        )
-
-    def _resumable(self) -> Configuration:
-        """The configuration of the run in the folder. Raises ValueError, with every difference,
-        where it is not this one.
-        """
-        assert self.store is not None
-        folder = self.store.folder
-        then, now = read_configuration(folder), self.configuration()
-        found = differences(then, now)
-        if then.shard != now.shard:
-            found.append(f"--shard: {then.shard} then, {now.shard} now")
-        if then.env_id != now.env_id:
-            facts = unlike_facts(read_environment(folder, []), self.environment)
-            found += facts or [f"environment: {then.env_id} then, {now.env_id} now"]
-        if found:
-            raise ValueError(_refusal(folder, found))
-        return then
-
-    def plan(self, planned: int) -> None:
-        """Writes run.json before the first record: what this run will be when it is whole. Raises
-        ValueError, as start().
-        """
-        if self.store is None or self.worker:
-            return
-        if self._resumed is None:
-            self._resumed = replace(self.configuration(), planned=planned)
-            self.store.write_json(FILE, self._resumed.to_dict())
-        elif self._resumed.planned != planned:
-            line = f"evaluations selected: {self._resumed.planned} then, {planned} now"
-            raise ValueError(_refusal(self.store.folder, [line]))
-
-    @property
-    def narrowed(self) -> bool:
-        """Whether a kernel may not have met all cases of the profile."""
-        return bool(self.patterns) or self.shard != ALL
-
-    def existing_cases(self) -> set[str]:
-        """The ids of all cases of the largest profile, in the modules that were collected."""
-        return {case.id for specification in self.specifications for case in specification.cases("full")}
-
-    def evaluate(self, case: Case, kernel: Kernel, dtype: str) -> Record:
-        """The engine's record of a case, with what this session shares; a resumed run's own, where
-        it has one.
-        """
-        from suite.execution.evaluation import evaluate
-
-        recorded = self._recorded.get((kernel.id, case.op, case.id, dtype, self.device))
-        if recorded is not None:
-            self.records.append(recorded)
-            return recorded
-        record = evaluate(
-            case,
-            kernel,
-            dtype=dtype,
-            device=self.device,
-            oracle=self.oracle,
-            host=self.hosts.of(kernel),
-            timeout=self.timeout,
-            store=self.store,
-            known=self.known,
-            strict=self.strict,
-            env_id=self.environment["env_id"],
-        )
-        self.records.append(record)
-        return record
-
-
-def _key(record: Record) -> tuple[str, ...]:
-    return record.kernel, record.op, record.case, record.dtype, record.device
-
-
-def _refusal(folder: Path, found: Sequence[str]) -> str:
-    return "\n  ".join([f"--resume: the run in {str(folder)!r} is another one than this:", *found])
+def request_of(option: Any) -> Request:
+    """The request that pytest's options make. Raises MisuseError where they do not go together."""
+    return Request(
+        ops=tuple(option.op or NAMES),
+        kernels=tuple(dict.fromkeys(option.kernel or ())),
+        dtypes=tuple(option.dtype or DTYPES),
+        direction=option.direction,
+        device=option.device,
+        profile=option.profile,
+        patterns=tuple(option.case or ()),
+        out=option.out,
+        resume=option.resume,
+        shard=option.shard,
+        threads=option.threads,
+        isolate=option.isolate,
+        timeout=option.timeout,
+        memory=option.memory,
+        strict=option.ignore_declarations,
+        known_failures=tuple(option.known_failures or ()),
+    )
 
 
 def session_of(config: pytest.Config) -> Session:
     """This process's session, made on first use: a run of ordinary tests beside the cases pays nothing."""
     session = config.stash.get(SESSION, None)
     if session is None:
-        if config.option.isolate == "always" or (config.option.isolate == "outside" and config.option.kernel):
-            start_server()
-
-        import torch
-
-        from suite.oracle.libm import accuracy
-        from suite.records.environment import probe
-
-        option = config.option
-        _check_device(option.device)
-        if option.resume and option.out is None:
-            raise pytest.UsageError("--resume goes on with the run in a folder: name it with --out")
-        if not 1 <= option.threads <= MOST_THREADS:
-            raise pytest.UsageError(f"--threads {option.threads} must be from 1 to {MOST_THREADS}")
         try:
-            shards(option.shard)
-            session = Session(config)
-            with contextlib.ExitStack() as closing:
-                # Workers beside each other would wait for one another's threads, and digests depend
-                # on their number.
-                closing.callback(torch.set_num_threads, torch.get_num_threads())
-                closing.callback(session.hosts.close)
-                torch.set_num_threads(option.threads)
-                session.start({**probe(session.device), "libm": asdict(accuracy())}, closing)
-                session.close = closing.pop_all().close
-        except ValueError as error:
+            session = Session(request_of(config.option), worker=hasattr(config, "workerinput"))
+            config.stash[SESSION] = session.__enter__()
+        except MisuseError as error:
             raise pytest.UsageError(str(error)) from None
         except StoreError as error:
             stop(config, error)
-        except OSError as error:
-            if error.errno in FULL:
-                stop(config, StoreError(option.out, error))
-            raise pytest.UsageError(f"--out {str(option.out)!r} cannot be made: {error.strerror}") from None
-        config.stash[SESSION] = session
+        config.add_cleanup(lambda: session.__exit__())
     return session
 
 
@@ -417,31 +186,6 @@ class _Stopper:
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Stopper(config), "softmax-suite-stopper")
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    session = config.stash.get(SESSION, None)
-    if session is not None:
-        session.close()
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    known = "expected cpu, cuda, cuda:1, ..."
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        raise pytest.UsageError(f"--device {device!r} is no device of torch; {known}") from None
-    if kind == "meta":
-        raise pytest.UsageError(f"--device {device!r} holds no values to judge; {known}")
-    try:
-        torch.empty(0, device=device)
-    except Exception as error:  # each backend has its own, a module that is missing among them
-        raise pytest.UsageError(f"--device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
-
-
-THROUGHPUT = "test_throughput.py"
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -487,36 +231,20 @@ def pytest_collection(session: pytest.Session) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     specification = getattr(metafunc.function, CASE_ATTRIBUTE, None)
-    if specification is None:
-        return
-    assert isinstance(specification, CaseSpecification)
-    session = session_of(metafunc.config)
-    session.specifications.append(specification)
-    cases = [
-        c
-        for c in specification.cases(session.profile)
-        if c.op in session.ops and c.direction in session.directions
-    ]
-    if session.patterns:
-        # An id names its case whatever the profile and direction; a pattern narrows them.
-        everything = specification.cases("full") if specification.may_have(session.patterns) else []
-        named = [case for case in everything if case.id in session.patterns and case.op in session.ops]
-        cases = named + [
-            c for c in cases if c not in named and any(fnmatchcase(c.id, p) for p in session.patterns)
-        ]
-    session.selected |= bool(cases)
-    triples = [
-        (case, dtype, kernel)
-        for case in cases
-        if in_shard(case.id, session.shard)
-        for dtype in session.dtypes
-        if dtype in specification.dtypes or case.id in session.patterns
-        for kernel in session.kernels[case.op]
-        if case.profile == "smoke" or not kernel.slow or case.id in session.patterns
-    ]
-    metafunc.parametrize(
-        "evaluate", triples, ids=[f"{c.id}-{d}-{k.id}" for c, d, k in triples], indirect=True
-    )
+    if specification is not None:
+        selected = session_of(metafunc.config).select(specification)
+        ids = [evaluation.id for evaluation in selected]
+        metafunc.parametrize("evaluate", selected, ids=ids, indirect=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Any:
+    """A case that makes no sense is one message, without the traceback of its import."""
+    report = yield
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None and crash.message.startswith(_CASE_ERROR):
+        report.longrepr = crash.message.removeprefix(_CASE_ERROR)
+    return report
 
 
 @pytest.hookimpl(trylast=True)
@@ -527,16 +255,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     empty = [
         item
         for item in items
-        if hasattr(getattr(item, "function", None), CASE_ATTRIBUTE)
-        and not isinstance(_parameters(item), tuple)
+        if hasattr(getattr(item, "function", None), CASE_ATTRIBUTE) and evaluation_of(item) is None
     ]
     if empty:
         items[:] = [item for item in items if item not in empty]
         config.hook.pytest_deselected(items=empty)
 
 
-def _parameters(item: pytest.Item) -> Any:
-    return item.callspec.params.get("evaluate") if hasattr(item, "callspec") else None
+def evaluation_of(item: pytest.Item) -> Evaluation | None:
+    """What an item evaluates; None for an item that is no case."""
+    parameter = item.callspec.params.get("evaluate") if hasattr(item, "callspec") else None
+    return parameter if isinstance(parameter, Evaluation) else None
 
 
 @pytest.fixture
@@ -558,30 +287,32 @@ def evaluate(request: pytest.FixtureRequest) -> Callable[[], None]:
         if record is None:
             pytest.fail(unwritten, pytrace=False)
         request.node.user_properties.append(("status", record.status))
-        if record.status == "unsupported":
-            pytest.skip(f"unsupported: {record.message}")
-        if record.status == "known_failure":
-            pytest.xfail(record.known)
-        if record.status != "passed":
-            pytest.fail(f"{record.message}\n  reproduce {record.reproduce}", pytrace=False)
+        conclude(record)
 
     return run
 
 
+def conclude(record: Record) -> None:
+    """Ends a test as its record says: nothing for passed, else skip, xfail or fail."""
+    __tracebackhide__ = True
+    if record.status == "unsupported":
+        pytest.skip(f"unsupported: {record.message}")
+    if record.status == "known_failure":
+        pytest.xfail(record.known)
+    if record.status != "passed":
+        pytest.fail(f"{record.message}\n  reproduce {record.reproduce}", pytrace=False)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    from suite.oracle.cache import default_folder, trim
-
     shared = session.config.stash.get(SESSION, None)
     if shared is None:
         return
-    if shared.store is not None:
-        try:
-            shared.store.close()
-        except StoreError as error:
-            if STOPPED not in session.config.stash:
-                stop(session.config, error)
-    trim(default_folder())
+    try:
+        shared.close_store()
+    except StoreError as error:
+        if STOPPED not in session.config.stash:
+            stop(session.config, error)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -589,19 +320,9 @@ def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None
     """A worker has collected, and evaluates nothing before its controller has seen what all workers
     collected.
     """
-    _plan(node.config, sum(_EVALUATION.search(name) is not None for name in ids))
-
-
-def _plan(config: pytest.Config, planned: int) -> None:
-    session = config.stash.get(SESSION, None)
-    if session is None:
-        return
-    try:
-        session.plan(planned)
-    except ValueError as error:
-        raise pytest.UsageError(str(error)) from None
-    except StoreError as error:
-        stop(config, error)
+    shared = node.config.stash.get(SESSION, None)
+    if shared is not None:
+        _plan(node.config, shared, sum(_EVALUATION.search(name) is not None for name in ids))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -609,20 +330,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     shared = session.config.stash.get(SESSION, None)
     if shared is None or hasattr(session.config, "workerinput"):
         return
-    evaluated = [_parameters(item) for item in session.items]
-    _check_patterns(shared, evaluated)
-    _plan(session.config, sum(isinstance(parameters, tuple) for parameters in evaluated))
+    evaluated = [one for one in map(evaluation_of, session.items) if one is not None]
+    try:
+        shared.check_patterns([one.case.id for one in evaluated])
+    except MisuseError as error:
+        raise pytest.UsageError(str(error)) from None
+    _plan(session.config, shared, len(evaluated))
 
 
-def _check_patterns(shared: Session, evaluated: Sequence[Any]) -> None:
-    chosen = {parameters[0].id for parameters in evaluated if isinstance(parameters, tuple)}
-    for pattern in shared.patterns:
-        if any(fnmatchcase(case, pattern) for case in chosen):
-            continue
-        existing = sorted(shared.existing_cases())
-        if not any(fnmatchcase(case, pattern) for case in existing):
-            near = difflib.get_close_matches(pattern, existing, n=3, cutoff=0.1)
-            some = ", ".join(near or existing[:3])
-            raise pytest.UsageError(
-                f"--case {pattern!r} matches no case; `softmax-suite list cases` has all, such as {some}"
-            )
+def _plan(config: pytest.Config, session: Session, planned: int) -> None:
+    try:
+        session.plan(planned)
+    except MisuseError as error:
+        raise pytest.UsageError(str(error)) from None
+    except StoreError as error:
+        stop(config, error)

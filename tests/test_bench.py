@@ -14,7 +14,11 @@ from click.testing import CliRunner
 
 from suite import plugin
 from suite.bench import points as bench
-from suite.bench.points import PLANS, Bench, Point, cases, device_lock, drawn_rows, points
+from suite.bench.kept import drawn_rows, one_group
+from suite.bench.lock import device_lock
+from suite.bench.plan import PLANS, Point, cases, points
+from suite.bench.points import Bench
+from suite.bench.traffic import least_bytes
 from suite.case import Case
 from suite.commands.main import cli
 from suite.execution.hosts import Hosts
@@ -23,11 +27,12 @@ from suite.formats import get_format
 from suite.kernels import declarations, kernel, own_kernels
 from suite.ops import get_op
 from suite.ops.attention import visible_pairs
-from suite.oracle import Oracle
 from suite.records.known_failures import KnownFailure
 from suite.records.record import Measurement
-from suite.records.store import Store, read_run
+from suite.records.store import read_run
 from suite.report.bench_terminal import of_length, print_bench
+from suite.selection import cases_folder, chosen_kernels
+from suite.session import Request, Session
 from suite.timing.statistics import Timing
 
 QUICK = PLANS["quick"]
@@ -50,8 +55,8 @@ def this_machine(monkeypatch, tmp_path):
 
 @pytest.fixture
 def measuring():
-    with Hosts(isolate="never") as hosts:
-        yield Bench(device="cpu", hosts=hosts, oracle=Oracle(), budget_seconds=0.0)
+    with Session(Request(ops=(), isolate="never")) as session:
+        yield Bench(session, budget_seconds=0.0)
 
 
 def of(function, op="softmax", **declared):
@@ -127,7 +132,7 @@ def test_visible_pairs_are_those_of_the_definition(causal, length, keys):
 def test_traffic_and_work_are_those_of_the_definition(id, dtype, traffic, work):
     case = Case.from_id(id)
 
-    assert bench.least_bytes(case, get_format(dtype), case.shapes()) == traffic
+    assert least_bytes(case, get_format(dtype), case.shapes()) == traffic
     operations = get_op(case.op).operations
     assert operations(case.shapes(), case.resolved_options(), backward=bool(case.upstream)) == work
 
@@ -157,14 +162,12 @@ def test_a_kernel_that_makes_its_output_only_needs_no_further_memory(measuring):
     assert measured(measuring, own_kernels("softmax")["fused"]).data["peak_bytes"] == 0
 
 
-def test_cases_of_one_kernel_are_kept_apart_in_a_run(measuring, tmp_path):
-    store = Store(tmp_path / "run")
-    measuring._store = store
+def test_cases_of_one_kernel_are_kept_apart_in_a_run(tmp_path):
     ids = [ROWS, "softmax/normal/64x7/s0"]
 
-    made = [measured(measuring, own_kernels("softmax")["fused"], id) for id in [*ids, ids[0]]]
-    store.write_environment({})
-    store.close()
+    with Session(Request(ops=(), out=tmp_path / "run")) as session:
+        measuring = Bench(session, budget_seconds=0.0)
+        made = [measured(measuring, own_kernels("softmax")["fused"], id) for id in [*ids, ids[0]]]
 
     assert read_run(tmp_path / "run").measurements == (made[2], made[1])
     assert {r.case for r in read_run(tmp_path / "run").records} == set(ids)
@@ -441,7 +444,7 @@ def test_throughput_is_collected_only_where_benchmarks_are_asked_for(tmp_path):
         config = SimpleNamespace(getoption=lambda name, default: options.get(name, default))
         return plugin.pytest_ignore_collect(path, config) is None
 
-    ours = plugin.cases_folder() / "softmax" / "test_throughput.py"
+    ours = cases_folder() / "softmax" / "test_throughput.py"
     assert ours.is_file()
     assert not collected(ours)
     assert not collected(ours, benchmark_enable=False, benchmark_only=False)
@@ -588,7 +591,7 @@ def test_a_function_that_does_not_say_its_op_is_misuse(tmp_path):
     mine.write_text("import torch\n\ndef f(x, dim=-1):\n    return torch.softmax(x, dim)\n")
 
     with Hosts(isolate="never") as hosts, pytest.raises(ValueError, match="does not say what it computes"):
-        bench.named_kernels([f"{mine}:f"], ["softmax", "log_softmax"], hosts, device="cpu")
+        chosen_kernels(Request(ops=("softmax", "log_softmax"), kernels=(f"{mine}:f",)), hosts)
 
 
 def test_what_is_named_twice_is_measured_once_and_both_directions_where_asked(tmp_path):
@@ -656,7 +659,7 @@ def test_a_wrong_gradient_of_a_head_is_judged_with_what_shares_its_keys():
     gradients = torch.autograd.grad(output, (q, k, v), tensors["upstream"])
     query = (1 * 4 + 2) * 9 + 5  # batch 1, head 2: of the second group
 
-    some, found = bench._one_group(inputs, tuple(one.numpy() for one in gradients), query)
+    some, found = one_group(inputs, tuple(one.numpy() for one in gradients), query)
 
     assert {name: values.shape for name, values in some.items()} == {
         "q": (1, 2, 9, 8), "k": (1, 1, 9, 8), "v": (1, 1, 9, 8), "upstream": (1, 2, 9, 8)
@@ -685,7 +688,7 @@ def test_a_failure_of_a_timed_output_may_be_known(measuring):
     entry = KnownFailure(
         chosen.id, "*", "cpu", "inaccurate", "softmax/*", "known to us", "https://example.org/1", "here:1"
     )
-    measuring._known = [entry]
+    measuring.session.known = [entry]
 
     found = measured(measuring, chosen)
 

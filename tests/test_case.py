@@ -10,7 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suite import inputs
-from suite.case import CASE_ATTRIBUTE, EVERY_LENGTH, LADDER, PROFILES, SEEDS, VOCABULARY, Case, case
+from suite.case import (
+    CASE_ATTRIBUTE,
+    EVERY_LENGTH,
+    LADDER,
+    PROFILES,
+    SEEDS,
+    VOCABULARY,
+    Case,
+    CaseError,
+    case,
+)
 from suite.formats import FORMATS, get_format
 from suite.inputs.layouts import LAYOUTS
 from suite.inputs.targets import TARGETS
@@ -246,7 +256,9 @@ def test_the_docstring_is_the_law_on_one_line():
 
 
 def test_a_case_without_docstring_is_refused():
-    with pytest.raises(ValueError, match="case lawless needs a docstring: its law in one sentence"):
+    with pytest.raises(
+        ValueError, match=r"case lawless of .*: it needs a docstring: its law in one sentence"
+    ):
 
         @case("softmax", family="normal", source="here")
         def lawless(evaluate):
@@ -259,22 +271,45 @@ def test_a_case_whose_docstring_says_nothing_is_refused(doc):
         evaluate()
 
     silent.__doc__ = doc
-    with pytest.raises(ValueError, match="case silent needs a docstring"):
+    with pytest.raises(ValueError, match=r"case silent of .*: it needs a docstring"):
         case("softmax", family="normal", source="here")(silent)
 
 
-@pytest.mark.parametrize(
-    ("op", "given", "message"),
-    [
-        ("hardmax", {"family": "normal"}, "unknown op 'hardmax'"),
-        ("softmax", {"family": "gaussian"}, "unknown input family 'gaussian'"),
-        ("softmax", {"family": "normal", "laws": ("gravity",)}, "unknown law 'gravity'; expected one of batch"),
-        ("softmax", {"family": "normal", "shapes": {"huge": [(2, 2)]}}, r"profiles \['huge'\]; expected some of smoke"),
-    ],
-)  # fmt: skip
-def test_a_declaration_of_something_unknown_is_refused(op, given, message):
-    with pytest.raises(ValueError, match=message):
-        case(op, source="here", **given)
+MISSPELT = {
+    "op": ("hardmax", {}, "unknown op 'hardmax'"),
+    "family": (
+        "softmax",
+        {"family": "gaussian"},
+        "unknown input family 'gaussian'; expected one of .*normal",
+    ),
+    "law": ("softmax", {"laws": ("gravity",)}, "unknown law 'gravity'; expected one of batch"),
+    "profile": ("softmax", {"shapes": {"huge": [(2, 2)]}}, "shapes has 'huge'; expected some of smoke"),
+    "dtype": ("softmax", {"dtypes": ("flaot16",)}, "dtypes has 'flaot16'; expected some of float64"),
+    "option": ("softmax", {"options": {"dmi": 0}}, "softmax has no option 'dmi'; valid options: dim"),
+    "one of several options": ("softmax", {"options": [{}, {"dim": 0}, {"dmi": 0}]}, "has no option 'dmi'"),
+    "level of an option": (
+        "attention",
+        {"options": {"causal": "topleft"}, "shapes": {"smoke": [(1, 2, 3, 4)]}},
+        "causal='topleft' .*top_left",
+    ),
+    "layout": ("softmax", {"layout": "strded"}, "layout='strded' is not one of contiguous"),
+    "target": ("cross_entropy", {"target": "index"}, "target='index' is not one of indices"),
+    "upstream": ("softmax", {"upstream": ("nromal",)}, "upstream='nromal' is not one of .*normal"),
+    "kind of a tensor": (
+        "attention",
+        {"tensors": {"mask": "paddng"}, "shapes": {"smoke": [(1, 2, 3, 4)]}},
+        "'paddng'.*padding",
+    ),
+}
+
+
+@pytest.mark.parametrize(("op", "given", "message"), MISSPELT.values(), ids=MISSPELT)
+def test_what_is_misspelt_in_a_case_is_named_with_the_case_and_the_valid_choices(op, given, message):
+    def mine(evaluate):
+        """Law."""
+
+    with pytest.raises(CaseError, match=f"case mine of test_case.py: .*{message}"):
+        case(op, **{"family": "normal", "source": "here", **given})(mine)
 
 
 def test_the_decorated_function_is_returned_itself():

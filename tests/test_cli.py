@@ -21,8 +21,9 @@ import torch
 from click.testing import CliRunner
 
 import suite.commands.doctor
+import suite.commands.progress
 import suite.execution.evaluation
-import suite.run
+import suite.selection
 from suite.commands.main import cli, main
 from suite.records.record import SCHEMA, Record
 from suite.records.store import Store, read_run
@@ -288,7 +289,7 @@ def test_the_listed_cases_are_the_ones_that_run():
 
 
 def test_a_kernel_that_passes_exits_with_0(monkeypatch):
-    monkeypatch.setattr(suite.run, "LINE_SECONDS", 3600.0)  # a busy machine shows its progress
+    monkeypatch.setattr(suite.commands.progress, "LINE_SECONDS", 3600.0)  # a busy machine shows its progress
     result = invoke("check", *NARROW, "--kernel", "shifted")
 
     assert result.exit_code == 0
@@ -617,13 +618,39 @@ def test_an_error_of_the_engine_itself_exits_with_4_and_no_traceback(monkeypatch
 @pytest.mark.parametrize("arguments", [["run"], ["check", "--kernel=shifted"]], ids=lambda a: a[0])
 def test_a_case_file_that_cannot_be_imported_exits_with_4(arguments, monkeypatch, tmp_path):
     (tmp_path / f"test_broken_{arguments[0]}.py").write_text("raise RuntimeError('a broken case file')\n")
-    monkeypatch.setattr(suite.run, "cases_folder", lambda: tmp_path)
+    monkeypatch.setattr(suite.selection, "cases_folder", lambda: tmp_path)
 
     result = invoke(*arguments, "--op=softmax", "--out", tmp_path / "run")
 
     assert result.exit_code == 4
     assert "a broken case file" in result.stderr
     assert "Traceback" not in result.output
+
+
+MISSPELT_CASE = '''
+from suite.case import case
+
+@case("softmax", family="nromal", source="these tests")
+def test_of_mine(evaluate):
+    """A row is accurate."""
+'''
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run"], ["check", "--kernel=shifted"], ["list", "cases"]], ids=lambda a: a[0]
+)
+def test_a_misspelt_case_is_misuse_that_names_it(arguments, monkeypatch, tmp_path):
+    (tmp_path / "test_misspelt.py").write_text(MISSPELT_CASE)
+    monkeypatch.setattr(suite.selection, "cases_folder", lambda: tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    result = invoke(*arguments, *([] if arguments[0] == "list" else ["--op=softmax"]))
+
+    assert_misuse(
+        result,
+        "case test_of_mine of test_misspelt.py: unknown input family 'nromal'; expected one of ",
+        "normal",
+    )
 
 
 @pytest.mark.parametrize(

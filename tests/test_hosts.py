@@ -11,7 +11,7 @@ from suite.execution.hosts import Hosts
 from suite.execution.in_process import InProcess
 from suite.execution.isolated import Isolated
 from suite.oracle import Oracle
-from suite.run import run_cases
+from suite.session import Request, Session
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="what is promised of processes is promised for Linux"
@@ -69,11 +69,18 @@ def test_what_is_not_there_is_answered_alike(specification, words, isolate):
 
 
 def test_own_kernels_in_processes_of_their_own_have_the_same_records(tmp_path):
-    arguments = ["--op=softmax", "--kernel=shifted", "--kernel=naive", "--dtype=float32", "--dtype=bfloat16"]
-    here, there = (
-        run_cases([*arguments, f"--isolate={isolate}", f"--out={tmp_path / isolate}"]).records
-        for isolate in ("never", "always")
-    )
+    def records(isolate):
+        request = Request(
+            ops=("softmax",),
+            kernels=("shifted", "naive"),
+            dtypes=("float32", "bfloat16"),
+            isolate=isolate,
+            out=tmp_path / isolate,
+        )
+        with Session(request) as session:
+            return session.run().records
+
+    here, there = records("never"), records("always")
 
     assert len(here) > 100
     times = {"started": "", "seconds": 0.0}

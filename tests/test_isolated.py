@@ -515,10 +515,13 @@ def test_memory_that_a_kernels_process_may_not_share_is_got_by_the_suite(write, 
 
 def test_memory_that_nobody_may_share_ends_the_run_and_is_no_fault_of_the_kernel(tmp_path):
     code = (
-        "import resource, sys\nfrom suite.run import run_cases\nresource.setrlimit(resource.RLIMIT_FSIZE,"
-        " (2**16,) * 2)\nwords = '--op=softmax --dtype=float32 --isolate=always --kernel=shifted"
-        " --case=softmax/normal/*'\nresult = run_cases(words.split())\nprint(result.exit_code, [r.status for"
-        " r in result.records if r.status != 'passed'])\nprint(result.stopped)\n"
+        "import resource, sys\nfrom suite.session import Request, Session\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2**16,) * 2)\n"
+        "request = Request(ops=('softmax',), dtypes=('float32',), isolate='always', kernels=('shifted',),"
+        " patterns=('softmax/normal/*',))\n"
+        "with Session(request) as session:\n    result = session.run()\n"
+        "print(result.exit_code, [r.status for r in result.records if r.status != 'passed'])\n"
+        "print(result.stopped)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False

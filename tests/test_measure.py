@@ -13,7 +13,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-import suite.commands.run
 import suite.studies.measure
 from suite.commands.main import cli
 from suite.execution.host import Outcome
@@ -22,7 +21,7 @@ from suite.kernels import Kernel, own_kernels
 from suite.ops import measured_by
 from suite.records.record import SCHEMA, Measurement
 from suite.records.store import Store, read_run
-from suite.run import Result, run_cases
+from suite.session import Request, Result, Session
 from suite.studies.measure import CHAPTERS, measure_kernel
 from tests.test_store import RECORDS, write
 
@@ -352,11 +351,11 @@ def test_a_report_is_written_from_measurements_with_a_torn_last_line(measured, t
 def test_measuring_is_the_default_from_standard_on(arguments, measured, tmp_path, monkeypatch):
     asked = []
 
-    def remembering(*_, measure, **__):
-        asked.append(measure)
+    def remembering(session, progress):
+        asked.append(session.request.measure)
         return Result(records=(), environment={})
 
-    monkeypatch.setattr(suite.commands.run, "run", remembering)
+    monkeypatch.setattr(Session, "run", remembering)
     invoke("run", "--out", tmp_path / "run", *arguments)
     assert asked == [measured]
 
@@ -372,14 +371,16 @@ def test_measurements_of_ops_without_chapters_are_none_and_other_ops_and_dtypes_
         return iter(())
 
     monkeypatch.setattr(suite.studies.measure, "measure_kernel", remembering)
-    arguments = [
-        "--kernel=shifted",
-        "--dtype=float32",
-        "--dtype=float16",
-        "--case=softmax/normal/*",
-        f"--out={tmp_path}",
-    ]
-    run_cases([*arguments, "--op=softmax", "--op=logsumexp", "--op=cross_entropy"], measure="all")
+    request = Request(
+        ops=("softmax", "logsumexp", "cross_entropy"),
+        kernels=("shifted",),
+        dtypes=("float32", "float16"),
+        patterns=("softmax/normal/*",),
+        out=tmp_path,
+        measure="all",
+    )
+    with Session(request) as session:
+        session.run()
     assert asked == [
         (op, "shifted", dtype, "cpu") for op in ("softmax", "logsumexp") for dtype in ("float32", "float16")
     ]

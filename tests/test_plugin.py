@@ -311,7 +311,8 @@ def test_slow_kernels_and_those_of_other_devices_are_not_chosen_by_default(
         made("accelerator", devices=("cuda",)),
         made("processor", devices=("cpu", "cuda")),
     ]
-    monkeypatch.setattr(suite.kernels, "own_kernels", lambda op: {kernel.id: kernel for kernel in own})
+    for module in (suite.kernels, suite.kernels.loading):
+        monkeypatch.setattr(module, "own_kernels", lambda op: {kernel.id: kernel for kernel in own})
 
     session("--op=logsumexp", f"--profile={profile}", f"--out={tmp_path / 'default'}")
     session(
@@ -342,3 +343,28 @@ def test_two_workers_record_what_one_process_records(session, two_workers, tmp_p
     assert shared == alone
     assert len(list(two.glob("records-*.jsonl"))) == 2
     assert read_run(two).notices == ()
+
+
+MISSPELT = '''
+from suite.case import case
+
+@case("softmax", family="normal", layout="strded", source="these tests")
+def test_of_mine(evaluate):
+    """A row is accurate."""
+    evaluate()
+'''
+
+
+def test_a_misspelt_case_is_a_collection_error_of_one_line(session, tmp_path, capsys):
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
+    (tmp_path / "test_misspelt.py").write_text(MISSPELT)
+
+    code = pytest.main(
+        ["-p", "suite.plugin", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", str(tmp_path)]
+    )
+
+    printed = capsys.readouterr().out
+    assert code == pytest.ExitCode.INTERRUPTED
+    assert "case test_of_mine of test_misspelt.py: layout='strded' is not one of contiguous" in printed
+    assert "Traceback" not in printed
+    assert "case.py" not in printed.replace("test_misspelt.py", "")

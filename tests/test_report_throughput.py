@@ -9,15 +9,15 @@ import pytest
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from suite.bench import points as bench
-from suite.execution.hosts import Hosts
+from suite.bench.plan import PLANS, Point, cases
 from suite.kernels import own_kernels
-from suite.oracle import Oracle
 from suite.records.record import Measurement, Record
 from suite.records.store import Run
 from suite.report import throughput
 from suite.report.chapters import sound
 from suite.report.html import render
 from suite.report.throughput import is_sound, pareto_front, throughput_context
+from suite.session import Request, Session
 
 
 @pytest.fixture(autouse=True)
@@ -626,16 +626,14 @@ def test_what_bench_writes_of_right_and_wrong_kernels_is_sound(good):
 
 
 def test_a_measured_kernel_is_sound_after_json_and_shown(monkeypatch):
-    case = bench.cases("softmax", bench.PLANS["smoke"], shapes=[(8, 64)])[0]
-    point = bench.Point(own_kernels("softmax")["fused"], case, "float32")
+    case = cases("softmax", PLANS["smoke"], shapes=[(8, 64)])[0]
+    point = Point(own_kernels("softmax")["fused"], case, "float32")
     monkeypatch.setattr(
         bench.Bench, "_best", lambda self, dtype: (1e10, 1e11)
     )  # of a machine that is not measured here
 
-    with Hosts(isolate="never") as hosts:
-        _, measured = bench.Bench(device="cpu", hosts=hosts, oracle=Oracle(), budget_seconds=0.0).measure(
-            point
-        )
+    with Session(Request(ops=(), isolate="never")) as session:
+        _, measured = bench.Bench(session, budget_seconds=0.0).measure(point)
     read = Measurement.from_dict(json.loads(measured.to_json()))
 
     assert is_sound(read)

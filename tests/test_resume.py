@@ -241,8 +241,9 @@ def test_what_is_measured_is_not_measured_again(tmp_path, monkeypatch):
     assert file.read_text().count("\n") == len(first)
 
 
-def test_plain_pytest_resumes_with_the_outcome_of_all_items(half, whole, evaluated, capsys):
+def test_plain_pytest_resumes_with_the_outcome_of_all_items(half, whole, evaluated, capsys, tmp_path):
     """It may go on with what the command began: the options are the same."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
     plain = (
         "-p",
         "suite.plugin",
@@ -254,7 +255,7 @@ def test_plain_pytest_resumes_with_the_outcome_of_all_items(half, whole, evaluat
     words = [
         *plain,
         "-c",
-        f"{ROOT}/suite/pytest.ini",
+        f"{tmp_path}/pytest.ini",
         *SELECTION,
         f"--out={half}",
         "--resume",

@@ -15,9 +15,12 @@ from typing import Any
 
 import pytest
 
-from suite.bench.points import PLANS, Bench, Point, device_lock, points
+from suite.bench.lock import device_lock
+from suite.bench.plan import PLANS, Plan, Point, points
+from suite.bench.points import Bench
 from suite.plugin import session_of
 from suite.records.record import Measurement
+from suite.session import Session
 from suite.timing.replay import CLOCK
 
 BENCH = pytest.StashKey[Bench]()
@@ -32,12 +35,12 @@ INFORMATION = (
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """The points of the module's OPS that the command line selects."""
     session = session_of(metafunc.config)
-    plan = PLANS.get(session.profile, PLANS["standard"])
-    kernels = {op: session.kernels[op] for op in metafunc.module.OPS if op in session.ops}
+    kernels = {op: session.kernels[op] for op in metafunc.module.OPS if op in session.request.ops}
+    dtypes = metafunc.config.option.dtype or ()
     wanted = [
         point
-        for direction in session.directions
-        for point in points(kernels, plan, dtypes=metafunc.config.option.dtype or (), direction=direction)
+        for direction in session.request.directions
+        for point in points(kernels, _plan(session), dtypes=dtypes, direction=direction)
     ]
     ids = [f"{point.case.id}-{point.dtype}-{point.kernel.id}" for point in wanted]
     metafunc.parametrize("point", wanted, ids=ids)
@@ -89,16 +92,13 @@ def _bench_of(config: pytest.Config) -> Bench:
         session = session_of(config)
         holding = contextlib.ExitStack()
         try:
-            holding.enter_context(device_lock(session.device))
+            holding.enter_context(device_lock(session.request.device))
         except ValueError as error:
             raise pytest.UsageError(str(error)) from None
         config.add_cleanup(holding.close)
-        config.stash[BENCH] = Bench(
-            device=session.device,
-            hosts=session.hosts,
-            oracle=session.oracle,
-            env_id=session.environment["env_id"],
-            known=session.known,
-            budget_seconds=PLANS.get(session.profile, PLANS["standard"]).budget_seconds,
-        )
+        config.stash[BENCH] = Bench(session, budget_seconds=_plan(session).budget_seconds)
     return config.stash[BENCH]
+
+
+def _plan(session: Session) -> Plan:
+    return PLANS.get(session.request.profile, PLANS["standard"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import sys
 from collections.abc import Sequence
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from suite.case import DIRECTIONS, PROFILES
+from suite.bench.plan import OPS, PLANS, Plan, check_clock, points
+from suite.case import PROFILES
 from suite.commands.options import (
     POSITIVE,
     RUNS,
@@ -20,18 +20,20 @@ from suite.commands.options import (
     dtypes_option,
     kernels_option,
     misuse,
+    opened,
     ops_option,
     out_option,
     parse_sizes,
     profile_option,
     threads_option,
 )
-from suite.commands.output import finish, holding, write_report
+from suite.commands.output import finish, write_report
 from suite.execution.isolation import TIMEOUT_SECONDS
+from suite.records.store import ANEW, RESUMING, StoreError
+from suite.session import Result, Session
 
 if TYPE_CHECKING:
     from suite.records.record import Measurement
-    from suite.run import Result
 
 
 @click.command("bench")
@@ -63,11 +65,10 @@ if TYPE_CHECKING:
 )
 @out_option("Run folder. Default: runs/bench-<time>.")
 def command(
-    kernels: tuple[str, ...],
     shapes: tuple[str, ...],
     lengths: str | None,
     out: Path | None,
-    threads: int,
+    cache: Literal["warm", "flushed"],
     **asked: Any,
 ) -> None:
     """Times kernels, beside their accuracy: each is judged first, and one that does not pass gets
@@ -76,27 +77,22 @@ def command(
     if shapes and lengths:
         misuse("--shape and --lengths both say how long rows are; give one")
     sizes = [parse_sizes("--shape", shape, "x", "32x8192") for shape in dict.fromkeys(shapes)]
+    row_lengths = tuple(dict.fromkeys(parse_sizes("--lengths", lengths, ",", "256,4096"))) if lengths else ()
     folder = out or RUNS / datetime.datetime.now().strftime("bench-%Y-%m-%d-%H%M%S")
-    if kernels:
-        from suite.execution.isolation import start_server
+    try:
+        check_clock(asked["device"])
+    except ValueError as error:
+        misuse(str(error))
+    plan = PLANS[asked["profile"]]
+    asked["ops"], asked["dtypes"] = asked["ops"] or OPS, asked["dtypes"] or plan.dtypes
+    with opened(out=folder, resumable=False, **asked) as session:
+        result, measurements = _measured(session, plan, sizes, row_lengths, cache)
+        if measurements:
+            from suite.report.bench_terminal import print_bench
 
-        start_server()
-    import torch
-
-    torch.set_num_threads(threads)
-    result, measurements = _bench(
-        kernels,
-        sizes,
-        tuple(dict.fromkeys(parse_sizes("--lengths", lengths, ",", "256,4096"))) if lengths else (),
-        folder,
-        **asked,
-    )
-    if measurements:
-        from suite.report.bench_terminal import print_bench
-
-        print_bench(measurements, records=result.records)
-    if result.records:
-        write_report(folder)
+            print_bench(measurements, records=result.records)
+        if result.records:
+            write_report(folder)
     if result.exit_code in (0, 3) and any(
         one.data["status"] not in ("passed", "known_failure") for one in measurements
     ):
@@ -104,81 +100,46 @@ def command(
     finish(result)
 
 
-def _bench(
-    kernels: Sequence[str],
+def _measured(
+    session: Session,
+    plan: Plan,
     shapes: Sequence[tuple[int, ...]],
     lengths: Sequence[int],
-    folder: Path,
-    *,
-    ops: Sequence[str],
-    dtypes: Sequence[str],
-    device: str,
-    direction: str,
-    profile: str,
     cache: Literal["warm", "flushed"],
-    timeout: float,
 ) -> tuple[Result, list[Measurement]]:
-    """Measures into the run folder: what bench() says. Misuse ends the command."""
-    from suite.bench import points as benchmark
-    from suite.execution.hosts import LOADING, Hosts
-    from suite.oracle import Oracle
-    from suite.oracle.cache import default_folder
-    from suite.plugin import default_known_failures
-    from suite.records.environment import probe
-    from suite.records.store import ANEW, RESUMING, Store, StoreError
-    from suite.run import Result
+    """Measures all points, until an interruption or a folder that takes no more. Misuse ends the command."""
+    from suite.bench.lock import device_lock
+    from suite.bench.points import Bench, sweep
 
-    plan, wanted = benchmark.PLANS[profile], list(dict.fromkeys(ops)) or list(benchmark.OPS)
-    records, measurements = list[Any](), list[Any]()
-    environment, stopped, interrupted = dict[str, Any](), "", False
+    request, measurements = session.request, list["Measurement"]()
+    stopped, interrupted = "", False
     try:
-        benchmark.check_device(device)
-        environment = probe(device)
-        with (
-            benchmark.device_lock(device),
-            Hosts(timeout=timeout) as hosts,
-            holding(folder, resume=False, resumable=False),
-        ):
-            chosen = (
-                benchmark.named_kernels(kernels, wanted, hosts, device=device)
-                if kernels
-                else benchmark.default_kernels(wanted, slow=plan.slow, device=device)
+        wanted = [
+            point
+            for direction in request.directions
+            for point in points(
+                session.kernels,
+                plan,
+                dtypes=request.dtypes,
+                direction=direction,
+                lengths=lengths,
+                shapes=shapes,
             )
-            points = [
-                point
-                for one in (DIRECTIONS if direction == "both" else (direction,))
-                for point in benchmark.points(
-                    chosen,
-                    plan,
-                    dtypes=tuple(dict.fromkeys(dtypes)),
-                    direction=one,
-                    lengths=lengths,
-                    shapes=shapes,
-                )
-            ]
-            with contextlib.closing(Store(folder)) as store:
-                store.write_environment(environment)
-                measuring = benchmark.Bench(
-                    device=device,
-                    hosts=hosts,
-                    oracle=Oracle(default_folder()),
-                    store=store,
-                    env_id=environment["env_id"],
-                    known=default_known_failures(),
-                    cache=cache,
-                    budget_seconds=plan.budget_seconds,
-                    limit_seconds=LOADING * timeout,
-                )
-                for record, measurement in benchmark.sweep(
-                    measuring, points, lambda line: click.echo(line, err=True)
-                ):
-                    records += [record] if record is not None else []
-                    measurements += [measurement] if measurement is not None else []
+        ]
+        with device_lock(request.device):
+            bench = Bench(session, cache=cache, budget_seconds=plan.budget_seconds)
+            for _, measurement in sweep(bench, wanted, lambda line: click.echo(line, err=True)):
+                measurements += [measurement] if measurement is not None else []
+            session.close_store()
     except ValueError as error:
         misuse(str(error))
     except KeyboardInterrupt:
         interrupted = True
     except StoreError as error:
         stopped = str(error).replace(RESUMING, ANEW)
-    found = Result(records=tuple(records), environment=environment, interrupted=interrupted, stopped=stopped)
-    return found, measurements
+    return Result(
+        records=tuple(session.records),
+        environment=session.environment,
+        interrupted=interrupted,
+        stopped=stopped,
+    ), measurements

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from suite.case import PROFILES
+from suite.case import PROFILES, CaseError
+from suite.commands.options import misuse
 from suite.records import strict_json
 from suite.selection import case_specifications
 
@@ -105,5 +106,8 @@ LISTED: dict[str, Callable[[], Iterator[str]]] = {
 @click.argument("what", type=click.Choice(list(LISTED)))
 def command(what: str) -> None:
     """Lists ops, kernels, cases, inputs, laws or machines."""
-    for line in LISTED[what]():
-        click.echo(line)
+    try:
+        for line in LISTED[what]():
+            click.echo(line)
+    except CaseError as error:
+        misuse(str(error))

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
 from suite.case import DIRECTIONS, PROFILES
-from suite.execution.isolation import ISOLATE, MOST_THREADS, TIMEOUT_SECONDS, Isolate
+from suite.execution.isolation import ISOLATE, MOST_THREADS, TIMEOUT_SECONDS
 from suite.formats import DTYPES
 from suite.ops import NAMES
-
-if TYPE_CHECKING:
-    from suite.run import Result
+from suite.records.store import StoreError
+from suite.session import MisuseError, Request, Session
 
 RUNS = Path("runs")
 """Where run folders are, unless --out names another place."""
@@ -143,7 +143,7 @@ def selection(function: F) -> F:
             click.option(
                 "--strict", is_flag=True, help="Ignore what kernels declare; judge by best practice."
             ),
-            click.option("--known-failures", "known", multiple=True, type=FILE, metavar="FILE"),
+            click.option("--known-failures", "known_failures", multiple=True, type=FILE, metavar="FILE"),
             json_option("Write records here."),
             click.option(
                 "--resume",
@@ -163,56 +163,23 @@ def selection(function: F) -> F:
     return function
 
 
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """What the options of selection() say: what runs, and where."""
+@contextlib.contextmanager
+def opened(*, ops: Sequence[str], dtypes: Sequence[str] = (), **asked: Any) -> Iterator[Session]:
+    """The session of what the options ask; empty ops or dtypes are all.
 
-    ops: tuple[str, ...]
-    dtypes: tuple[str, ...]
-    device: str
-    direction: str
-    patterns: tuple[str, ...]
-    strict: bool
-    known: tuple[Path, ...]
-    resume: bool
-    shard: str
-    threads: int
-    isolate: Isolate
-    timeout: float
-    memory: float | None
-
-
-def run(
-    kernels: Sequence[str],
-    profile: str,
-    selected: Selection,
-    *,
-    out: Path | None,
-    measure: Literal["none", "torch", "all"] = "none",
-) -> Result:
-    """Runs the cases. Misuse ends the command."""
-    from suite.run import MisuseError, run_cases
-
-    arguments = [f"--profile={profile}"]
-    arguments += [
-        f"--{name}={getattr(selected, name)}"
-        for name in ("device", "direction", "shard", "threads", "isolate", "timeout")
-    ]
-    arguments += [f"--memory={selected.memory}"] if selected.memory is not None else []
-    arguments += ["--resume"] if selected.resume else []
-    arguments += [f"--out={out}"] if out is not None else []
-    arguments += ["--ignore-declarations"] if selected.strict else []
-    for name, values in (
-        ("op", selected.ops),
-        ("kernel", kernels),
-        ("dtype", selected.dtypes),
-        ("case", selected.patterns),
-        ("known-failures", selected.known),
-    ):
-        if "--" in map(str, values):
+    Misuse ends the command with 2, a run folder that cannot be written with 4.
+    """
+    for name, values in (("kernel", asked["kernels"]), ("case", asked.get("patterns", ()))):
+        if "--" in values:
             misuse(f"--{name} '--' names nothing")
-        arguments += [f"--{name}={value}" for value in values]
     try:
-        return run_cases(arguments, measure=measure)
+        request = Request(
+            ops=tuple(dict.fromkeys(ops)) or NAMES, dtypes=tuple(dict.fromkeys(dtypes)) or DTYPES, **asked
+        )
+        with Session(request) as session:
+            yield session
     except MisuseError as error:
         misuse(str(error))
+    except StoreError as error:
+        click.echo(str(error), err=True)
+        sys.exit(4)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -18,30 +17,7 @@ from suite.version import __version__
 
 if TYPE_CHECKING:
     from suite.records.record import Record
-    from suite.run import Result
-
-
-@contextlib.contextmanager
-def holding(folder: Path | None, *, resume: bool, resumable: bool = True) -> Iterator[None]:
-    """Keeps other processes out of the run folder until its report is written; misuse where one is
-    in it, or was.
-
-    resumable: the command can go on with a run.
-    """
-    from suite.records.store import held, refuse_records
-
-    with contextlib.ExitStack() as stack:
-        if folder is not None:
-            try:
-                if folder.is_dir() or not resume:
-                    stack.enter_context(held(folder))
-                if not resume:
-                    refuse_records(folder, resumable=resumable)
-            except ValueError as error:
-                misuse(str(error))
-            except OSError as error:
-                misuse(f"--out {str(folder)!r} cannot be made: {error.strerror}")
-        yield
+    from suite.session import Result
 
 
 def write_report(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,16 +14,15 @@ import click
 
 from suite.case import DIRECTIONS, PROFILES
 from suite.commands.options import (
-    Selection,
     case_option,
     dtypes_option,
     kernels_option,
     misuse,
+    opened,
     ops_option,
-    run,
 )
 from suite.commands.output import finish
-from suite.execution.isolation import TIMEOUT_SECONDS
+from suite.commands.progress import ShownProgress
 
 
 @click.command("references")
@@ -77,21 +77,11 @@ def command(
     assert out is not None
     if not out.absolute().parent.is_dir():
         misuse(f"{str(out)!r} cannot be written: there is no such folder")
-    asked = Selection(
-        device="cpu",
-        direction=direction or "forward",
-        strict=False,
-        known=(),
-        resume=False,
-        shard="1/1",
-        threads=1,
-        isolate="outside",
-        timeout=TIMEOUT_SECONDS,
-        memory=None,
-        **selected,
-    )
     with _empty_cache() as folder:
-        result = run(kernels, profile or "smoke", asked, out=None)
+        with opened(
+            kernels=kernels, profile=profile or "smoke", direction=direction or "forward", **selected
+        ) as session:
+            result = session.run(ShownProgress(sys.stderr))
         if result.exit_code not in (0, 1):
             finish(result)
         try:

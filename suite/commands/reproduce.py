@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from suite.commands.options import RUNS, misuse
+from suite.commands.options import RUNS, misuse, opened
+from suite.records.record import PASSING
 
 
 @click.command("reproduce")
@@ -20,35 +21,18 @@ def command(record: str, runs: Path) -> None:
 
     It runs the kernel that the record names: of a record from a stranger, look at that first.
     """
-    import torch
-
     from suite.case import Case
-    from suite.execution.evaluation import evaluate
-    from suite.execution.hosts import Hosts
-    from suite.oracle import Oracle
-    from suite.oracle.cache import default_folder
-    from suite.plugin import THREADS, default_known_failures
-    from suite.records.record import PASSING
     from suite.records.store import find_record
 
     try:
         recorded = find_record(record, runs)
         case = Case.from_id(recorded.case, laws=recorded.laws)
-        torch.set_num_threads(THREADS)
-        with Hosts() as hosts:
-            kernel = hosts.load(recorded.kernel, recorded.op, device=recorded.device)[0]
-            again = evaluate(
-                case,
-                kernel,
-                dtype=recorded.dtype,
-                device=recorded.device,
-                host=hosts.of(kernel),
-                oracle=Oracle(default_folder()),
-                known=default_known_failures(),
-                strict=recorded.strict,
-            )
     except ValueError as error:
         misuse(str(error))
+    with opened(
+        ops=[recorded.op], kernels=(recorded.kernel,), device=recorded.device, strict=recorded.strict
+    ) as session:
+        again = session.evaluate(case, session.kernels[recorded.op][0], recorded.dtype)
     click.echo(again.message or f"{again.case} {again.dtype} {again.kernel}: {again.status}")
     same = "the same output bits" if again.digest == recorded.digest else "other output bits"
     if again.kernel_version != recorded.kernel_version:

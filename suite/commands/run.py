@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
-from suite.commands.options import (
-    RUNS,
-    Selection,
-    kernels_option,
-    misuse,
-    out_option,
-    profile_option,
-    run,
-    selection,
-)
-from suite.commands.output import finish, holding, print_summary, write_json, write_report
+from suite.commands.options import RUNS, kernels_option, misuse, opened, out_option, profile_option, selection
+from suite.commands.output import finish, print_summary, write_json, write_report
+from suite.commands.progress import ShownProgress
 
 
 @click.command("run")
@@ -34,27 +27,25 @@ from suite.commands.output import finish, holding, print_summary, write_json, wr
     ),
 )
 @selection
-def command(
-    kernels: tuple[str, ...],
-    profile: str,
-    out: Path | None,
-    measure: bool | None,
-    json_file: Path | None,
-    **selected: Any,
-) -> None:
+def command(out: Path | None, measure: bool | None, json_file: Path | None, **asked: Any) -> None:
     """Runs the cases on kernels and writes records.csv, env.json and report.html."""
-    folder = out or RUNS / datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    chapters: Literal["none", "torch", "all"] = (
-        "all" if measure or (measure is None and profile in ("standard", "full")) else "none"
-    )
-    if measure is None and chapters == "none" and selected["direction"] != "forward":
-        chapters = "torch"
-    if selected["resume"] and out is None:
+    if asked["resume"] and out is None:
         misuse("--resume goes on with the run in a folder: name it with --out")
-    with holding(folder, resume=selected["resume"]):
-        result = run(kernels, profile, Selection(**selected), out=folder, measure=chapters)
+    folder = out or RUNS / datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    chapters = _chapters(measure, asked["profile"], asked["direction"])
+    with opened(out=folder, measure=chapters, **asked) as session:
+        result = session.run(ShownProgress(sys.stderr))
         write_json(json_file, result)
         if result.records:
             print_summary(result, verbose=False)
             write_report(folder)
     finish(result)
+
+
+def _chapters(measure: bool | None, profile: str, direction: str) -> Literal["none", "torch", "all"]:
+    """What is measured for the report's chapters, where --measure and --no-measure may not say it."""
+    if measure is not None:
+        return "all" if measure else "none"
+    if profile in ("standard", "full"):
+        return "all"
+    return "none" if direction == "forward" else "torch"

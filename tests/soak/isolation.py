@@ -56,10 +56,9 @@ def measured(method: str, kernel: str) -> tuple[float, float, int]:
 
 def one(method: str, kernel: str) -> None:
     """The command `run`, with a clock around every evaluation."""
-    from suite import plugin
-    from suite.run import run_cases
+    from suite.session import Request, Session
 
-    seconds, evaluate = [], plugin.Session.evaluate
+    seconds, evaluate = [], Session.evaluate
 
     def timed(*arguments):
         start = time.perf_counter()
@@ -68,16 +67,13 @@ def one(method: str, kernel: str) -> None:
             seconds.append(time.perf_counter() - start)
         return record
 
-    plugin.Session.evaluate = timed
+    Session.evaluate = timed
     with tempfile.TemporaryDirectory() as folder:
-        arguments = [
-            "--profile=quick",
-            "--op=softmax",
-            f"--kernel={kernel}",
-            f"--isolate={method}",
-            f"--out={folder}/run",
-        ]
-        result = run_cases(arguments)
+        request = Request(
+            profile="quick", ops=("softmax",), kernels=(kernel,), isolate=method, out=Path(folder) / "run"
+        )
+        with Session(request) as session:
+            result = session.run()
     if result.exit_code not in (0, 1):  # 1: torch's softmax itself has failures
         sys.exit(f"the run with --isolate {method} exited with {result.exit_code}")
     print(json.dumps([sum(seconds), len(seconds)]))

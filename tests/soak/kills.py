@@ -264,7 +264,7 @@ def _wake() -> None:
     import torch
 
     import suite.report.html
-    import suite.run  # noqa: F401
+    import suite.session  # noqa: F401
     from suite.case import Case
     from suite.execution.evaluation import evaluate
     from suite.kernels import own_kernels
