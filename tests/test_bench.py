@@ -30,7 +30,8 @@ from suite.ops.attention import visible_pairs
 from suite.records.known_failures import KnownFailure
 from suite.records.record import Measurement
 from suite.records.store import read_run
-from suite.report.bench_terminal import of_length, print_bench
+from suite.report.bench_terminal import print_bench
+from suite.report.scalings import of_length
 from suite.selection import cases_folder, chosen_kernels
 from suite.session import Request, Session
 from suite.timing.statistics import Timing

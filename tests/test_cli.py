@@ -1011,7 +1011,7 @@ def test_an_interrupted_run_exits_with_130_and_leaves_a_report_of_whole_records(
     assert file.read_text().endswith("\n")
     assert all({"id", "kernel", "status", "message", "digest"} <= set(record) for record in records)
     assert "endless" in (out / "report.html").read_text()
-    assert "Interrupted: what follows is what was done." in stdout
+    assert "Interrupted. This covers what had run:" in stdout
     assert "Traceback" not in stdout + stderr
 
 

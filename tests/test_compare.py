@@ -18,22 +18,11 @@ from suite.records.record import STATUSES, Measurement, Record
 from suite.records.store import Run, Store
 from suite.report import FullDiskError
 from suite.report.baseline import broken_by, covers, read_baseline, tightened, write_baseline
-from suite.report.compare import (
-    SPEEDS,
-    Pair,
-    compare,
-    gate,
-    judge_speed,
-    parse_gates,
-    parse_share,
-    ratio_interval,
-    read,
-    read_runs,
-    resampled_median,
-    verdict_of,
-    worsened,
-)
+from suite.report.compare import Pair, compare, worsened
 from suite.report.compare_files import COLUMNS, rows, to_csv, to_json
+from suite.report.compare_runs import read, read_runs
+from suite.report.gates import gate, parse_gates, parse_share
+from suite.report.speed import SPEEDS, judge_speed, ratio_interval, resampled_median, verdict_of
 
 INF, NAN = math.inf, math.nan
 ENVIRONMENT = {"env_id": "e1", "threads": 1, "cpu_capability": "AVX2", "device": "cpu"}

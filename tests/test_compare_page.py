@@ -17,8 +17,11 @@ from suite.commands.main import cli
 from suite.records.record import Measurement, Record
 from suite.records.store import Run, Store
 from suite.report.compare import Reason, compare
-from suite.report.compare_page import answer, environments, rate, render, run_names, seconds
+from suite.report.compare_best import rate
+from suite.report.compare_page import render
 from suite.report.compare_terminal import print_comparison
+from suite.report.compare_words import answer, environments, run_names
+from suite.report.words import seconds
 from tests.test_report import Page
 
 ROOT = Path(__file__).parent.parent
@@ -318,11 +321,11 @@ def test_facts_that_differ_stand_apart_from_those_that_do_not():
         ]
     )
 
-    assert [(row["fact"], row["values"]) for row in found["unlike"]] == [
+    assert found["unlike"] == [
         ("threads", ["1", "2"]),
         ("packages torch", ["2.13.0", "2.14"]),
     ]
-    assert {row["fact"] for row in found["alike"]} >= {"cpu", "env id", "copies, measured"}
+    assert {fact for fact, _ in found["alike"]} >= {"cpu", "env id", "copies, measured"}
 
 
 def test_what_only_run_measures_is_no_difference_of_environments():
@@ -334,8 +337,8 @@ def test_what_only_run_measures_is_no_difference_of_environments():
         run(environment={**ENVIRONMENT, "libm": {"exp_ulp": 0.7, "points": 100_000}}),
     )
 
-    assert [row["fact"] for row in environments([one, run()])["unlike"]] == []
-    assert [row["fact"] for row in environments([one, other])["unlike"]] == ["libm exp ulp"]
+    assert [fact for fact, _ in environments([one, run()])["unlike"]] == []
+    assert [fact for fact, _ in environments([one, other])["unlike"]] == ["libm exp ulp"]
 
 
 def test_inputs_that_no_new_run_has_timed_are_counted_and_left_out(capsys):

@@ -16,7 +16,7 @@ from suite.commands.main import cli
 from suite.records.configuration import Configuration
 from suite.records.record import Measurement, Record
 from suite.records.store import Store, read_run
-from suite.report.compare import read
+from suite.report.compare_runs import read
 from suite.report.privacy import private
 from suite.report.publish import machine_slug, pages, publish, write_pages
 from suite.report.published import BEGIN, END, read_published, readme_table, with_table

@@ -18,8 +18,9 @@ from suite.report import FullDiskError, write_report
 from suite.report.csv import write_csv
 from suite.report.html import render
 from suite.report.presentable import FAMILIES
-from suite.report.summaries import cell, counts, severity, times, verdict, worst, worst_cases
+from suite.report.summaries import cell, counts, severity, verdict, worst, worst_cases
 from suite.report.terminal import print_summary
+from suite.report.words import times
 
 INF, NAN = float("inf"), float("nan")
 ALL = (*STATUSES, "known_failure")
@@ -595,7 +596,7 @@ def test_the_terminal_summary_names_each_kernel_and_the_reproduce_command(capsys
     assert "online" in text
     assert "[red]mine[/red]" in text
     assert "reproduce softmax-suite check" in text
-    assert "Interrupted: what follows is what was done. " in text
+    assert "Interrupted. This covers what had run: " in text
 
 
 @pytest.mark.parametrize("value", [None, NAN, INF])

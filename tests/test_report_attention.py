@@ -23,7 +23,6 @@ from suite.report.attention import (
     PASSED,
     UNSUPPORTED,
     answer,
-    attention_context,
     matrix,
     safe,
     unsafe,
@@ -31,6 +30,7 @@ from suite.report.attention import (
 )
 from suite.report.attention_columns import COLUMNS, ORDINARY, SPECIAL, asked, sees_nothing
 from suite.report.attention_terminal import print_attention
+from suite.report.chapters import Found, chapters
 from tests.test_report import HOSTILE, Page, make, page
 
 EXPECTED = {
@@ -330,7 +330,7 @@ def test_a_known_failure_is_not_safe():
 
 def test_the_page_has_a_chapter_only_where_attention_was_run():
     assert "which kernel is safe" not in page(make())
-    assert attention_context([make()]) is None
+    assert chapters()["attention"].context(Found(of_kernels=[make()])) is None
     assert matrix([make(), one()]).astray == 0
     assert "which kernel is safe" in page(make(), one())
 

@@ -60,7 +60,7 @@ def printed(monkeypatch, capsys):
 
     def lines(columns, measurements, **numerics):
         terminal = Console(highlight=False, force_terminal=True, color_system=None, width=columns)
-        monkeypatch.setattr(bench_terminal, "Console", lambda **options: terminal)
+        monkeypatch.setattr(bench_terminal, "console_of", lambda width: terminal)
         print_bench(measurements, records=verdicts(measurements, **numerics))
         found = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
         assert max(map(len, found)) <= columns

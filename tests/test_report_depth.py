@@ -5,11 +5,11 @@ import json
 import re
 
 import pytest
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from suite.formats import float16, float64
 from suite.records.record import Measurement
-from suite.report.depth import MOST, SHAPES, depth_context, is_sound
+from suite.report.chapters import Found, chapters
+from suite.report.chapters.depth import MOST, SHAPES, context, is_sound
 from suite.studies import depth
 
 STACK = {
@@ -42,20 +42,17 @@ def made(op, *, kernel="k", dtype="float16", **changes):
 
 
 def page(*measurements):
-    environment = Environment(
-        loader=PackageLoader("suite.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("depth.html").render(**depth_context(measurements))
+    return chapters()["depth"].render(Found(measurements=measurements))
+
+
+def depth_context(measurements):
+    return context(Found(measurements=measurements))
 
 
 @pytest.fixture
 def without_charts(monkeypatch):
     """Charts take most of the time."""
-    monkeypatch.setattr("suite.report.depth.drawn", lambda *arguments: None)
+    monkeypatch.setattr("suite.report.chapters.depth.drawn", lambda *arguments: None)
 
 
 def test_no_measurement_makes_no_chapter():
@@ -68,7 +65,7 @@ def test_no_measurement_makes_no_chapter():
 @pytest.mark.usefixtures("without_charts")
 @pytest.mark.parametrize("op", DATA)
 def test_each_op_makes_its_section_and_only_that(op):
-    sections = depth_context([made(op)])["depth"]
+    sections = (depth_context([made(op)]) or {"depth": []})["depth"]
 
     assert [section["op"] for section in sections] == ([] if op == "rank_collapse_exact" else [op])
     assert page(made("lipschitz"), made(op)).count("<h3>") == 1 + (

@@ -9,13 +9,13 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 import torch
 from click.testing import CliRunner
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from suite.commands.main import cli
 from suite.kernels import Kernel
 from suite.records.record import Measurement
+from suite.report.chapters import Found, chapters
+from suite.report.chapters.exponential import COLUMNS, HEADINGS, context
 from suite.report.figures import inline_svg
-from suite.report.profile import COLUMNS, HEADINGS, profile_context
 from suite.studies.exponential import NAMES, measure
 
 
@@ -31,12 +31,11 @@ def profile(call, dtype):
 
 
 def render(measurements):
-    environment = Environment(
-        loader=PackageLoader("suite.report"), autoescape=True, undefined=StrictUndefined
-    )
-    return environment.get_template("profile.html").render(
-        profiles=profile_context(measurements), profile_columns=COLUMNS
-    )
+    return chapters()["exponential"].render(Found(measurements=measurements))
+
+
+def profile_context(measurements):
+    return context(Found(measurements=measurements))["profiles"]
 
 
 def figure():
@@ -87,21 +86,21 @@ def test_every_finding_has_a_heading_and_a_column():
 def test_a_row_tells_findings_in_words_with_their_evidence_and_a_small_curve():
     [row] = profile_context([profile(torch.softmax, "float32")])
 
-    lines = [line for cell in row["cells"] for line in cell["lines"]]
+    lines = [line for lines, _ in row["cells"] for line in lines]
     assert "base e" in lines
     assert "does not grow" in lines
     assert "same bits" in lines
     assert "103.972, keeps subnormals" in lines
     assert "16.6355, sum in float32" in lines
-    assert all(cell["evidence"] for cell in row["cells"])
+    assert all(evidence for _, evidence in row["cells"])
     assert 1000 < len(row["curve"]) < 15_000
 
 
 def test_16_bits_show_a_half_ulp_kernel_as_such_and_no_curve():
     [row] = profile_context([profile(torch.softmax, "bfloat16")])
 
-    assert row["cells"][0]["lines"] == ["0.5-ulp kernel: every result rounded once"]
-    assert row["curve"] == ""
+    assert row["cells"][0][0] == ["0.5-ulp kernel: every result rounded once"]
+    assert row["curve"] is None
 
 
 def test_the_section_escapes_names_and_says_why_nothing_was_measured():
@@ -118,7 +117,7 @@ def test_rows_stand_in_the_order_of_kernels_and_formats_and_other_measurements_a
     other = Measurement(kind="thresholds", kernel="a", op="softmax", dtype="float32", data={})
     rows = profile_context([profile(torch.softmax, "bfloat16"), other, profile(torch.softmax, "float32")])
 
-    assert [row["dtype"] for row in rows] == ["float32", "bfloat16"]
+    assert [row["format"] for row in rows] == ["float32", "bfloat16"]
 
 
 def test_without_profiles_there_is_no_section():

@@ -4,13 +4,13 @@ import re
 
 import pytest
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from suite.formats import DTYPES, get_format
 from suite.kernels import Kernel
 from suite.ops import get_op, measured_by
 from suite.records.record import Measurement
-from suite.report.thresholds import IDEAS, QUANTITIES, _idea, explained, threshold_context
+from suite.report.chapters import Found, chapters
+from suite.report.chapters.thresholds import IDEAS, QUANTITIES, _idea, context, explained
 from suite.studies import thresholds
 
 LENGTHS = (2, 33, 1024, 4096, 151936)
@@ -52,14 +52,11 @@ def made(kernel, *, dtype="float16", op="softmax", shift=0.0, overflow=None, dev
 
 
 def page(*measurements):
-    environment = Environment(
-        loader=PackageLoader("suite.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("thresholds.html").render(**threshold_context(measurements))
+    return chapters()["thresholds"].render(Found(measurements=measurements))
+
+
+def threshold_context(measurements):
+    return context(Found(measurements=measurements))
 
 
 def test_long_names_of_kernels_leave_room_for_the_chart():

@@ -1,4 +1,4 @@
-"""report/throughput.py: the chapter of made-up and of measured throughput."""
+"""report/chapters/throughput.py: the chapter of made-up and of measured throughput."""
 
 import json
 import math
@@ -6,17 +6,16 @@ import re
 from dataclasses import replace
 
 import pytest
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from suite.bench import points as bench
 from suite.bench.plan import PLANS, Point, cases
 from suite.kernels import own_kernels
 from suite.records.record import Measurement, Record
 from suite.records.store import Run
-from suite.report import throughput
-from suite.report.chapters import sound
+from suite.report.chapters import Found, chapters, sound, throughput
+from suite.report.chapters.throughput import is_sound
 from suite.report.html import render
-from suite.report.throughput import is_sound, pareto_front, throughput_context
+from suite.report.throughput_sections import pareto_front
 from suite.session import Request, Session
 
 
@@ -114,16 +113,12 @@ def advised(*measurements, others=()):
 
 
 def page(*measurements, others=()):
-    environment = Environment(
-        loader=PackageLoader("suite.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("throughput.html").render(
-        **throughput_context(measurements, [*verdicts(*measurements), *others])
-    )
+    found = Found(measurements=measurements, judged=[*verdicts(*measurements), *others])
+    return chapters()["throughput"].render(found)
+
+
+def throughput_context(measurements, records):
+    return throughput.context(Found(measurements=measurements, judged=records))
 
 
 def test_no_measurement_makes_no_chapter():

@@ -6,14 +6,14 @@ import re
 
 import pytest
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from suite.formats import DTYPES, get_format
 from suite.kernels import Kernel
 from suite.ops import measured_by
 from suite.records.record import Measurement
-from suite.report import vanishing
-from suite.report.vanishing import is_sound, vanishing_context
+from suite.report.chapters import Found, chapters, vanishing
+from suite.report.chapters.vanishing import is_sound
+from suite.report.words import share
 from suite.studies import vanishing as measuring
 
 
@@ -23,8 +23,8 @@ def no_charts(request, monkeypatch):
     draw it.
     """
     if "charts" not in request.fixturenames:
-        monkeypatch.setattr(vanishing, "_chart", lambda op, dtype, group: None)
-        monkeypatch.setattr(vanishing, "_entropy", lambda data: None)
+        monkeypatch.setattr(vanishing, "chart", lambda op, dtype, group: None)
+        monkeypatch.setattr(vanishing, "entropy_chart", lambda data: None)
 
 
 @pytest.fixture
@@ -58,14 +58,11 @@ def made(kernel, *, op="softmax", dtype="float16", gap=8.32, share=0.0, note="",
 
 
 def page(*measurements):
-    environment = Environment(
-        loader=PackageLoader("suite.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("vanishing.html").render(**vanishing_context(measurements))
+    return chapters()["vanishing"].render(Found(measurements=measurements))
+
+
+def vanishing_context(measurements):
+    return vanishing.context(Found(measurements=measurements))
 
 
 def test_no_measurement_makes_no_chapter():
@@ -95,7 +92,7 @@ def test_thresholds_stand_beside_theory():
 def test_the_glance_says_who_is_gone_first_and_last():
     [(dtype, sentences)] = vanishing_context(
         [made("early", gap=7.63), made("late", gap=17.3), made("also", gap=7.63)]
-    )["vanishing_glance"]
+    )["glance"]
 
     assert dtype == "float16"
     assert "exactly 0 from a gap of 7.63 on in softmax also, softmax early (theory: 7.625" in sentences[0]
@@ -112,7 +109,7 @@ def test_the_glance_names_the_scale_from_which_half_is_gone():
     lossy.data["scale"]["zero"] = [0.0, 0.1, 0.6, 0.9, 1.0]
     lossy.data["scale"]["dead"] = [0.0, 0.0, 0.0, 0.02, 0.3]
 
-    [(_, sentences)] = vanishing_context([made("good"), lossy])["vanishing_glance"]
+    [(_, sentences)] = vanishing_context([made("good"), lossy])["glance"]
 
     assert sentences[1].startswith(
         "Half of all entries are 0 from logit scale 4 on (theory: half of them at 6), n = 256"
@@ -123,7 +120,7 @@ def test_the_glance_names_the_scale_from_which_half_is_gone():
 def test_the_framework_s_own_kernels_are_named_first():
     names = [*(f"a{i}" for i in range(6)), "fused"]
 
-    [(_, sentences)] = vanishing_context([made(name) for name in names])["vanishing_glance"]
+    [(_, sentences)] = vanishing_context([made(name) for name in names])["glance"]
 
     assert "on in softmax fused, softmax a0, softmax a1, softmax a2 and 3 more (theory" in sentences[0]
 
@@ -212,7 +209,7 @@ def test_what_is_not_a_number_is_a_dash():
     [(0, "0"), (0.0005, "< 0.1 %"), (0.114, "11.4 %"), (0.9999, "> 99.9 %"), (1.0, "100 %"), (None, "–")],
 )
 def test_shares_are_never_rounded_to_none_or_to_all(value, text):
-    assert vanishing._share(value) == text
+    assert share(value) == text
 
 
 def test_the_chapter_has_no_scripts_and_no_outside_requests(charts):

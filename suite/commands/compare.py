@@ -67,10 +67,11 @@ def command(
     from suite.report import FullDiskError
     from suite.report import baseline as ratchet
     from suite.report.compare import compare as join
-    from suite.report.compare import gate, parse_gates, parse_share, read_runs
     from suite.report.compare_files import check_targets, to_csv, to_json
     from suite.report.compare_page import render
+    from suite.report.compare_runs import read_runs
     from suite.report.compare_terminal import print_comparison
+    from suite.report.gates import gate, parse_gates, parse_share
     from suite.report.visible import visible
 
     if update_baseline and baseline is None:

@@ -58,7 +58,7 @@ def profiles(kernels: Sequence[str], op: str, dtypes: Sequence[str], device: str
     Raises ValueError where a kernel cannot be loaded.
     """
     from suite.execution.hosts import Hosts
-    from suite.report.profile import HEADINGS, words
+    from suite.report.chapters.exponential import HEADINGS, words
     from suite.studies.exponential import measure
 
     with Hosts() as hosts:

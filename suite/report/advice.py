@@ -1,7 +1,7 @@
-"""Which kernel to use: at each input the fastest of those that nothing on the page speaks against.
+"""Which kernel to use: at each input the fastest that nothing on the page speaks against.
 
-A kernel that passes where it was timed may fail elsewhere, and may say so itself: naive overflows
-by its own declaration. What speaks against a kernel is in its records, and only there.
+A kernel that passes where it was timed may fail elsewhere, and may declare that it does: naive
+overflows. What speaks against a kernel is in its records, and only there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from suite.ops import NAMES, get_op
 from suite.records.record import SILENT, Measurement, Record
-from suite.report.compare import median, ratio_interval, times_of
+from suite.report.speed import median, ratio_interval, times_of
+from suite.report.tables import by
 from suite.timing.statistics import FEWEST, Interval, median_interval
 
 
@@ -28,13 +29,14 @@ class Group(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """Of what a kernel can be recommended. device: its kind, such as "cuda"."""
+    """Of what a kernel can be recommended."""
 
     op: str
     kernel: str
     dtype: str
     direction: str
     device: str
+    """Its kind, such as "cuda"."""
 
     @classmethod
     def of(cls, m: Measurement) -> Subject:
@@ -43,22 +45,24 @@ class Subject(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """What a page's records say of a subject. evaluations: of what it supports; passed: of them,
-    without known failures. families: of their inputs. declares: what differs from best practice; ""
-    for nothing. versions: of the kernel's source that were judged, in any format and direction.
-    """
+    """What a page's records say of a subject."""
 
     evaluations: int = 0
+    """Of what it supports."""
     passed: int = 0
+    """Of them, without known failures."""
     families: frozenset[str] = frozenset()
+    """Of their inputs."""
     declares: str = ""
+    """What differs from best practice; "" for nothing."""
     versions: int = 1
+    """Of the kernel's source that were judged, in any format and direction."""
 
     @property
     def against(self) -> str:
-        """What speaks against it, "" for nothing: an evaluation that it did not pass, its own word
-        that it fails on inputs that the page may not have, or verdicts that may be of another
-        version than the times. A wider bound that it declares does not, and is shown beside it.
+        """What speaks against it, "" for nothing: an evaluation that it did not pass, its own
+        declaration that it fails on inputs that the page may lack, or verdicts that may be of another
+        version than the times. A wider declared bound does not: it is shown beside the kernel.
         """
         if not self.evaluations:
             return "no verdict on this page"
@@ -76,34 +80,29 @@ UNKNOWN = Standing()
 
 def versions_of(records: Iterable[Record]) -> dict[tuple[str, str], frozenset[str]]:
     """(op, kernel) -> the versions of its source that the records name."""
-    found: dict[tuple[str, str], set[str]] = {}
-    for r in records:
-        if r.kernel_version:
-            found.setdefault((r.op, r.kernel), set()).add(r.kernel_version)
-    return {key: frozenset(versions) for key, versions in found.items()}
+    kernels = by((r for r in records if r.kernel_version), lambda r: (r.op, r.kernel))
+    return {key: frozenset(r.kernel_version for r in group) for key, group in kernels.items()}
 
 
 def standings(records: Iterable[Record], measurements: Iterable[Measurement] = ()) -> dict[Subject, Standing]:
-    """The standing of each subject. A pass through the backward begins with the forward, so it
+    """The standing of each subject. A backward pass begins with the forward, so a forward record
     answers for both.
 
     measurements: of throughput; what failed while it was timed has not passed, whatever its record says.
     """
     records = list(records)
     versions = versions_of(records)
-    failed: dict[Subject, set[str]] = {}
-    for m in measurements:
-        if m.data["status"] not in SILENT:
-            failed.setdefault(Subject.of(m), set()).add(m.case)
+    failed = by((m for m in measurements if m.data["status"] not in SILENT), Subject.of)
     groups: dict[Subject, list[Record]] = {}
     for r in records:
         if r.status != "unsupported":
+            device = r.device.partition(":")[0]
             for direction in ("forward", "backward") if r.direction == "forward" else ("backward",):
-                groups.setdefault(
-                    Subject(r.op, r.kernel, r.dtype, direction, r.device.partition(":")[0]), []
-                ).append(r)
+                groups.setdefault(Subject(r.op, r.kernel, r.dtype, direction, device), []).append(r)
     return {
-        subject: _standing(group, failed.get(subject, set()), max(len(versions.get(subject[:2], ())), 1))
+        subject: _standing(
+            group, {m.case for m in failed.get(subject, ())}, max(len(versions.get(subject[:2], ())), 1)
+        )
         for subject, group in groups.items()
     }
 
@@ -122,31 +121,31 @@ def _standing(group: Sequence[Record], failed: Set[str], versions: int) -> Stand
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
-    """The answer for one input. use: the fastest that nothing speaks against, None where there is
-    none. as_fast: those beside it whose intervals overlap with its own. unsafe: those that are
-    faster than it, fastest first, each with what speaks against it; all, where there is none to
-    use. torch: the fastest of torch's own.
-    """
+    """The answer for one input."""
 
     use: Measurement | None
+    """The fastest that nothing speaks against; None where there is none."""
     as_fast: tuple[Measurement, ...]
+    """Safe ones whose intervals overlap with that of `use`."""
     unsafe: tuple[tuple[Measurement, str], ...]
+    """Those faster than `use` (all, without one), fastest first, each with what speaks against it."""
     torch: Measurement | None
+    """The fastest of torch's own."""
 
 
 def advise(ranked: Sequence[Measurement], standing: Mapping[Subject, Standing]) -> Advice:
     """ranked: the measurements of one input that have times, fastest first: ranked()."""
-    against = [standing.get(Subject.of(m), UNKNOWN).against for m in ranked]
-    first = next((i for i, reason in enumerate(against) if not reason), len(ranked))
-    use = ranked[first] if first < len(ranked) else None
+    judged = [(m, standing.get(Subject.of(m), UNKNOWN).against) for m in ranked]
+    first = next((i for i, (_, reason) in enumerate(judged) if not reason), len(judged))
+    use = judged[first][0] if first < len(judged) else None
     return Advice(
         use=use,
         as_fast=tuple(
             m
-            for m, reason in zip(ranked[first + 1 :], against[first + 1 :], strict=True)
+            for m, reason in judged[first + 1 :]
             if use is not None and not reason and _interval(m).low <= _interval(use).high
         ),
-        unsafe=tuple(zip(ranked[:first], against[:first], strict=True)),
+        unsafe=tuple(judged[:first]),
         torch=next((m for m in ranked if m.kernel in torch_kernels(m.op)), None),
     )
 
@@ -159,10 +158,7 @@ def torch_kernels(op: str) -> tuple[str, ...]:
 
 def grouped(measurements: Iterable[Measurement]) -> dict[Group, list[Measurement]]:
     """The measurements of throughput by input, in order."""
-    groups: dict[Group, list[Measurement]] = {}
-    for m in measurements:
-        groups.setdefault(Group(m.op, m.data["direction"], m.dtype, m.device, m.case), []).append(m)
-    return groups
+    return by(measurements, lambda m: Group(m.op, m.data["direction"], m.dtype, m.device, m.case))
 
 
 def ranked(group: Iterable[Measurement]) -> list[Measurement]:
@@ -173,11 +169,9 @@ def ranked(group: Iterable[Measurement]) -> list[Measurement]:
 
 def _interval(m: Measurement) -> Interval:
     samples = times_of(m)
-    return (
-        median_interval(samples)
-        if len(samples) >= FEWEST
-        else Interval(median(samples), min(samples), max(samples))
-    )
+    if len(samples) >= FEWEST:
+        return median_interval(samples)
+    return Interval(median(samples), min(samples), max(samples))
 
 
 def times_as_fast(one: Measurement, other: Measurement) -> tuple[float, float, float]:

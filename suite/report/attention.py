@@ -7,15 +7,14 @@ yet no safe place.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from suite.formats import DTYPES
 from suite.records.record import PASSING, Record
-from suite.report.attention_columns import COLUMNS, PARTS, Asked, Column, asked
-from suite.report.summaries import first_line, how_bad, times, worst
+from suite.report.attention_columns import COLUMNS, Asked, Column, asked
+from suite.report.summaries import how_bad, worst
+from suite.report.words import in_order, spaced, times
 
 MOST_DRAWN = 2**27
 """Entries of masks that are drawn for one report at most: ten seconds or so."""
@@ -25,11 +24,14 @@ NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """May one use it? kind: its CSS class. mark: on the page. sign: in a terminal. words: in the legend."""
+    """May one use it?"""
 
     kind: str
+    """Its CSS class."""
     mark: str
+    """Its sign on the page."""
     sign: str
+    """Its sign in a terminal."""
     words: str
 
 
@@ -67,14 +69,13 @@ def answer(found: Evaluations) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """The records of attention by row (kernel, with its device where there are several), column and format.
-
-    formats: of the run, widest first. astray: how many records stand in no column.
-    """
+    """The records of attention by row (the kernel; its device too, of several), column and format."""
 
     cells: dict[str, Row]
     formats: tuple[str, ...]
+    """Of the run, widest first."""
     astray: int
+    """How many records stand in no column."""
 
     @property
     def columns(self) -> list[str]:
@@ -101,7 +102,7 @@ def matrix(records: Iterable[Record]) -> Matrix:
         for name in names:
             row.setdefault(name, {}).setdefault(record.dtype, []).append((record, alone))
     cells = {kernel: _explained(row) for kernel, row in cells.items()}
-    return Matrix(cells, tuple(dtype for dtype in DTYPES if dtype in formats), astray)
+    return Matrix(cells, tuple(in_order(formats)), astray)
 
 
 def _asked(cases: Iterable[str]) -> dict[str, Asked]:
@@ -154,70 +155,13 @@ def _explained(row: Row) -> Row:
     return explained
 
 
-def attention_context(records: Iterable[Record]) -> dict[str, Any] | None:
-    """What templates/attention.html shows; None where no record of attention stands in a column."""
-    found = matrix(records)
-    if not found.cells:
-        return None
-    everywhere, partly = safe(found)
-    parts = []
-    for title, columns in PARTS.items():
-        shown = [column for column in columns if column.name in found.columns]
-        rows = [
-            (kernel, [_chips(row.get(column.name, {})) for column in shown])
-            for kernel, row in sorted(found.cells.items())
-        ]
-        if shown:
-            parts.append({"title": title, "columns": shown, "rows": rows})
-    return {
-        "everywhere": everywhere,
-        "partly": partly,
-        "count": len(found.columns),
-        "unsafe": unsafe(found),
-        "parts": parts,
-        "legend": ANSWERS,
-        "astray": found.astray,
-    }
-
-
-def _chips(formats: dict[str, Evaluations]) -> list[tuple[Answer, list[str], str]]:
-    """(answer, short names of the formats that have it, what was counted) for each answer in the cell."""
-    chips: dict[Answer, tuple[list[str], list[str]]] = {}
-    for dtype in DTYPES:
-        if dtype in formats:
-            names, titles = chips.setdefault(answer(formats[dtype]), ([], []))
-            names.append(short(dtype))
-            titles.append(_counted(dtype, formats[dtype]))
-    return [(given, names, "\n".join(titles)) for given, (names, titles) in chips.items()]
-
-
-def short(dtype: str) -> str:
-    """f32 for float32, bf16 for bfloat16."""
-    return dtype.replace("float", "f")
-
-
-def _counted(dtype: str, found: Evaluations) -> str:
-    """How many cases had which status, and the worst of them."""
-    records = [record for record, _ in found]
-    count = Counter(record.status for record in records)
-    text = f"{dtype}: " + ", ".join(f"{n:,} {status.replace('_', ' ')}" for status, n in count.most_common())
-    failing = [record for record in records if record.status not in ("passed", "unsupported")]
-    if failing:
-        bad = worst(failing)
-        return f"{text}; the worst is {how(bad)}: {bad.case}"
-    if count["unsupported"]:
-        reason = next(record.message for record in records if record.status == "unsupported")
-        return f"{text} ({first_line(reason)})"
-    return text
-
-
 def how(record: Record) -> str:
     """How a result is wrong, in a word or two."""
     got = (record.got or "").lower()
     if record.overflow and got in ("nan", "inf", "-inf"):
         return "NaN" if got == "nan" else "infinite"
     if record.status in ("unjudged", "not_run"):
-        return record.status.replace("_", " ")
+        return spaced(record.status)
     bad = how_bad(record)
     return f"{bad} times of bound" if record.ratio is not None and bad == times(record.ratio) else bad
 
@@ -285,7 +229,7 @@ def _share(records: Sequence[Record]) -> float:
 def _place(column: Column, records: Sequence[Record], row: Row) -> str:
     wrong = {record.dtype for record in records}
     judged = {record.dtype for record in _records(row[column.name], but=("unsupported",))}
-    where = "" if wrong == judged else " in " + ", ".join(dtype for dtype in DTYPES if dtype in wrong)
+    where = "" if wrong == judged else " in " + ", ".join(in_order(wrong))
     known = ", known" if all(record.status == "known_failure" for record in records) else ""
     return f"{column.where}{where} ({how(worst(records))}{known})"
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from suite.records.record import Record
 from suite.report.attention import ANSWERS, OPEN, Evaluations, answer, matrix, safe, unsafe
 from suite.report.attention_columns import COLUMNS, PARTS
+from suite.report.tables import rich_table
 from suite.report.visible import NAME, visible
 
-WIDTH, KERNEL = 120, 28
-"""Characters of the table at most, and of a kernel's name in it."""
+WIDTH = 120
+"""Characters of the table at most."""
+KERNEL = 28
+"""Characters of a kernel's name in it."""
 NOTHING = "."
 STYLES = {"X": "red", "!": "yellow", "?": "yellow"}
 
@@ -31,7 +33,7 @@ def print_attention(console: Console, records: Iterable[Record]) -> None:
     width = min(WIDTH, console.width)
     for part in PARTS.values():
         shown = [column for column in part if column.name in found.columns]
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+        table = rich_table(padding=(0, 1, 0, 0))
         table.add_column("attention", no_wrap=True, max_width=KERNEL, overflow="ellipsis")
         for column in shown:
             table.add_column(column.code, no_wrap=True, min_width=4)

@@ -1,9 +1,8 @@
-"""The ratchet of accuracy: a file with the smallest error that each evaluation ever had, in times
-of the bound.
+"""The ratchet of accuracy: a file with the smallest error, over its bound, that each evaluation ever had.
 
 A JSON document with one entry a line, made to be committed: {"op", "kernel", "case", "dtype",
-"ratio"}. `case` is an id, or a pattern with * or ? that covers several: such a ceiling is a
-person's, and only a person changes it, since a run may have seen few of its cases.
+"ratio"}. `case` is an id, or a pattern with * or ? that covers several cases: a person sets such a
+ceiling, and only a person changes it, since a run may have seen few of its cases.
 """
 
 from __future__ import annotations
@@ -23,21 +22,15 @@ from suite.records.schema import check
 from suite.records.store import FULL, Run
 from suite.report import FullDiskError
 from suite.report.compare import Reason, caught_while_timed, worsened
+from suite.report.shapes import TEXT, fields, many
 
 SCHEMA = 1
 Key = tuple[str, str, str, str]
 Baseline = dict[Key, float]
 """(op, kernel, case, dtype) -> ratio."""
 
-TEXT = {"type": "string"}
-ENTRY = {
-    "type": "object",
-    "properties": {
-        **dict.fromkeys(("op", "kernel", "case", "dtype"), TEXT),
-        "ratio": {"type": "number", "minimum": 0, "maximum": 1e300},
-    },
-    "required": ["op", "kernel", "case", "dtype", "ratio"],
-}
+FIELDS = ("op", "kernel", "case", "dtype")
+ENTRY = fields(dict.fromkeys(FIELDS, TEXT), ratio={"type": "number", "minimum": 0, "maximum": 1e300})
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -54,7 +47,7 @@ def read_baseline(path: Path) -> Baseline:
             raise ValueError(
                 f"schema={data.get('schema')!r:.80} is not one that this version reads ({SCHEMA})"
             )
-        check(data.get("entries"), {"type": "array", "items": ENTRY}, "entries")
+        check(data.get("entries"), many(ENTRY), "entries")
         found: Baseline = {}
         for entry in data["entries"]:
             key = (entry["op"], entry["kernel"], entry["case"], entry["dtype"])
@@ -121,7 +114,7 @@ def write_baseline(path: Path, baseline: Mapping[Key, float]) -> None:
     Raises FullDiskError where a disk is full, any other ValueError where it cannot be written.
     """
     entries = [
-        json.dumps(dict(zip(("op", "kernel", "case", "dtype", "ratio"), (*key, ratio), strict=True)))
+        json.dumps(dict(zip((*FIELDS, "ratio"), (*key, ratio), strict=True)))
         for key, ratio in sorted(baseline.items())
     ]
     text = f'{{"schema": {SCHEMA}, "entries": [\n' + ",\n".join(entries) + "\n]}\n"

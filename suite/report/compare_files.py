@@ -6,34 +6,42 @@ import csv
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from suite.records.record import plain
 from suite.records.store import is_own_file
-from suite.report.compare import Comparison, Pair, Speed, median, times_of
-from suite.report.compare_page import reasons_of, run_names
+from suite.report.compare import Comparison, Pair
+from suite.report.compare_words import reasons_of, run_names
 from suite.report.csv import FORMULA
 from suite.report.privacy import private
+from suite.report.speed import Speed, median, times_of
 from suite.report.visible import visible
 
 SCHEMA = 1
+COLUMNS = (
+    "new_run", "what", "op", "kernel", "case", "dtype", "direction", "base_device", "new_device",
+    "base_status", "new_status", "change", "base_ratio", "new_ratio", "base_max_ulp", "new_max_ulp",
+    "accuracy", "meaningful",
+    "bits", "base_median_seconds", "new_median_seconds", "time_ratio", "time_ratio_low", "time_ratio_high",
+    "speed", "note",
+)  # fmt: skip
 
 
 def check_targets(targets: Mapping[str, Path], folders: Sequence[Path]) -> None:
     """targets: the files that options name, to be written. Raises ValueError where one belongs to a
     run in the folders, or two are one file.
     """
-    for number, (option, path) in enumerate(targets.items()):
+    for option, path in targets.items():
         if any(is_own_file(path, folder) for folder in folders):
             raise ValueError(
                 f"{option} {str(path)!r} belongs to a run that is compared: writing there would spoil it"
             )
-        for other, there in list(targets.items())[:number]:
-            if os.path.realpath(path) == os.path.realpath(there) or (
-                path.exists() and there.exists() and path.samefile(there)
-            ):
-                raise ValueError(f"{other} {str(there)!r} and {option} {str(path)!r} are one file; name two")
+    for (other, there), (option, path) in combinations(targets.items(), 2):
+        linked = path.exists() and there.exists() and path.samefile(there)
+        if linked or os.path.realpath(path) == os.path.realpath(there):
+            raise ValueError(f"{other} {str(there)!r} and {option} {str(path)!r} are one file; name two")
 
 
 def rows(comparisons: Sequence[Comparison]) -> Iterator[dict[str, Any]]:
@@ -46,15 +54,6 @@ def rows(comparisons: Sequence[Comparison]) -> Iterator[dict[str, Any]]:
             yield dict.fromkeys(COLUMNS) | {"new_run": name, "what": "evaluation"} | _of_pair(pair)
         for speed in comparison.speeds:
             yield dict.fromkeys(COLUMNS) | {"new_run": name, "what": "throughput"} | _of_speed(speed)
-
-
-COLUMNS = (
-    "new_run", "what", "op", "kernel", "case", "dtype", "direction", "base_device", "new_device",
-    "base_status", "new_status", "change", "base_ratio", "new_ratio", "base_max_ulp", "new_max_ulp",
-    "accuracy", "meaningful",
-    "bits", "base_median_seconds", "new_median_seconds", "time_ratio", "time_ratio_low", "time_ratio_high",
-    "speed", "note",
-)  # fmt: skip
 
 
 def to_csv(comparisons: Sequence[Comparison], *, show_paths: bool = False) -> str:
@@ -109,6 +108,10 @@ def _of_pair(pair: Pair) -> dict[str, Any]:
         "case": r.case,
         "dtype": r.dtype,
         "direction": r.direction,
+        "change": pair.change,
+        "accuracy": pair.accuracy.change,
+        "meaningful": pair.accuracy.meaningful if pair.accuracy.change else None,
+        "bits": pair.bits,
     }
     for side, record in (("base", pair.base), ("new", pair.new)):
         if record is not None:
@@ -118,13 +121,7 @@ def _of_pair(pair: Pair) -> dict[str, Any]:
                 f"{side}_ratio": record.ratio,
                 f"{side}_max_ulp": record.max_ulp,
             }
-    meaningful = pair.accuracy.meaningful if pair.accuracy.change else None
-    return found | {
-        "change": pair.change,
-        "accuracy": pair.accuracy.change,
-        "meaningful": meaningful,
-        "bits": pair.bits,
-    }
+    return found
 
 
 def _of_speed(speed: Speed) -> dict[str, Any]:

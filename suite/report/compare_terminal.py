@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from suite.report.compare import Comparison
-from suite.report.compare_page import (
-    answer,
-    base_alone,
-    best_kernels,
-    environments,
-    error_rows,
-    first_notices,
-    reasons_of,
-    run_names,
-    shown,
-    speed_rows,
-    status_rows,
-)
+from suite.report.compare_best import base_alone, best_kernels
+from suite.report.compare_page import shown
+from suite.report.compare_tables import error_table, speed_table, status_table
+from suite.report.compare_words import answer, environments, notices_of, reasons_of, run_names
+from suite.report.tables import Cell, Column, Table, console_of, rich_table
 
 ROWS = 12
 """Rows of a table; the page and the files have more."""
@@ -33,42 +26,27 @@ def print_comparison(comparisons: Sequence[Comparison], *, show_paths: bool = Fa
     """Prints the comparisons, which share their base, and why gates refuse; texts of strangers as
     shown() leaves them.
     """
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 160
+    console = console_of(160)
+    say = partial(_say, console, show_paths)
+    show = partial(_print_table, console, show_paths)
     runs = [comparisons[0].base, *(one.new for one in comparisons)]
     names = run_names(runs)
-
-    def say(text: str, style: str = "") -> None:
-        console.print(shown(text, show_paths=show_paths), style=style or None, markup=False, soft_wrap=True)
-
-    def table(
-        title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str | None] = ()
-    ) -> None:
-        if not rows:
-            return
-        console.print()
-        say(title, "bold")
-        made = Table(box=None, pad_edge=False, header_style="dim")
-        for column in columns:
-            made.add_column(escape(shown(column, show_paths=show_paths)), overflow="fold")
-        for number, row in enumerate(rows[:ROWS]):
-            style = styles[number] if number < len(styles) else None
-            made.add_row(*(escape(text) for text in shown(list(row), show_paths=show_paths)), style=style)
-        console.print(made)
-        if len(rows) > ROWS:
-            say(f"and {len(rows) - ROWS:,} more", "dim")
-
+    named = list(zip(names[1:], comparisons, strict=True))
     for name, run in zip(names, runs, strict=True):
-        for notice in first_notices(run):
-            say(f"{name}: {notice}", "yellow")
-    differing = environments(runs)["unlike"]
-    table("what differs", ["", *names], [[row["fact"], *row["values"]] for row in differing])
-    for name, comparison in zip(names[1:], comparisons, strict=True):
-        _print_one(name, names[0], comparison, table)
-    best = best_kernels(runs)
-    table("which kernel to use", ["op", "dtype", "input", *names], [_best(row) for row in best["rows"]])
-    if left_out := base_alone(best, names[0]):
+        for notice in notices_of(name, run):
+            say(notice, "yellow")
+    unlike = [[fact, *values] for fact, values in environments(runs)["unlike"]]
+    show("what differs", Table(columns=list(map(Column, ("", *names))), rows=unlike))
+    for name, comparison in named:
+        show(f"new failures in {name}", status_table(comparison, "new failure"), columns=6)
+        show(f"meaningfully larger errors in {name}", error_table(comparison.worse()))
+        speeds = speed_table(comparison, names[0], name)
+        unclear = replace(speeds, rows=[row for row in speeds.rows if row[0].text != "SAME"])
+        show(f"time of {name} over that of {names[0]}, where they differ or may", unclear, columns=9)
+    best, alone = best_kernels(runs)
+    columns = list(map(Column, ("op", "dtype", "input", *names)))
+    show("which kernel to use", Table(columns=columns, rows=list(map(_best, best))))
+    if left_out := base_alone(alone, names[0]):
         say(left_out, "dim")
     console.print()
     reasons = reasons_of(comparisons)
@@ -76,58 +54,39 @@ def print_comparison(comparisons: Sequence[Comparison], *, show_paths: bool = Fa
         say(reason, "red")
     if len(reasons) > ROWS:
         say(f"and {len(reasons) - ROWS:,} more", "red")
-    for name, comparison in zip(names[1:], comparisons, strict=True):
+    for name, comparison in named:
         verdict, rest = answer(comparison)
         say(f"{name} against {names[0]}. {rest}")
         say(verdict, "bold")
     if len(comparisons) > 1:
-        refused = [
-            name for name, comparison in zip(names[1:], comparisons, strict=True) if comparison.reasons
-        ]
+        refused = [name for name, comparison in named if comparison.reasons]
         say(f"Gates refuse {', '.join(refused) or 'none'}.", "bold")
 
 
-def _print_one(name: str, base: str, comparison: Comparison, table: Any) -> None:
-    failures = status_rows(comparison, "new failure")
-    table(
-        f"new failures in {name}",
-        ["op", "kernel", "dtype", "case", "before", "now"],
-        [
-            [
-                row["op"],
-                row["kernel"],
-                row["dtype"],
-                row["case"],
-                row["before"],
-                f"{row['now']} {row['timed']}".strip(),
-            ]
-            for row in failures
-        ],
-    )
-    table(
-        f"meaningfully larger errors in {name}",
-        ["op", "kernel", "dtype", "case", "before", "now"],
-        [
-            [row[key] for key in ("op", "kernel", "dtype", "case", "before", "after")]
-            for row in error_rows(comparison.worse())
-        ],
-    )
-    speeds = [row for row in speed_rows(comparison) if row["verdict"] != "SAME"]
-    table(
-        f"time of {name} over that of {base}, where they differ or may",
-        ["", "op", "kernel", "dtype", "input", base, name, "ratio", "95 % interval"],
-        [
-            [
-                *(
-                    row[key]
-                    for key in ("verdict", "op", "kernel", "dtype", "input", "before", "after", "ratio")
-                ),
-                " ".join(filter(None, (row["interval"], row["note"]))),
-            ]
-            for row in speeds
-        ],
-        [COLORS.get(row["kind"]) for row in speeds],
-    )
+def _say(console: Console, show_paths: bool, text: str, style: str | None = None) -> None:
+    console.print(shown(text, show_paths=show_paths), style=style, markup=False, soft_wrap=True)
+
+
+def _print_table(
+    console: Console, show_paths: bool, title: str, table: Table, *, columns: int | None = None
+) -> None:
+    """columns: how many of the first are shown; None for all."""
+    if not table.rows:
+        return
+    cut = shown(table.cut(ROWS), show_paths=show_paths)
+    console.print()
+    _say(console, show_paths, title, "bold")
+    made = rich_table(*(escape(column.heading) for column in cut.columns[:columns]))
+    for row in cut.rows:
+        chip = row[0].chip if isinstance(row[0], Cell) else ""
+        made.add_row(*(escape(_text(cell)) for cell in row[:columns]), style=COLORS.get(chip))
+    console.print(made)
+    if cut.left_out:
+        _say(console, show_paths, f"and {cut.left_out:,} more", "dim")
+
+
+def _text(cell: str | Cell) -> str:
+    return " ".join(filter(None, (cell.text, *cell.small))) if isinstance(cell, Cell) else cell
 
 
 def _best(row: dict[str, Any]) -> list[str]:
@@ -140,5 +99,4 @@ def _best(row: dict[str, Any]) -> list[str]:
             for cell in by_device
         ]
         cells.append("; ".join(words) or "–")
-    op = row["op"] if row["direction"] == "forward" else f"{row['op']} {row['direction']}"
-    return [op, row["dtype"], row["input"], *cells]
+    return [row["op"], row["dtype"], row["input"], *cells]

@@ -7,13 +7,16 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from markupsafe import Markup
 
+from suite.report.words import shortened, some
+
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK = "#000000"
@@ -21,7 +24,47 @@ INK = "#000000"
 STYLE = "fill: currentColor; stroke-linejoin: round; stroke-linecap: butt"
 
 
+COLORS = ("#3b82c4", "#d9822b", "#2e9e6b", "#b5559a", "#7a6fd0", "#c2564b")
+GRAY = "#888888"
+"""What has no colour of its own, and what theory says."""
+
 P = ParamSpec("P")
+
+
+def figure_of(
+    width: float, height: float, *, rows: int = 1, columns: int = 1
+) -> tuple[Figure, list[list[Axes]]]:
+    """A figure of so many inches, and its panels by row."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, [list(row) for row in figure.subplots(rows, columns, squeeze=False)]
+
+
+def dress(axes: Axes, x: str = "", y: str = "", *, title: str = "", letters: float = 8) -> None:
+    """Labels, their size, and no frame but the two axes."""
+    axes.set_xlabel(x, fontsize=letters)
+    axes.set_ylabel(y, fontsize=letters)
+    if title:
+        axes.set_title(title, fontsize=9, loc="left")
+    axes.tick_params(labelsize=letters)
+    axes.minorticks_off()
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def legend_below(
+    figure: Figure, entries: Sequence[tuple[str, dict[str, Any]]], *, columns: int, letters: float = 8
+) -> None:
+    """A legend of (label, how its line looks) below all panels."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], **look, label=literal(label)) for label, look in entries]
+    figure.legend(handles=handles, loc="outside lower left", ncols=columns, fontsize=letters, frameon=False)
+
+
+def names_in_legend(names: Sequence[str]) -> str:
+    """The ends of some names and the number of the others: the table lists all."""
+    return literal(some([shortened(name) for name in names]))
 
 
 def drawn(draw: Callable[P, Markup | None], *arguments: P.args, **named: P.kwargs) -> Markup | None:

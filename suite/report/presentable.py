@@ -17,15 +17,21 @@ from suite.records.record import Measurement, Record
 from suite.records.store import Run
 from suite.report.privacy import private
 from suite.report.summaries import severity
+from suite.report.tables import by
 from suite.report.visible import NAME, TEXT, visible
 
 T = TypeVar("T", Record, Measurement)
 Change = Callable[[str], str]
 
-ITEMS, POINTS = 32, 512
-"""Entries of a record's list that are shown, and of a measurement's."""
-NOTICES, KERNELS, FAMILIES, FORMATS = 50, 200, 64, 12
-"""How many of each a page shows; what it leaves out it says, and the records have it."""
+ITEMS = 32
+"""Entries of a record's list that are shown."""
+POINTS = 512
+"""Entries of a measurement's list that are shown."""
+NOTICES = 50
+"""How many notices a page shows; it says what it leaves out, here and below."""
+KERNELS = 200
+FAMILIES = 64
+FORMATS = 12
 MEASUREMENTS = {"throughput": 10_000}
 """How many measurements of a kind a run's page shows. A bench has thousands of points, each a cell
 of a table; others have a curve or a table each, and ANY suffice.
@@ -114,15 +120,14 @@ def bounded(records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[Recor
         ("formats", FORMATS, lambda r: (r.dtype,)),
     ]
     for noun, most, key in groups:
-        worst: dict[tuple[str, ...], tuple[int, float, bool]] = {}
-        for record in records:
-            worst[key(record)] = max(severity(record), worst.get(key(record), severity(record)))
-        if len(worst) > most:
+        found = by(records, key)
+        if len(found) > most:
+            worst = {name: max(map(severity, group)) for name, group in found.items()}
             kept = set(sorted(worst, key=lambda one: worst[one], reverse=True)[:most])
             records = [record for record in records if key(record) in kept]
             of_kernels = records if noun == "kernels" else of_kernels
             notes.append(
-                f"The tables show the {most} worst of {len(worst):,} {noun}; the records beside this page"
+                f"The tables show the {most} worst of {len(found):,} {noun}; the records beside this page"
                 " have them all."
             )
     return of_kernels, records, notes

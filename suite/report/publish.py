@@ -21,7 +21,7 @@ from suite.records.configuration import FILE, Configuration, read_configuration,
 from suite.records.record import Measurement, Record
 from suite.records.store import Run, latest, refuse_twice
 from suite.report.advice import versions_of
-from suite.report.compare import read_runs
+from suite.report.compare_runs import read_runs
 from suite.report.html import render
 from suite.report.presentable import changed, mapped
 from suite.report.privacy import private

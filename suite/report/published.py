@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -20,9 +20,14 @@ from suite.records.configuration import FILE, read_configuration
 from suite.records.record import SUMMARY_CLASSES, Measurement, Record, summary_class
 from suite.records.store import Run
 from suite.report.advice import torch_kernels
-from suite.report.compare import compare, median, read_runs, times_of
-from suite.report.summaries import how_bad, times, worst
+from suite.report.compare import compare
+from suite.report.compare_runs import read_runs
+from suite.report.pages import fill
+from suite.report.speed import median, times_of
+from suite.report.summaries import how_bad, worst
+from suite.report.tables import by, markdown
 from suite.report.visible import NAME, visible
+from suite.report.words import count, shape_of, times
 
 BEGIN, END = "<!-- published: begin -->", "<!-- published: end -->"
 """What encloses the table in a README."""
@@ -39,12 +44,15 @@ FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """A published run. machine, name: its folders. profile: as asked, "" where it does not say."""
+    """A published run."""
 
     machine: str
+    """The folder of its folder."""
     name: str
+    """Its folder."""
     run: Run
     profile: str
+    """As asked, "" where it does not say."""
 
     @property
     def place(self) -> str:
@@ -80,29 +88,27 @@ class Published:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """What two published runs have in common.
-
-    joined: evaluations that both have. new_failures, worse: of them, and meaningfully larger
-    errors. same_bits: "3 of 4" outputs, "not comparable" between environments. speeds: how many
-    times have each verdict.
-    """
+    """What two published runs have in common."""
 
     base: Published
     new: Published
     joined: int
+    """Evaluations that both have."""
     new_failures: int
     worse: int
+    """Meaningfully larger errors."""
     same_bits: str
+    """ "3 of 4" outputs, or "not comparable" between environments."""
     speeds: str
+    """How many times have each verdict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reports:
-    """All published runs, by machine and day, and what each two share. folder: the name of the
-    folder that has them.
-    """
+    """All published runs, by machine and day, and what each two share."""
 
     folder: str
+    """The name of the folder that has them."""
     runs: tuple[Published, ...]
     comparisons: tuple[Shared, ...]
 
@@ -119,45 +125,44 @@ class Reports:
         machines = len({one.machine for one in self.runs})
         failed = sum(one.count["failed"] for one in self.runs)
         evaluations = sum(len(one.run.records) for one in self.runs)
-        bad = f"{_count(failed, 'unexpected failure')}" if failed else "no unexpected failure"
-        return (
-            f"{_count(len(self.runs), 'run')} on {_count(machines, 'machine')}:"
-            f" {_count(evaluations, 'evaluation')}, {bad}."
-        )
+        bad = count(failed, "unexpected failure") if failed else "no unexpected failure"
+        where = f"{count(len(self.runs), 'run')} on {count(machines, 'machine')}"
+        return f"{where}: {count(evaluations, 'evaluation')}, {bad}."
 
 
 class Cell(NamedTuple):
-    """A kernel in a format. error: the worst, in times of the bound, or in a word. passed: no
-    evaluation failed. speed: torch's median time over the kernel's.
-    """
+    """A kernel in a format."""
 
     error: str
+    """The worst, over its bound, or in a word."""
     passed: bool
+    """No evaluation failed."""
     speed: float | None
+    """torch's median time over the kernel's."""
 
 
 class Row(NamedTuple):
-    """A kernel. failed: "1 of 9" judged evaluations of the forward, known ones among them. cells:
-    one for each of FORMATS.
-    """
+    """A kernel."""
 
     kernel: str
     is_torch: bool
     failed: str
+    """ "1 of 9" judged evaluations of the forward, known failures among them."""
     cells: tuple[Cell, ...]
+    """One for each of FORMATS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernels:
-    """The table of one op on one machine, the fastest first. others: how many more were timed.
-    inputs: the shapes that were timed, in words.
-    """
+    """The table of one op on one machine, the fastest first."""
 
     published: Published
     op: str
     rows: tuple[Row, ...]
     others: int
+    """How many more kernels were timed."""
     inputs: str
+    """The shapes that were timed, in words."""
 
 
 RUN_COLUMNS = (
@@ -165,20 +170,9 @@ RUN_COLUMNS = (
     "unsupported", "timed",
 )  # fmt: skip
 SHARED_COLUMNS = (
-    "base",
-    "new",
-    "evaluations in both",
-    "new failures",
-    "meaningfully larger errors",
-    "same bits",
-    "times",
-)
-COLUMNS = (
-    "op",
-    "kernel",
-    "failed",
-    *(f"{dtype}: {what}" for dtype in FORMATS for what in ("worst error", "speed")),
-)
+    "base", "new", "evaluations in both", "new failures", "meaningfully larger errors", "same bits", "times",
+)  # fmt: skip
+COLUMNS = ("op", "kernel", "failed", *(f"{d}: {what}" for d in FORMATS for what in ("worst error", "speed")))
 
 
 def read_published(reports: Path) -> Reports:
@@ -202,20 +196,10 @@ def read_published(reports: Path) -> Reports:
 
 def index_page(reports: Reports) -> str:
     """index.html: one page without scripts or outside requests, like a run's own."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("suite.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    machines: dict[str, list[Published]] = {}
-    for one in reports.runs:
-        machines.setdefault(one.machine, []).append(one)
+    machines = by(reports.runs, lambda one: one.machine)
     tables = kernel_tables(reports, rows=sys.maxsize)
-    return environment.get_template("published.html").render(
+    return fill(
+        "published.html",
         sentence=reports.sentence(),
         machines=[
             {"runs": runs, "tables": [table for table in tables if table.published.machine == machine]}
@@ -235,42 +219,38 @@ def index_table(reports: Reports) -> str:
         "# Published runs",
         "",
         f"{reports.sentence()} [index.html](index.html) is the same as a page, with tables of kernels.",
-        (
-            "A folder has `report.html` to read, and the records to compare: `softmax-suite compare`,"
-            " `report` and `merge` take it"
-        ),
-        (
-            "like any run folder. [docs/publishing.md](../docs/publishing.md) says how a run is made and"
-            " published."
-        ),
+        "A folder has `report.html` to read, and the records to compare: `softmax-suite compare`,"
+        " `report` and `merge` take it",
+        "like any run folder. [docs/publishing.md](../docs/publishing.md) says how a run is made and"
+        " published.",
     ]
     if reports.runs:
-        lines += [
-            "",
-            *_table(RUN_COLUMNS, [_run_cells(one) for one in reports.runs], numbers=range(5, 11)),
-            "",
-        ]
-        lines += [
-            (
-                "*known*: failures that are known or declared; the report has the reasons. *timed*: kernels,"
-                " by input and format."
-            ),
-            "",
-        ]
+        runs = markdown(RUN_COLUMNS, [_run_cells(one) for one in reports.runs], numbers=range(5, 11))
+        known = (
+            "*known*: failures that are known or declared; the report has the reasons. *timed*: kernels,"
+            " by input and format."
+        )
+        lines += ["", *runs, "", known, ""]
     if reports.comparisons:
-        lines += ["## What they have in common", ""]
+        shared = markdown(
+            SHARED_COLUMNS, [_shared_cells(s) for s in reports.comparisons], numbers=range(2, 5)
+        )
+        whole = (
+            "Bits are compared within one environment alone. The whole comparison of two, from the folder"
+            " above this one:"
+        )
         lines += [
-            *_table(SHARED_COLUMNS, [_shared_cells(s) for s in reports.comparisons], numbers=range(2, 5)),
+            "## What they have in common",
+            "",
+            *shared,
+            "",
+            whole,
+            "",
+            "```",
+            *reports.commands(),
+            "```",
             "",
         ]
-        lines += [
-            (
-                "Bits are compared within one environment alone. The whole comparison of two, from the folder"
-                " above this one:"
-            ),
-            "",
-        ]
-        lines += ["```", *reports.commands(), "```", ""]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
@@ -282,19 +262,16 @@ def readme_table(reports: Reports) -> str:
     if not tables:
         return "No published run has times of softmax or attention yet."
     parts = []
-    for machine in dict.fromkeys(table.published.machine for table in tables):
-        own = [table for table in tables if table.published.machine == machine]
+    for own in by(tables, lambda table: table.published.machine).values():
         of = ", ".join(f"{table.op} on {table.inputs}" for table in own)
         runs = {table.published.place: table.published for table in own}.values()
         links = ", ".join(f"[{one.name}]({reports.folder}/{one.place}/report.html)" for one in runs)
         left_out = sum(table.others for table in own)
-        more = f"; {_count(left_out, 'slower kernel')} more in it" if left_out else ""
+        more = f"; {count(left_out, 'slower kernel')} more in it" if left_out else ""
         one, rows = own[0].published, [_row_cells(table.op, row) for table in own for row in table.rows]
-        parts += [
-            f"{_markdown(one.device)}, {_markdown(one.versions)}: {of}. The whole run: {links}{more}.",
-            "",
-        ]
-        parts += [*_table(COLUMNS, rows, numbers=range(2, len(COLUMNS))), ""]
+        machine = f"{_markdown(one.device)}, {_markdown(one.versions)}"
+        table = markdown(COLUMNS, rows, numbers=range(2, len(COLUMNS)))
+        parts += [f"{machine}: {of}. The whole run: {links}{more}.", "", *table, ""]
     return "\n".join(parts).rstrip("\n")
 
 
@@ -329,62 +306,45 @@ def _order(machine: str, op: str) -> tuple[str, int]:
 
 def _torch_inputs(run: Run, op: str) -> dict[str, Measurement]:
     """format -> torch's longest timed forward, of those the plainest case."""
-    found: dict[str, Measurement] = {}
-    own = [
-        m
-        for m in run.measurements
-        if _is_timed_forward(m, op) and m.kernel == torch_kernels(op)[0] and m.dtype in FORMATS
-    ]
-    for m in sorted(own, key=lambda m: (m.data["length"], -m.case.count("/"), m.data["shape"])):
-        found[m.dtype] = m
-    return found
+    own = [m for m in _timed_forward(run, op) if m.kernel == torch_kernels(op)[0] and m.dtype in FORMATS]
+    own.sort(key=lambda m: (m.data["length"], -m.case.count("/"), m.data["shape"]))
+    return {m.dtype: m for m in own}
 
 
-def _is_timed_forward(m: Measurement, op: str) -> bool:
-    if m.kind != "throughput" or m.op != op or not isinstance(m.data.get("length"), int):
-        return False
-    return m.data["direction"] == "forward" and bool(times_of(m))
+def _timed_forward(run: Run, op: str) -> Iterator[Measurement]:
+    for m in run.measurements:
+        known = m.kind == "throughput" and m.op == op and isinstance(m.data.get("length"), int)
+        if known and m.data["direction"] == "forward" and times_of(m):
+            yield m
 
 
 def _kernels(published: Published, op: str, inputs: dict[str, Measurement], most: int) -> Kernels:
     speeds: dict[str, dict[str, float]] = {}
-    for m in published.run.measurements:
+    for m in _timed_forward(published.run, op):
         torch = inputs.get(m.dtype)
-        if (
-            torch is not None
-            and _is_timed_forward(m, op)
-            and (m.case, m.device) == (torch.case, torch.device)
-        ):
+        if torch is not None and (m.case, m.device) == (torch.case, torch.device):
             speeds.setdefault(m.kernel, {})[m.dtype] = median(times_of(torch)) / median(times_of(m))
-    judged: dict[str, list[Record]] = {kernel: [] for kernel in speeds}
-    for r in published.run.records:
-        if (
-            r.op == op
-            and r.direction == "forward"
-            and r.status not in ("unsupported", "not_run")
-            and r.kernel in judged
-        ):
-            judged[r.kernel].append(r)
-    own = [kernel for kernel, records in judged.items() if records and not any(r.outside for r in records)]
+    judged = by((r for r in published.run.records if _is_judged_forward(r, op)), lambda r: r.kernel)
+    own = [kernel for kernel in speeds if kernel in judged and not any(r.outside for r in judged[kernel])]
     own.sort(key=lambda kernel: ([-speeds[kernel].get(dtype, 0.0) for dtype in FORMATS], kernel))
     kept = {torch_kernels(op)[0], *[kernel for kernel in own if kernel != torch_kernels(op)[0]][: most - 1]}
-    rows = [
-        Row(
-            kernel=_text(kernel),
-            is_torch=kernel == torch_kernels(op)[0],
-            failed=f"{sum(r.status != 'passed' for r in judged[kernel]):,} of {len(judged[kernel]):,}",
-            cells=tuple(
-                _cell([r for r in judged[kernel] if r.dtype == d], speeds[kernel].get(d)) for d in FORMATS
-            ),
-        )
-        for kernel in own
-        if kernel in kept
-    ]
-    shapes = dict.fromkeys(
-        "x".join(map(str, inputs[dtype].data["shape"])) for dtype in FORMATS if dtype in inputs
-    )
+    rows = tuple(_row(kernel, op, judged[kernel], speeds[kernel]) for kernel in own if kernel in kept)
+    shapes = dict.fromkeys(shape_of(inputs[dtype].data["shape"]) for dtype in FORMATS if dtype in inputs)
     return Kernels(
-        published=published, op=op, rows=tuple(rows), others=len(own) - len(rows), inputs=" and ".join(shapes)
+        published=published, op=op, rows=rows, others=len(own) - len(rows), inputs=" and ".join(shapes)
+    )
+
+
+def _is_judged_forward(r: Record, op: str) -> bool:
+    return r.op == op and r.direction == "forward" and r.status not in ("unsupported", "not_run")
+
+
+def _row(kernel: str, op: str, judged: Sequence[Record], speeds: Mapping[str, float]) -> Row:
+    return Row(
+        kernel=_text(kernel),
+        is_torch=kernel == torch_kernels(op)[0],
+        failed=f"{sum(r.status != 'passed' for r in judged):,} of {len(judged):,}",
+        cells=tuple(_cell([r for r in judged if r.dtype == dtype], speeds.get(dtype)) for dtype in FORMATS),
     )
 
 
@@ -408,25 +368,21 @@ def _shared(runs: Sequence[Published]) -> Iterator[Shared]:
             found = compare(base.run, new.run)
         except ValueError:  # nothing in common
             continue
-        count = found.count()
-        bits, same = count["bits"], count["bits"]["same"] + count["bits"]["other"]
-        speeds = [
-            f"{n:,} {verdict}" for verdict, n in sorted(count["speed"].items()) if verdict != "not comparable"
-        ]
+        counts = found.count()
+        bits, speeds = counts["bits"], counts["speed"]
+        compared = bits["same"] + bits["other"]
+        same = f"{bits['same']:,} of {compared:,}"
         yield Shared(
             base=base,
             new=new,
-            joined=sum(pair.base is not None and pair.new is not None for pair in found.pairs),
+            joined=len(found.both()),
             new_failures=sum(pair.base is not None for pair in found.changes()["new failure"]),
             worse=len(found.worse()),
-            same_bits=(
-                f"{bits['same']:,} of {same:,}"
-                if same
-                else "not comparable"
-                if bits["not comparable"]
-                else ABSENT
-            ),
-            speeds=", ".join(speeds) or ABSENT,
+            same_bits=same if compared else "not comparable" if bits["not comparable"] else ABSENT,
+            speeds=", ".join(
+                f"{speeds[name]:,} {name}" for name in sorted(speeds) if name != "not comparable"
+            )
+            or ABSENT,
         )
 
 
@@ -445,21 +401,8 @@ def _run_cells(one: Published) -> tuple[str, ...]:
 
 
 def _shared_cells(s: Shared) -> tuple[str, ...]:
-    return (
-        s.base.place,
-        s.new.place,
-        f"{s.joined:,}",
-        f"{s.new_failures:,}",
-        f"{s.worse:,}",
-        s.same_bits,
-        s.speeds,
-    )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: range) -> list[str]:
-    """A table of Markdown; the columns of these numbers stand to the right."""
-    rule = ["---:" if column in numbers else "---" for column in range(len(head))]
-    return [f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)]
+    numbers = (f"{number:,}" for number in (s.joined, s.new_failures, s.worse))
+    return (s.base.place, s.new.place, *numbers, s.same_bits, s.speeds)
 
 
 def _text(value: Any) -> str:
@@ -470,7 +413,3 @@ def _markdown(text: str) -> str:
     """A text as Markdown shows it."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*\[\]|#!~])", r"\\\1", escaped)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -8,12 +8,14 @@ and in the table. What is not safe to use has open markers and broken lines.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from suite.ops import get_op
 from suite.records.record import Measurement
-from suite.report.figures import drawn, inline_svg, literal
+from suite.report.figures import GRAY, drawn, dress, figure_of, inline_svg, legend_below
+from suite.report.tables import by
+from suite.report.words import shortened
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -29,16 +31,19 @@ STYLES = (
     ("#56b4e9", "v"),
     ("#d55e00", "P"),
 )
-"""Colours that colour-blind readers can tell apart (Okabe and Ito, "Color universal design", 2008),
-and a marker with each.
+"""Colours for colour-blind readers too (Okabe and Ito, "Color universal design", 2008), and a marker
+with each.
 """
-GRAY = "#888888"
-LETTERS, DRAWN = 28, 48
-"""Letters of a name in a legend; kernels of a chart, the fastest."""
-WIDEST, MANY, LEAST_SHARE = 6, 300, 1e-9
-"""Ticks of an axis; its range from which on powers of ten suffice; the smallest error that is drawn
-in its place, as a share of the largest.
-"""
+DRAWN = 48
+"""Kernels of a chart, the fastest."""
+WIDEST = 6
+"""Ticks of an axis."""
+MANY = 300
+"""The range of an axis from which on powers of ten suffice."""
+LEAST_SHARE = 1e-9
+"""The smallest error that is drawn in its place, as a share of the largest."""
+HEIGHT = 3.4
+"""Inches of every chart."""
 
 
 def error(m: Measurement) -> float:
@@ -119,7 +124,7 @@ def charts(
 def _error_chart(
     title: str, ranked: Sequence[Measurement], front: Sequence[Measurement], looks: Mapping[str, Look]
 ) -> Markup | None:
-    figure, [axes] = _figure(3.9, 1)
+    figure, [[axes]] = figure_of(3.9, HEIGHT)
     known = [m for m in ranked if not math.isnan(error(m))]
     largest = max((error(m) for m in known), default=0.0)
     if not largest:
@@ -131,7 +136,8 @@ def _error_chart(
         return max(error(m), least), per_second(m, work(m.op)) / scale
 
     at_edge = " (0 at the left edge)" if any(not error(m) for m in known) else ""
-    _logarithmic(axes, f"worst error, times of the bound{at_edge}", f"throughput, {unit}")
+    heading = f"Length {ranked[0].data['length']}; dashed: the Pareto front"
+    _logarithmic(axes, f"worst error, times of the bound{at_edge}", f"throughput, {unit}", title=heading)
     if front:
         steps = sorted(place(m) for m in front)
         axes.step(*zip(*steps, strict=True), where="post", color=GRAY, linestyle="--", linewidth=1, zorder=1)
@@ -139,25 +145,24 @@ def _error_chart(
         axes.plot(*place(m), linestyle="none", zorder=2, **looks[m.kernel].points)
     axes.margins(0.15)
     _ticks(axes.xaxis, axes.yaxis)
-    axes.set_title(f"Length {ranked[0].data['length']}; dashed: the Pareto front", fontsize=8.5)
     _legend(figure, looks)
     return inline_svg(figure, title=f"Error against throughput: {title}")
 
 
 def _length_chart(title: str, timed: Sequence[Measurement], looks: Mapping[str, Look]) -> Markup | None:
-    figure, [speed, memory] = _figure(5.8, 2)
+    figure, [[speed, memory]] = figure_of(5.8, HEIGHT, columns=2)
     scale, unit = _unit(timed, work(timed[0].op))
     lengths = sorted({m.data["length"] for m in timed})
     shown = lengths[:: math.ceil(len(lengths) / WIDEST)]
-    for axes, name in ((speed, f"throughput, {unit}"), (memory, "MB beside inputs and output")):
-        _logarithmic(axes, "length", name)
+    zero = "; 0 is not drawn" if any(m.data["peak_bytes"] == 0 for m in timed) else ""
+    _logarithmic(speed, "length", f"throughput, {unit}", title="Throughput against length")
+    _logarithmic(memory, "length", "MB beside inputs and output", title=f"Peak memory{zero}")
+    for axes in (speed, memory):
         axes.set_xticks(shown, map(str, shown))
         axes.minorticks_off()
-    speed.set_title("Throughput against length", fontsize=8.5)
-    zero = "; 0 is not drawn" if any(m.data["peak_bytes"] == 0 for m in timed) else ""
-    memory.set_title(f"Peak memory{zero}", fontsize=8.5)
-    for kernel, own in _by_kernel(timed, looks):
-        look = looks[kernel]
+    kernels = by(sorted(timed, key=lambda m: int(m.data["length"])), lambda m: m.kernel)
+    for kernel in reversed(list(looks)):  # the grey ones lie below
+        look, own = looks[kernel], kernels.get(kernel, [])
         points = [(m.data["length"], per_second(m, work(m.op)) / scale) for m in own]
         peaks = [(m.data["length"], m.data["peak_bytes"] / 1e6) for m in own if m.data["peak_bytes"]]
         for axes, places in ((speed, points), (memory, peaks)):
@@ -166,9 +171,8 @@ def _length_chart(title: str, timed: Sequence[Measurement], looks: Mapping[str, 
                 axes.plot(*zip(*places, strict=True), **marked, **look.line)
     if not memory.lines:
         memory.set_axis_off()
-        memory.text(
-            0.5, 0.5, "0, or not measured", transform=memory.transAxes, ha="center", fontsize=8, color=GRAY
-        )
+        middle: dict[str, Any] = {"transform": memory.transAxes, "ha": "center"}
+        memory.text(0.5, 0.5, "0, or not measured", fontsize=8, color=GRAY, **middle)
     _ticks(speed.yaxis, *([memory.yaxis] if memory.lines else []))
     _legend(figure, looks)
     return inline_svg(figure, title=f"Throughput and peak memory against length: {title}")
@@ -177,15 +181,14 @@ def _length_chart(title: str, timed: Sequence[Measurement], looks: Mapping[str, 
 def _roofline(
     title: str, timed: Sequence[Measurement], longest: int, looks: Mapping[str, Look]
 ) -> Markup | None:
-    figure, [axes] = _figure(3.7, 1)
+    figure, [[axes]] = figure_of(3.7, HEIGHT)
     points = [(m, m.data["operations"] / m.data["bytes"]) for m in timed if m.data["operations"]]
     if not points:
         return None
-    copies, products = (
-        roof(timed, name) for name in ("copy_bytes_per_second", "matmul_operations_per_second")
-    )
+    copies, products = roof(timed, "copy_bytes_per_second"), roof(timed, "matmul_operations_per_second")
     scale, unit = _unit(timed, "operations", products or 0.0)
-    _logarithmic(axes, "operations per byte of least traffic", f"throughput, {unit}")
+    heading = "Roofline: what copies and products reach here"
+    _logarithmic(axes, "operations per byte of least traffic", f"throughput, {unit}", title=heading)
     for m, intensity in sorted(points, key=lambda point: looks[point[0].kernel].own):
         if looks[m.kernel].own or m.data["length"] == longest:
             axes.plot(
@@ -198,33 +201,16 @@ def _roofline(
         ceiling = [min(copies * x if copies else math.inf, products or math.inf) / scale for x in places]
         axes.plot(places, ceiling, color="black", linewidth=1.2)
     _ticks(axes.xaxis, axes.yaxis)
-    axes.set_title("Roofline: what copies and products reach here", fontsize=8.5)
     _legend(figure, looks)
     return inline_svg(figure, title=f"Roofline: {title}")
 
 
-def _by_kernel(
-    timed: Sequence[Measurement], looks: Mapping[str, Look]
-) -> Iterable[tuple[str, list[Measurement]]]:
-    """Each kernel with its measurements, shortest first; the grey ones first, so that they lie below."""
-    for kernel in reversed(list(looks)):
-        yield kernel, sorted((m for m in timed if m.kernel == kernel), key=lambda m: m.data["length"])
-
-
-def _figure(width: float, panels: int) -> tuple[Figure, Sequence[Axes]]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, 3.4), layout="constrained")
-    return figure, list(figure.subplots(1, panels, squeeze=False)[0])
-
-
-def _logarithmic(axes: Axes, x: str, y: str) -> None:
+def _logarithmic(axes: Axes, x: str, y: str, *, title: str) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlabel(x, fontsize=8)
-    axes.set_ylabel(y, fontsize=8)
+    dress(axes, x, y)
     axes.tick_params(labelsize=7)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(title, fontsize=8.5)
 
 
 def _ticks(*ruled: Axis) -> None:
@@ -241,21 +227,15 @@ def _ticks(*ruled: Axis) -> None:
 
 
 def _legend(figure: Figure, looks: Mapping[str, Look]) -> None:
-    from matplotlib.lines import Line2D
-
-    lines = [
-        (Line2D([], [], **look.points, **look.line), _short(kernel) + ("" if look.safe else " (not safe)"))
+    entries = [
+        (shortened(kernel) + ("" if look.safe else " (not safe)"), {**look.points, **look.line})
         for kernel, look in looks.items()
         if look.own
     ]
-    others = len(looks) - len(lines)
-    if others:
-        lines.append(
-            (Line2D([], [], **Look(GRAY, "o", safe=True, own=False).points, linewidth=0.5), f"{others} more")
-        )
-    handles, labels = zip(*lines, strict=True)
-    columns = round(figure.get_figwidth() / 2)
-    figure.legend(handles, labels, loc="outside lower left", fontsize=7.5, ncols=columns, frameon=False)
+    if others := len(looks) - len(entries):
+        gray = Look(GRAY, "o", safe=True, own=False)
+        entries.append((f"{others} more", {**gray.points, **gray.line}))
+    legend_below(figure, entries, columns=round(figure.get_figwidth() / 2), letters=7.5)
 
 
 def _unit(timed: Sequence[Measurement], work: str, at_least: float = 0.0) -> tuple[float, str]:
@@ -263,7 +243,3 @@ def _unit(timed: Sequence[Measurement], work: str, at_least: float = 0.0) -> tup
     top = max(at_least, *(per_second(m, work) for m in timed))
     scale, prefix = (1e12, "T") if top >= 1e12 else (1e9, "G")
     return scale, prefix + ("B/s" if work == "bytes" else "FLOP/s")
-
-
-def _short(kernel: str) -> str:
-    return literal(kernel if len(kernel) <= LETTERS else f"…{kernel[1 - LETTERS :]}")

@@ -6,8 +6,10 @@ their escapes (\\x1b, \\u202e).
 
 from __future__ import annotations
 
-NAME, TEXT = 300, 2000
-"""Characters that are shown of a name, and of a message."""
+NAME = 300
+"""Characters that are shown of a name."""
+TEXT = 2000
+"""Characters that are shown of a message."""
 
 
 def visible(text: str, *, limit: int = TEXT, lines: bool = True) -> str:
