@@ -45,7 +45,7 @@ bench: .venv/installed
 
 # All that a GPU is needed for (docs/gpu.md): make gpu EXTRAS=dev,triton, with ARGUMENTS such as --references FILE.
 gpu: .venv/installed
-	$(BIN)/python -m suite.gpu_run --out runs/gpu-$$(date +%Y-%m-%d-%H%M%S) $(ARGUMENTS)
+	$(BIN)/softmax-suite gpu-run --out runs/gpu-$$(date +%Y-%m-%d-%H%M%S) $(ARGUMENTS)
 
 score: .venv/installed
 	$(BIN)/python -m tests.mutants

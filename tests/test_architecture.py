@@ -32,8 +32,7 @@ LAYERS = (
     ("selection",),
     ("session",),
     ("plugin",),
-    ("bench", "gpu_goals"),
-    ("tune", "gpu_run"),
+    ("bench",),
     ("commands",),
     ("__main__",),
 )

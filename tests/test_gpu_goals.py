@@ -10,19 +10,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from suite import gpu_goals
-from suite.gpu_goals import (
+from suite.studies import gpu_goals
+from suite.studies.gpu_goals import (
     ON_CPU,
     Row,
     at_least,
     attempted,
     goals,
     hidden_work,
-    main,
     of_attention,
     of_rows,
     timers,
     unusable,
+    write_rows,
 )
 
 
@@ -217,7 +217,7 @@ def test_what_was_measured_before_the_end_is_kept(tmp_path, monkeypatch):
     monkeypatch.setitem(gpu_goals.STAGES, "facts", measure)
 
     with pytest.raises(KeyboardInterrupt):
-        main(["facts", "--device", "cpu", "--out", str(tmp_path / "facts.json")])
+        write_rows("facts", "cpu", tmp_path / "facts.json", say=print)
 
     written = json.loads((tmp_path / "facts.json").read_text())
     assert [row["what"] for row in written["rows"]] == ["first"]
@@ -235,7 +235,7 @@ def test_the_device_that_was_named_is_the_current_one(tmp_path, monkeypatch):
         gpu_goals.STAGES, "facts", lambda device: [Row(what=str(current), measured=1.0, unit="")]
     )
 
-    main(["facts", "--device", "cuda:1", "--out", str(tmp_path / "facts.json")])
+    write_rows("facts", "cuda:1", tmp_path / "facts.json", say=print)
 
     assert json.loads((tmp_path / "facts.json").read_text())["rows"][0]["what"] == "['cuda:1']"
 

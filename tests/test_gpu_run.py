@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from suite import gpu_run
-from suite.gpu_run import Outcome, Stage, judged, main, run_stages, table
+from suite.commands import stages
+from suite.commands.gpu_run import judged, table
+from suite.commands.main import main
+from suite.commands.stages import Outcome, Stage, run_stages
 from suite.oracle.cache import default_folder
 from suite.records.configuration import Configuration
 from suite.records.record import Record
@@ -92,7 +94,7 @@ def alive(process):
 
 @pytest.mark.parametrize("leader", ["ignores the interruption", "leaves its child behind"])
 def test_a_stage_that_is_killed_leaves_no_process_behind(leader, tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu_run, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(stages, "GRACE_SECONDS", 0.5)
     stubborn = (
         "import os, signal, sys, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nchild = os.fork()\n"
         f"if child: print(child, flush=True); {leader.startswith('leaves')} and sys.exit(0)\ntime.sleep(60)"
@@ -116,7 +118,7 @@ def test_no_stage_begins_when_the_budget_is_spent(tmp_path):
     outcomes = run_stages(
         [slow, late],
         tmp_path,
-        budget_seconds=gpu_run.LEAST_SECONDS + 0.5,
+        budget_seconds=stages.LEAST_SECONDS + 0.5,
         say=lambda _: None,
         keep=lambda o: kept.append(len(o)),
     )
@@ -141,7 +143,7 @@ def test_what_has_a_reserve_runs_when_the_budget_is_spent_with_the_runs_that_the
     outcomes = run_stages(
         [slow, join, nothing],
         tmp_path,
-        budget_seconds=gpu_run.LEAST_SECONDS + 0.5,
+        budget_seconds=stages.LEAST_SECONDS + 0.5,
         reserved_seconds=20.0,
         say=lambda _: None,
     )
@@ -245,9 +247,9 @@ def test_the_table_shows_each_goal_beside_what_was_measured():
     ("arguments", "message"),
     [
         ((), "is not empty; name a new folder"),
-        (("--budget-seconds", "nan"), "--budget-seconds nan must be above 0"),
-        (("--jobs", "0"), "--jobs 0 must be from 1 to"),
-        (("--op", "sofmax"), "invalid choice: 'sofmax'"),
+        (("--budget-seconds", "nan"), "'--budget-seconds': 'nan' is not a number above 0"),
+        (("--jobs", "0"), "'--jobs': 0 is not in the range 1<=x<="),
+        (("--op", "sofmax"), "'sofmax' is not one of 'softmax'"),
     ],
 )
 def test_misuse_is_told_before_anything_runs(arguments, message, tmp_path, capsys):
@@ -255,7 +257,7 @@ def test_misuse_is_told_before_anything_runs(arguments, message, tmp_path, capsy
         (tmp_path / "file").touch()
 
     with pytest.raises(SystemExit) as ended:
-        main(["--out", str(tmp_path), "--device", "cpu", *arguments])
+        main(["gpu-run", "--out", str(tmp_path), "--device", "cpu", *arguments])
 
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
@@ -266,7 +268,7 @@ def test_misuse_is_told_before_anything_runs(arguments, message, tmp_path, capsy
     [
         (("--device", "cuda"), "--device cuda: torch finds no CUDA device here"),
         (("--device", "gpu"), "--device gpu is not one of cuda, cuda:N, cpu"),
-        (("--device", "cpu", "--out", "FILE"), "FILE' is no folder; name a new one"),
+        (("--device", "cpu", "--out", "FILE"), "FILE' is a file"),
         (("--device", "cpu", "--out", "FILE/below"), "FILE/below' cannot be made: Not a directory"),
         (("--device", "cpu", "--references", "missing.npz"), "--references 'missing.npz' is no file"),
     ],
@@ -278,6 +280,7 @@ def test_what_cannot_run_is_told_before_anything_runs(arguments, message, tmp_pa
     with pytest.raises(SystemExit) as ended:
         main(
             [
+                "gpu-run",
                 "--out",
                 str(tmp_path / "out"),
                 *(word.replace("FILE", str(tmp_path / "FILE")) for word in arguments),
@@ -301,14 +304,15 @@ def test_the_whole_run_on_the_cpu(tmp_path, monkeypatch, capfd):
     out = tmp_path / "out"
     arguments = ["--device", "cpu", "--profile", "smoke", "--op", "merge_states", "--jobs", "2"]
 
-    code = main(["--out", str(out), *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main(["gpu-run", "--out", str(out), *arguments])
 
     printed = capfd.readouterr().out
     written = json.loads((out / "gpu_run.json").read_text())
     assert [(one["stage"], one["status"]) for one in written["stages"]] == [
         (name, "done") for name in ("facts", "correctness", "merge", "timers", "goals", "bench", "report")
     ], printed
-    assert code == 0
+    assert ended.value.code == 0
     assert {row["what"]: row["met"] for row in written["rows"]}["evaluations that failed"] is True
     assert sum("of copy" in row["what"] for row in written["rows"]) == 3
     assert all(row["measured"] > 0 for row in written["rows"] if row["goal"])

@@ -13,13 +13,30 @@ from tests.extras import needs
 
 needs("triton")
 
-from suite import tune as program  # noqa: E402
+from suite.commands.main import main  # noqa: E402
 from suite.kernels.parts import triton_configuration  # noqa: E402
 from suite.kernels.parts.triton_configuration import FILE, configuration, read  # noqa: E402
-from suite.tune import CANDIDATES, ON_CPU, ON_CUDA, DeviceLostError, candidates, main, nearest_first, tune  # noqa: E402
+from suite.studies import gpu_goals  # noqa: E402
+from suite.studies import tuning as program  # noqa: E402
+from suite.studies.tuning import (  # noqa: E402
+    CANDIDATES,
+    ON_CPU,
+    ON_CUDA,
+    DeviceLostError,
+    candidates,
+    nearest_first,
+    tune,
+)
 
 STORED = configuration("rows", torch.device("cpu"))
 FAST, SLOW = {"entries": 256, "warps": 4}, {"entries": 1024, "warps": 4}
+
+
+def exit_code(*arguments):
+    """What the command ends with."""
+    with pytest.raises(SystemExit) as ended:
+        main(["tune", *arguments])
+    return ended.value.code
 
 
 @pytest.fixture
@@ -144,20 +161,8 @@ def test_the_command_writes_nothing_after_a_fault_and_names_what_is_left(tmp_pat
     monkeypatch.setattr(program, "tune", faulty)
     path = tmp_path / "new.json"
 
-    code = main(
-        [
-            "--device",
-            "cpu",
-            "--kernels",
-            "rows",
-            "--kernels",
-            "split",
-            "--kernels",
-            "fused",
-            "--out",
-            str(path),
-        ]
-    )
+    wanted = [f"--kernels={name}" for name in ("rows", "split", "fused")]
+    code = exit_code("--device=cpu", *wanted, f"--out={path}")
 
     assert code == 1
     assert read(path) == {**read(FILE), "cpu": {"rows": FAST}}
@@ -175,9 +180,10 @@ def test_what_is_near_to_the_stored_configuration_is_tried_first():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--budget-seconds", "nan"), "--budget-seconds nan must be above 0"),
-        (("--budget-seconds", "-5"), "--budget-seconds -5.0 must be above 0"),
-        (("--budget-seconds", "inf"), "--budget-seconds inf must be above 0 and finite"),
+        (("--budget-seconds", "nan"), "'--budget-seconds': 'nan' is not a number above 0"),
+        (("--budget-seconds", "-5"), "'--budget-seconds': -5.0 is not in the range 0<x<="),
+        (("--budget-seconds", "inf"), "'--budget-seconds': inf is not in the range 0<x<="),
+        (("--kernels", "row"), "--kernels 'row' is not one of fused, online"),
         (("--device", "cuda"), "--device cuda: torch finds no CUDA device here"),
         (("--device", "tpu"), "--device tpu is not one of cuda, cuda:N, cpu"),
         (("--out", "none/new.json"), "--out 'none/new.json' cannot be written: there is no folder 'none'"),
@@ -189,17 +195,14 @@ def test_misuse_is_told_before_anything_is_tuned(arguments, message, tmp_path, m
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(program, "tune", lambda *_, **__: pytest.fail("tuned"))
 
-    with pytest.raises(SystemExit) as ended:
-        main(["--device", "cpu", "--out", "new.json", *arguments])
-
-    assert ended.value.code == 2
+    assert exit_code("--device", "cpu", "--out", "new.json", *arguments) == 2
     assert message in capsys.readouterr().err
 
 
 def test_work_is_on_the_device_that_was_named(tmp_path, monkeypatch):
     """Events and streams are those of the current device."""
     current = []
-    monkeypatch.setattr(program, "unusable", lambda _: "")
+    monkeypatch.setattr(gpu_goals, "unusable", lambda _: "")
     monkeypatch.setattr(
         program, "on_device", lambda device: current.append(device) or contextlib.nullcontext()
     )
@@ -207,7 +210,7 @@ def test_work_is_on_the_device_that_was_named(tmp_path, monkeypatch):
     monkeypatch.setattr(program, "tune", lambda *_, **__: current == ["cuda:1"] and FAST)
     monkeypatch.setattr(program, "names_of", lambda device: (str(device),))
 
-    assert main(["--device", "cuda:1", "--kernels", "rows", "--out", str(tmp_path / "new.json")]) == 0
+    assert exit_code("--device", "cuda:1", "--kernels", "rows", "--out", str(tmp_path / "new.json")) == 0
 
     assert read(tmp_path / "new.json")["cuda:1"] == {"rows": FAST}
 
@@ -257,7 +260,7 @@ def test_the_command_rewrites_the_entry_of_this_device_alone(tmp_path, monkeypat
     )
     monkeypatch.setitem(CANDIDATES, "rows", {"entries": (256,), "warps": (4,)})
 
-    main(["--device", "cpu", "--kernels", "rows", "--out", str(path)])
+    assert exit_code("--device", "cpu", "--kernels", "rows", "--out", str(path)) == 0
 
     after = read(path)
     assert after == {
@@ -271,7 +274,7 @@ def test_a_new_file_begins_as_the_packages(tmp_path, monkeypatch):
     monkeypatch.setattr(program, "seconds", lambda call, device: 1.0)
     monkeypatch.setitem(CANDIDATES, "rows", {"entries": (256,), "warps": (4,)})
 
-    main(["--device", "cpu", "--kernels", "rows", "--out", str(tmp_path / "new.json")])
+    assert exit_code("--device", "cpu", "--kernels", "rows", "--out", str(tmp_path / "new.json")) == 0
 
     assert read(tmp_path / "new.json") == {**read(FILE), "cpu": {"rows": STORED}}
 
@@ -280,8 +283,5 @@ def test_an_invalid_file_is_told_before_anything_is_tuned(tmp_path, monkeypatch,
     monkeypatch.setattr(program, "tune", lambda *_, **__: pytest.fail("tuned"))
     (tmp_path / "bad.json").write_text('{"default": {"rows": {"entries": 4096}}}')
 
-    with pytest.raises(SystemExit) as ended:
-        main(["--device", "cpu", "--kernels", "rows", "--out", str(tmp_path / "bad.json")])
-
-    assert ended.value.code == 2
+    assert exit_code("--device", "cpu", "--kernels", "rows", "--out", str(tmp_path / "bad.json")) == 2
     assert "rows is {'entries': 4096}; expected an object with entries, warps" in capsys.readouterr().err

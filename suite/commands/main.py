@@ -24,6 +24,8 @@ COMMANDS = (
     "claims",
     "compare",
     "doctor",
+    "gpu-goals",
+    "gpu-run",
     "judge",
     "list",
     "merge",
@@ -34,6 +36,7 @@ COMMANDS = (
     "run",
     "schema",
     "tolerance",
+    "tune",
 )
 """Each is a module of this package, with `command` in it."""
 

@@ -52,6 +52,7 @@ class _Positive(click.FloatRange):
 
 
 POSITIVE = _Positive()
+DEVICE_TO_MEASURE = "cuda, cuda:1, ...; on cpu everything is small."
 FILE = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 

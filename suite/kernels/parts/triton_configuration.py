@@ -1,5 +1,5 @@
 """Block sizes, warps and stages of the Triton kernels, by device: triton_configurations.json, whose
-entries suite.tune makes.
+entries `softmax-suite tune` makes.
 
     {"default": {kernels: {parameter: value}}, "NVIDIA H200": {...}, "capability 9.0": {...}}
 

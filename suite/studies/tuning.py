@@ -1,5 +1,4 @@
-"""Times configurations of the Triton kernels and stores the fastest for this device: python -m
-suite.tune --out FILE.
+"""Times configurations of the Triton kernels and stores the fastest for this device.
 
     for each kernels: for the stored configuration and each candidate, the nearest to it first, all
     in this process: time every shape, and judge the output of what is the fastest so far
@@ -13,13 +12,10 @@ suite/ops/parts/triton_configurations.json it counts.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import math
-import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,11 +24,9 @@ from typing import Any
 
 import torch
 
-from suite.gpu_goals import JUDGED_ROWS, failure, normal, on_device, repeated, seconds, unusable
 from suite.kernels import own_kernels
 from suite.kernels.parts.triton_configuration import (
     FILE,
-    PARAMETERS,
     Configuration,
     configuration,
     names_of,
@@ -40,6 +34,7 @@ from suite.kernels.parts.triton_configuration import (
     trying,
 )
 from suite.ops import get_op
+from suite.studies.gpu_goals import JUDGED_ROWS, failure, normal, on_device, repeated, seconds
 
 GAIN = 0.02
 """The least share of the stored one's time that a candidate must save: less is noise."""
@@ -274,73 +269,32 @@ def write(path: Path, device: str, kernels: str, chosen: Configuration) -> None:
     path.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Tunes all kernels, or those named; each has a share of the budget by its number of candidates.
+def tune_all(
+    wanted: Sequence[str], out: Path, device: str, *, budget_seconds: float, say: Callable[[str], None]
+) -> bool:
+    """Tunes these kernels and writes each one's configuration into a file; each has a share of the
+    budget by its number of candidates. False after a fault of the device, with what is left said.
 
-    0, or 1 after a fault of the device.
+    Raises ValueError for an invalid file, before anything is tuned, and RuntimeError where the
+    stored configuration of a kernel does not work.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m suite.tune", description="Times configurations of Triton's kernels."
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="of configurations, with this device's rewritten",
-    )
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, ...; cpu tests this program")
-    parser.add_argument(
-        "--kernels", action="append", choices=tuple(PARAMETERS), help="only these; may be repeated"
-    )
-    parser.add_argument("--budget-seconds", type=float, default=300.0, metavar="S")
-    given = parser.parse_args(arguments)
-    if not 0 < given.budget_seconds < math.inf:
-        parser.error(f"--budget-seconds {given.budget_seconds} must be above 0 and finite")
-    if reason := unusable(given.device):
-        parser.error(f"--device {given.device}{reason}")
-    if reason := _unwritable(given.out):
-        parser.error(f"--out {str(given.out)!r} cannot be written: {reason}")
-    wanted, works = given.kernels or list(PARAMETERS), ON_CUDA if given.device.startswith("cuda") else ON_CPU
-    try:
-        read(given.out if given.out.exists() else FILE)  # an invalid file is told before minutes are spent
-        tried = {
-            kernels: nearest_first(
-                candidates(CANDIDATES[kernels]), configuration(kernels, torch.device(given.device))
-            )
-            for kernels in wanted
-        }
-        end = time.monotonic() + given.budget_seconds
-        with on_device(given.device):
-            for number, kernels in enumerate(wanted):
-                share = len(tried[kernels]) / max(sum(len(tried[one]) for one in wanted[number:]), 1)
-                until = time.monotonic() + (end - time.monotonic()) * share
-                chosen = tune(kernels, works[kernels], tried[kernels], given.device, say=_say, until=until)
-                write(given.out, given.device, kernels, chosen)
-                _say(f"{kernels}: {dict(chosen)}")
-    except DeviceLostError as fault:
-        _say(str(fault))
-        _say("left: " + " ".join(f"--kernels {one}" for one in wanted[number:]))
-        return 1
-    except (RuntimeError, ValueError, OSError) as error:
-        parser.error(str(error))
-    return 0
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
-def _unwritable(path: Path) -> str:
-    """Why a file cannot be written or is no file of configurations; "" where it can."""
-    if path.is_dir():
-        return "it is a folder"
-    if not path.parent.is_dir():
-        return f"there is no folder {str(path.parent)!r}"
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        return "permission denied"
-    return ""
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    read(out if out.exists() else FILE)
+    works = ON_CUDA if device.startswith("cuda") else ON_CPU
+    tried = {
+        kernels: nearest_first(candidates(CANDIDATES[kernels]), configuration(kernels, torch.device(device)))
+        for kernels in wanted
+    }
+    end = time.monotonic() + budget_seconds
+    with on_device(device):
+        for number, kernels in enumerate(wanted):
+            share = len(tried[kernels]) / max(sum(len(tried[one]) for one in wanted[number:]), 1)
+            until = time.monotonic() + (end - time.monotonic()) * share
+            try:
+                chosen = tune(kernels, works[kernels], tried[kernels], device, say=say, until=until)
+            except DeviceLostError as fault:
+                say(str(fault))
+                say("left: " + " ".join(f"--kernels {one}" for one in wanted[number:]))
+                return False
+            write(out, device, kernels, chosen)
+            say(f"{kernels}: {dict(chosen)}")
+    return True

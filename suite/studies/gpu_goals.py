@@ -1,7 +1,7 @@
 """What a GPU run measures beside the commands: the machine, our timer beside another, and our
 kernels beside their goals.
 
-    python -m suite.gpu_goals STAGE --device cuda --out FILE.json        STAGE: facts, timers, goals
+    softmax-suite gpu-goals STAGE --device cuda --out FILE.json        STAGE: facts, timers, goals
 
 Every goal is a ratio of two times of the same run, with the better of the two as 1: nothing is
 compared with another day. A kernel whose output is wrong gets no time. On the CPU everything is
@@ -10,7 +10,6 @@ small and Triton is interpreted: that tests this file.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import re
@@ -364,26 +363,14 @@ def seconds(call: Callable[[], Any], device: str) -> float:
 STAGES: dict[str, Callable[[str], Iterator[Row]]] = {"facts": facts, "timers": timers, "goals": goals}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def write_rows(stage: str, device: str, out: Path, *, say: Callable[[str], None]) -> None:
     """Measures one stage and writes what it found after every row, so that an end before its time
     leaves the rest.
     """
-    parser = argparse.ArgumentParser(prog="python -m suite.gpu_goals", description=__doc__)
-    parser.add_argument("stage", choices=STAGES)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args(arguments)
-    if reason := unusable(given.device):
-        parser.error(f"--device {given.device}{reason}")
     rows = list[dict[str, Any]]()
-    with torch.no_grad(), on_device(given.device):
-        for row in STAGES[given.stage](given.device):
+    with torch.no_grad(), on_device(device):
+        for row in STAGES[stage](device):
             rows.append(asdict(row))
-            given.out.write_text(
-                json.dumps({"environment": probe(given.device), "rows": rows}, indent=1), encoding="utf-8"
-            )
-            print(row.what, row.measured, row.unit, row.note, flush=True)
-
-
-if __name__ == "__main__":
-    main()
+            text = json.dumps({"environment": probe(device), "rows": rows}, indent=1)
+            out.write_text(text, encoding="utf-8")
+            say(f"{row.what} {row.measured} {row.unit} {row.note}")
