@@ -420,7 +420,7 @@ def test_the_terminal_says_nothing_of_a_single_column_or_another_op():
 
 
 def test_columns_are_told_apart_by_their_codes():
-    for field in dataclasses.fields(attention_columns.Column):
+    for field in dataclasses.fields(attention_columns.Wording):
         assert len({getattr(column, field.name) for column in COLUMNS.values()}) == len(COLUMNS), field.name
 
 

@@ -6,7 +6,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from suite.settings import Kind, Part, Wording
+
 LAYOUTS = ("contiguous", "transposed", "strided", "padded", "expanded", "channels_last")
+
+
+class Layout(Kind):
+    """The layout of an op's arguments."""
+
+    name = "layout"
+    part = Part.INPUT
+    default = "contiguous"
+    levels = LAYOUTS
+    wordings = (Wording("layout", "strd", "other memory layout", "with tensors that are not contiguous"),)
+
+
+LAYOUT = Layout()
 
 
 def arrange(tensor: Any, layout: str) -> Any:
@@ -18,8 +33,7 @@ def arrange(tensor: Any, layout: str) -> Any:
     fastest. expanded: one slice of the first dim with stride 0, so all slices must be equal; NaN
     where the others would be. Raises ValueError for an unknown layout.
     """
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout={layout!r} is not one of {', '.join(LAYOUTS)}")
+    LAYOUT.check_level(layout)
     *others, n = tensor.shape
     if layout == "transposed":
         reverse = tuple(range(tensor.ndim - 1, -1, -1))

@@ -9,11 +9,22 @@ from numpy.typing import NDArray
 
 from suite.formats import Array, Format
 from suite.inputs.draws import Draw
+from suite.settings import Kind, Part, Wording
 
 TARGETS = ("indices", "probabilities", "ignored")
 """indices: of classes, some rows ignored. probabilities: of the classes, in the logits' format.
 ignored: every row is.
 """
+
+
+class Target(Kind):
+    """What the targets of the rows are."""
+
+    name = "target"
+    part = Part.INPUT
+    default = "indices"
+    levels = TARGETS
+    wordings = (Wording("target", "targ", "other targets", "with targets that are no class indices"),)
 
 
 def indices(x: Array, ignore_index: int, draw: Draw) -> NDArray[np.int64]:

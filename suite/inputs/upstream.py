@@ -14,8 +14,9 @@ import numpy as np
 from suite.formats import Array, Format
 from suite.inputs import rounded
 from suite.inputs.draws import Draw
+from suite.settings import Kind, Part, Wording
 
-Kind = Callable[[tuple[int, ...], int, Format, Draw], Array]
+Generator = Callable[[tuple[int, ...], int, Format, Draw], Array]
 
 
 def ones(shape: tuple[int, ...], along: int, format: Format, draw: Draw) -> Array:
@@ -62,7 +63,26 @@ def constant(shape: tuple[int, ...], along: int, format: Format, draw: Draw) -> 
     return np.broadcast_to(np.expand_dims(of_row, along), shape).copy()
 
 
-UPSTREAMS: dict[str, Kind] = {kind.__name__: kind for kind in (ones, one_hot, normal, huge, tiny, constant)}
+UPSTREAMS: dict[str, Generator] = {
+    kind.__name__: kind for kind in (ones, one_hot, normal, huge, tiny, constant)
+}
+
+
+class Upstream(Kind):
+    """The kind of the gradient of the output that is given; "": none, so that the forward is judged."""
+
+    name = "upstream"
+    part = Part.INPUT
+    default = ""
+    levels = ("", *UPSTREAMS)
+    wordings = (Wording("upstream", "back", "backward", "in the backward"),)
+
+    def check_level(self, level: str) -> None:
+        if level != "file":  # that of a file of saved tensors
+            super().check_level(level)
+
+
+UPSTREAM = Upstream()
 
 
 def build(name: str, shape: tuple[int, ...], along: int, format: Format, draw: Draw) -> Array:

@@ -10,9 +10,13 @@ from typing import Any
 import numpy as np
 
 from suite.formats import Array
-from suite.laws import Call, Finding, Inquiry, Trial
+from suite.laws import Call, Finding, Inquiry, Trial, shapes_of
 from suite.laws.relations import compare, finding
-from suite.ops import attention
+from suite.ops.attention import given
+from suite.ops.attention.settings import SETTINGS, TENSORS
+from suite.ops.attention.settings.base import Place, sizes_of
+from suite.ops.attention.settings.causal import CAUSAL
+from suite.settings import Part
 
 HUGE = 2.0**10
 """What hidden keys and values hold: far from every result, and a number of every format."""
@@ -86,15 +90,23 @@ def causal_prefix(trial: Trial) -> Inquiry:
 
 def masked(trial: Trial) -> Inquiry:
     """Causal, window, kv_lengths and a boolean mask are what one boolean mask of what they show is."""
-    seen, given = _seen(trial), trial.inputs.get("mask")
-    calls = {}
-    if given is None or given.dtype == np.bool_:
-        mask = seen if given is None else seen & _whole_mask(trial)
-        nothing = {"causal": None, "window": None} if "alibi_slopes" not in trial.inputs else {"window": None}
-        calls["one boolean mask instead"] = Call({"mask": mask, "kv_lengths": None}, nothing)
-        if np.isfinite(trial.inputs["q"]).all() and np.isfinite(trial.inputs["k"]).all():  # NaN + -inf is NaN
-            additive = np.where(mask, 0.0, -np.inf)
-            calls["one additive mask of -inf instead"] = Call({"mask": additive, "kv_lengths": None}, nothing)
+    place, named = _place(trial), given(trial.inputs, trial.options)
+    shown = {setting.name: setting.equivalent(value, place) for setting, value in named}
+    if "mask" in shown and shown["mask"] is None:
+        return (yield from _same_as_before(trial, {}))
+    mask = np.ones((1, 1, *place.shape[2:]), dtype=np.bool_)
+    for one in shown.values():
+        mask = mask if one is None else mask & one
+    beside = any(setting.uses_positions for setting, _ in named if shown[setting.name] is None)
+    inputs: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    for setting, _ in named:
+        if shown[setting.name] is not None and not (setting.places_queries and beside):
+            (inputs if setting.part is Part.TENSOR else options)[setting.name] = setting.default
+    calls = {"one boolean mask instead": Call({**inputs, "mask": mask}, options)}
+    if np.isfinite(trial.inputs["q"]).all() and np.isfinite(trial.inputs["k"]).all():  # NaN + -inf is NaN
+        additive = np.where(mask, 0.0, -np.inf)
+        calls["one additive mask of -inf instead"] = Call({**inputs, "mask": additive}, options)
     return (yield from _same_as_before(trial, calls))
 
 
@@ -102,21 +114,13 @@ def neutral(trial: Trial) -> Inquiry:
     """Every option at its limit changes nothing: the default scale given, a window that reaches
     over all, a mask that shows all, no bias, slopes of 0, a sink at -inf, all keys counted.
     """
-    (batches, heads, length, head_size), size = trial.inputs["q"].shape, trial.inputs["k"].shape[2]
+    shapes, named = shapes_of(trial.inputs), [setting for setting, _ in given(trial.inputs, trial.options)]
     calls = {}
-    if trial.options["scale"] is None:
-        calls["the default scale given"] = Call({}, {"scale": 1 / float(np.sqrt(head_size))})
-    if trial.options["window"] is None:
-        calls["a window over everything"] = Call({}, {"window": (length + size, length + size)})
-    if "mask" not in trial.inputs:
-        calls["a mask that shows everything"] = Call({"mask": np.ones((length, size), dtype=bool)}, {})
-        calls["a mask that adds nothing"] = Call({"mask": np.zeros((1, 1, length, size))}, {})
-    if "alibi_slopes" not in trial.inputs:
-        calls["slopes of 0"] = Call({"alibi_slopes": np.zeros(heads)}, {})
-    if "sink" not in trial.inputs:
-        calls["a sink at -inf"] = Call({"sink": np.full(heads, -np.inf)}, {})
-    if "kv_lengths" not in trial.inputs:
-        calls["all keys counted"] = Call({"kv_lengths": np.full(batches, size)}, {})
+    for setting in SETTINGS:
+        if setting not in named:
+            for what, value in setting.neutral(shapes).items():
+                one = {setting.name: value}
+                calls[what] = Call(one, {}) if setting.part is Part.TENSOR else Call({}, one)
     return (yield from _same_as_before(trial, calls))
 
 
@@ -293,12 +297,8 @@ def _judged(trial: Trial, calls: dict[str, Call]) -> Inquiry:
 
 def _positional(trial: Trial, *, keys: bool = True) -> bool:
     """Whether what a query sees, or adds, depends on its position; or, of keys, on theirs."""
-    return (
-        trial.options["causal"] is not None
-        or trial.options["window"] is not None
-        or "alibi_slopes" in trial.inputs
-        or (keys and "kv_lengths" in trial.inputs)
-    )
+    named = [setting for setting, _ in given(trial.inputs, trial.options)]
+    return any(setting.uses_positions or (keys and setting.counts_keys) for setting in named)
 
 
 def _whole_mask(trial: Trial) -> Any:
@@ -308,25 +308,18 @@ def _whole_mask(trial: Trial) -> Any:
     return np.broadcast_to(np.ones(1, dtype=bool) if mask is None else mask, shape)
 
 
-def _seen(trial: Trial) -> Any:
-    """[B, 1, L, S] or [1, 1, L, S]: what causal, window and kv_lengths let be seen."""
-    length, size = trial.inputs["q"].shape[2], trial.inputs["k"].shape[2]
-    position = np.arange(length)[:, None] + attention.offset(length, size, trial.options)
-    visible = attention.seen(position, np.arange(size), trial.options)[None, None]
-    if "kv_lengths" in trial.inputs:
-        visible = visible & (np.arange(size) < trial.inputs["kv_lengths"].reshape(-1, 1, 1, 1))
-    return visible
+def _place(trial: Trial) -> Place:
+    """Where all queries stand."""
+    shape = sizes_of(shapes_of(trial.inputs))
+    return Place.of_all(shape, CAUSAL.offset(trial.options["causal"], *shape[2:]))
 
 
 def _entry(trial: Trial, batch: int) -> dict[str, Any]:
     """The inputs of one batch entry."""
-    some = {}
-    for name, tensor in trial.inputs.items():
-        batched = name in ("q", "k", "v", "kv_lengths") or (
-            name == "mask" and tensor.ndim == 4 and tensor.shape[0] > 1
-        )
-        some[name] = tensor[batch : batch + 1] if batched else tensor
-    return some
+    return {
+        name: TENSORS[name].entry(tensor, batch) if name in TENSORS else tensor[batch : batch + 1]
+        for name, tensor in trial.inputs.items()
+    }
 
 
 def _placed(trial: Trial, output: Any, where: tuple[slice, ...]) -> Any:

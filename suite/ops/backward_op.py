@@ -28,7 +28,7 @@ class BackwardOp(Op[ProblemT, FactsT]):
         self.name, self.summary = name, summary
         self.arguments = (*forward.arguments, UPSTREAM)
         self.optional = (*forward.optional, *forward.upstreams[1:])
-        self.options = forward.options
+        self.settings, self.options = forward.settings, forward.options
 
     @abstractmethod
     def part(self, wrt: str) -> Self:

@@ -18,6 +18,8 @@ from suite.numerics import Numerics, Semantics
 from suite.ops.arithmetic import Arithmetic
 from suite.ops.places import column_places
 from suite.ops.rows import Allowed, RowFacts
+from suite.settings import Part, Setting
+from suite.settings import Shapes as Shapes
 
 UPSTREAM = "upstream"
 """The input of a backward op that holds the gradient of its forward op's output."""
@@ -29,7 +31,6 @@ Mask = NDArray[np.bool_]
 Describe = Callable[[Mask, Array, Array], str]
 """Where a kernel goes wrong, by which entries of the rows fail, the rows, and the exact ones."""
 
-Shapes = Mapping[str, tuple[int, ...]]
 Options = Mapping[str, Any]
 
 
@@ -149,14 +150,16 @@ class Op(ABC, Generic[ProblemT, FactsT]):
     """The formula, in one line."""
     arguments: tuple[str, ...]
     """The names of its input tensors, the logits first."""
+    settings: tuple[Setting, ...] = ()
+    """What changes the meaning of a call, and the sizes that the first tensor does not tell."""
     optional: tuple[str, ...] = ()
-    """The names of further input tensors, which are given by name."""
+    """The names of the settings that are tensors, which are given by name."""
+    options: Options = MappingProxyType({})
+    """The names and defaults of the settings that are options."""
     upstreams: tuple[str, ...] = (UPSTREAM,)
     """The names of the gradients of its outputs, in order."""
     differentiable: tuple[str, ...] = ()
     """The inputs that have a gradient."""
-    options: Options
-    """Names and defaults of what changes the meaning of a call."""
     result: Result
     """What the entries of its output are."""
     of_rows: bool = False
@@ -182,6 +185,21 @@ class Op(ABC, Generic[ProblemT, FactsT]):
     """torch's own kernel for it."""
     measured: tuple[str, ...] = ()
     """The chapters of measurements, beside cases, that know it (suite/studies)."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "settings" in cls.__dict__:
+            cls.options = MappingProxyType({s.name: s.default for s in cls.settings if s.part is Part.OPTION})
+            cls.optional = tuple(s.name for s in cls.settings if s.part is Part.TENSOR)
+
+    def setting(self, name: str) -> Setting:
+        """The setting of that name. Raises ValueError with the valid names."""
+        for setting in self.settings:
+            if setting.name == name:
+                return setting
+        raise ValueError(
+            f"{self.name} has no setting {name!r}; valid ones: {', '.join(one.name for one in self.settings)}"
+        )
 
     def of(self, tensors: Mapping[str, Any]) -> AnyOp:
         """This op; or its backward, where the gradient of an output is among the tensors of a call;
@@ -210,11 +228,21 @@ class Op(ABC, Generic[ProblemT, FactsT]):
             name for name in self.differentiable if name in tensors and "bool" not in str(tensors[name].dtype)
         )
 
-    @abstractmethod
+    def check_shapes(self, shapes: Shapes) -> None:
+        """Raises ValueError for arguments of shapes that do not belong together."""
+
     def check_options(self, options: Options, shapes: Shapes) -> dict[str, Any]:
         """The options in canonical form. Raises ValueError for a value that has no meaning for
-        inputs of these shapes.
+        inputs of these shapes, and for shapes that the op cannot have.
         """
+        self.check_shapes(shapes)
+        resolved = dict(options)
+        for setting in self.settings:
+            if setting.name in options:
+                resolved[setting.name] = setting.check(options[setting.name], shapes)
+            elif setting.part is Part.TENSOR and setting.name in shapes:
+                setting.check_shape(shapes[setting.name], shapes)
+        return resolved
 
     @abstractmethod
     def axis(self, options: Options, shape: tuple[int, ...]) -> int:

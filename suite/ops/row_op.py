@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from suite.formats import Array
 from suite.ops.op import Compared, Counts, Mask, Op, Options, Problem, Shapes
 from suite.ops.rows import RowFacts, Rows
+from suite.settings import Setting, Wording
 
 
 class RowProblem(Problem, Protocol):
@@ -27,6 +28,25 @@ def check_dim(dim: Any, dimensions: int) -> int:
     if not integer or not -dimensions <= dim < dimensions:
         raise ValueError(f"dim={dim!r} must be an integer from {-dimensions} to {dimensions - 1}")
     return int(dim)
+
+
+class Dim(Setting):
+    """The dim of x that the op works along."""
+
+    name = "dim"
+    default = -1
+    levels = (-1, 0, 1)
+    wordings = (Wording("dim", "dim", "other dim", "along another dim than the last"),)
+
+    def check(self, value: Any, shapes: Shapes) -> int:
+        return check_dim(value, len(shapes["x"]))
+
+    def permits(self, level: Any, others: Mapping[str, Any]) -> bool:
+        dimensions = others.get("dimensions", 2)
+        return bool(-dimensions <= level < dimensions)
+
+
+DIM = Dim()
 
 
 def as_rows(x: NDArray[Any], dim: int) -> NDArray[Any]:
@@ -49,10 +69,7 @@ class RowOp(Op[Rows, RowFacts]):
     arguments = ("x",)
     differentiable = ("x",)
     of_rows = True
-    options: Mapping[str, Any] = {"dim": -1}
-
-    def check_options(self, options: Options, shapes: Shapes) -> dict[str, Any]:
-        return {**options, "dim": check_dim(options["dim"], len(shapes["x"]))}
+    settings: tuple[Setting, ...] = (DIM,)
 
     def axis(self, options: Options, shape: tuple[int, ...]) -> int:
         return int(options["dim"]) % len(shape)

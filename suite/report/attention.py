@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from suite.formats import DTYPES
 from suite.records.record import PASSING, Record
-from suite.report.attention_columns import COLUMNS, Asked, Column, asked
+from suite.report.attention_columns import COLUMNS, Asked, asked
 from suite.report.summaries import how_bad, worst
 from suite.report.words import in_order, spaced, times
+from suite.settings import Wording
 
 MOST_DRAWN = 2**27
 """Entries of masks that are drawn for one report at most: ten seconds or so."""
@@ -205,7 +206,7 @@ def unsafe(found: Matrix) -> list[tuple[Answer, str, list[str]]]:
     return lines
 
 
-def _places(row: Row) -> list[tuple[Column, list[Record]]]:
+def _places(row: Row) -> list[tuple[Wording, list[Record]]]:
     """The fewest columns that hold all that failed: first the one most of whose cases fail."""
     judged = {name: _records(formats, but=("unsupported",)) for name, formats in row.items()}
     left = {id(r): r for records in judged.values() for r in records if r.status != "passed"}
@@ -226,7 +227,7 @@ def _share(records: Sequence[Record]) -> float:
     return sum(record.status != "passed" for record in records) / len(records)
 
 
-def _place(column: Column, records: Sequence[Record], row: Row) -> str:
+def _place(column: Wording, records: Sequence[Record], row: Row) -> str:
     wrong = {record.dtype for record in records}
     judged = {record.dtype for record in _records(row[column.name], but=("unsupported",))}
     where = "" if wrong == judged else " in " + ", ".join(in_order(wrong))

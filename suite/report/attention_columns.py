@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,12 @@ import numpy as np
 from suite.case import Case
 from suite.formats import float32
 from suite.inputs import attention_tensors
-from suite.ops.attention import offset
+from suite.inputs.layouts import LAYOUT
+from suite.ops.attention import given
+from suite.ops.attention.settings import SETTINGS, SIZES, TENSORS
+from suite.ops.attention.settings.base import Place, within
+from suite.ops.attention.settings.causal import CAUSAL
+from suite.settings import Wording
 
 LONG = 1024
 """Keys from which a sequence is long."""
@@ -33,55 +37,28 @@ ORDINARY = ("normal", "probe", "probe_sharp", "minilm", "ends", "sparse")
 SPECIAL = ("nan_queries", "nan_key", "infinite_values")
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One thing to ask for. code: its heading in a terminal. heading: on the page. where: in a
-    sentence, after "not safe".
-    """
+PLAIN = Wording("plain", "plain", "no option", "without any option")
+EMPTY = Wording("empty", "nokey", "a query sees nothing", "where a query sees nothing")
+TOGETHER = Wording("together", "3+", "three or more options", "with three or more options at once")
 
-    name: str
-    code: str
-    heading: str
-    where: str
-
-
-PARTS: dict[str, tuple[Column, ...]] = {
+PARTS: dict[str, tuple[Wording, ...]] = {
     "Masks and options": (
-        Column("plain", "plain", "no option", "without any option"),
-        Column("top_left", "c-tl", "causal top-left", "with a causal mask from the top-left corner"),
-        Column(
-            "bottom_right", "c-br", "causal bottom-right", "with a causal mask from the bottom-right corner"
-        ),
-        Column("boolean", "bool", "boolean mask", "with a boolean mask"),
-        Column("additive", "add", "additive mask", "with an additive mask"),
-        Column("empty", "nokey", "a query sees nothing", "where a query sees nothing"),
-        Column("window", "win", "window", "with a window"),
-        Column("kv_lengths", "lens", "length per batch entry", "with a length for each batch entry"),
-        Column("alibi_slopes", "alib", "ALiBi", "with ALiBi"),
-        Column("sink", "sink", "sink", "with a sink"),
-        Column("softcap", "cap", "softcap", "with a softcap"),
-        Column("scale", "scal", "other scale", "with a scale of its own"),
-        Column("return_lse", "lse", "log-sum-exp", "with the log-sum-exp"),
-        Column("together", "3+", "three or more options", "with three or more options at once"),
+        PLAIN,
+        *(wording for setting in SETTINGS for wording in setting.wordings),
+        EMPTY,
+        TOGETHER,
     ),
     "Shapes, lengths and numbers": (
-        Column("key_heads", "gqa", "shared heads (GQA)", "with shared heads"),
-        Column("value_size", "vdim", "other value size", "where values have another size"),
-        Column("layout", "strd", "other memory layout", "with tensors that are not contiguous"),
-        Column("one_query", "L=1", "one query (decoding)", "with one query"),
-        Column("more_keys", "S>L", "more keys than queries", "with more keys than queries"),
-        Column("fewer_keys", "S<L", "fewer keys than queries", "with fewer keys than queries"),
-        Column("long", "long", f"{LONG:,} keys and more", f"at {LONG:,} keys and more"),
-        Column("hard", "hard", "hard numbers", "with hard numbers"),
-        Column("special", "nan", "NaN and infinities", "with NaN and infinities in the input"),
+        *(wording for setting in (*SIZES, LAYOUT) for wording in setting.wordings),
+        Wording("one_query", "L=1", "one query (decoding)", "with one query"),
+        Wording("more_keys", "S>L", "more keys than queries", "with more keys than queries"),
+        Wording("fewer_keys", "S<L", "fewer keys than queries", "with fewer keys than queries"),
+        Wording("long", "long", f"{LONG:,} keys and more", f"at {LONG:,} keys and more"),
+        Wording("hard", "hard", "hard numbers", "with hard numbers"),
+        Wording("special", "nan", "NaN and infinities", "with NaN and infinities in the input"),
     ),
 }
 COLUMNS = {column.name: column for part in PARTS.values() for column in part}
-
-NEUTRAL = {"enable_gqa": (False, True), "return_lse": (False,)}
-"""Values of options that ask for nothing; None does so of every option. What enable_gqa allows, the
-number of heads tells.
-"""
 
 
 class Asked(NamedTuple):
@@ -124,17 +101,9 @@ def asked(case_id: str) -> Asked:
 
 def _options(case: Case) -> tuple[str, ...]:
     """The options and further tensors that say something, by column."""
-    found = []
-    for name, value in case.options.items():
-        if value is None or value in NEUTRAL.get(name, ()):
-            continue
-        found.append(value if name == "causal" else name)
-    for name, kind in case.tensors.items():
-        if name == "mask":
-            found.append("boolean" if kind in attention_tensors.BOOLEAN_MASKS else "additive")
-        elif name in COLUMNS and name not in ("key_heads", "value_size"):
-            found.append(name)
-    return tuple(found)
+    named = {**case.options, **case.tensors}
+    said = (setting.wording(named[setting.name]) for setting in SETTINGS if setting.name in named)
+    return tuple(wording.name for wording in said if wording is not None)
 
 
 def _others(case: Case) -> tuple[str, ...]:
@@ -157,33 +126,30 @@ def sees_nothing(case: Case) -> bool | None:
 
     Causal, window and lengths show a query the keys from `first` to `last`; of these a mask shows some.
     """
-    shapes, options, kinds = case.shapes(), case.resolved_options(), case.tensors
+    shapes, options, sizes = case.shapes(), case.resolved_options(), case.sizes()
     (batch, heads, length, _), keys = shapes["q"], shapes["k"][2]
-    if max(batch * length, keys // LARGEST) > LARGEST or (
-        "mask" in kinds and batch * heads * length * keys > LARGEST
-    ):
+    heads = heads if "mask" in shapes else 1  # nothing else hides keys from one head alone
+    mask = math.prod(shapes.get("mask", (0,)))
+    if max(batch * length, keys // LARGEST, mask) > LARGEST:
         return None
-    sizes = case.sizes()
-    place = np.arange(length) + offset(length, keys, options)
-    left, right = (
-        side if side is None else min(side, length + keys) for side in options["window"] or (None, None)
-    )
-    first = np.zeros((batch, length), dtype=np.int64)
-    last = np.full((batch, length), keys - 1)
-    if left is not None:
-        first = np.maximum(first, place - left)
-    if options["causal"] is not None:
-        last = np.minimum(last, place)
-    if right is not None:
-        last = np.minimum(last, place + right)
-    if "kv_lengths" in kinds:
-        lengths = attention_tensors.tensor("kv_lengths", kinds["kv_lengths"], sizes, float32, case.seed)
-        last = np.minimum(last, lengths[:, None] - 1)
+    tensors = {
+        name: attention_tensors.tensor(name, kind, sizes, float32, case.seed)
+        for name, kind in case.tensors.items()
+        if name in TENSORS and TENSORS[name].hides_keys
+    }
+    place = Place.of_all((batch, heads, length, keys), CAUSAL.offset(options["causal"], length, keys))
+    first, last = np.zeros(1, dtype=np.int64), np.full(1, keys - 1)
+    shown = None
+    for setting, value in given(tensors, options):
+        reach = setting.reach(value, place)
+        if reach is None:
+            own = setting.visible(value, place)
+            shown = own if shown is None or own is None else shown & own
+            continue
+        first = first if reach[0] is None else np.maximum(first, reach[0])
+        last = last if reach[1] is None else np.minimum(last, reach[1])
     if bool((last < first).any()):
         return True
-    if "mask" not in kinds:
+    if shown is None:
         return False
-    mask = attention_tensors.tensor("mask", kinds["mask"], sizes, float32, case.seed)
-    j = np.arange(keys)
-    shown = (j >= first[:, None, :, None]) & (j <= last[:, None, :, None])
-    return not bool((shown & (mask if mask.dtype == np.bool_ else mask != -np.inf)).any(axis=-1).all())
+    return not bool((shown & within((first, last), place)).any(axis=-1).all())

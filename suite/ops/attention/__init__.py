@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,40 +15,27 @@ from suite.ops.arithmetic import Arithmetic
 from suite.ops.attention import bound, definition, log_sum_exp, places
 from suite.ops.attention.definition import AttentionFacts, Queries
 from suite.ops.attention.sample import sampled_rows
+from suite.ops.attention.settings import SETTINGS, SIZES, TENSORS
+from suite.ops.attention.settings.base import AttentionSetting, Place, Term
+from suite.ops.attention.settings.causal import CAUSAL
+from suite.ops.attention.settings.scale import SCALE
 from suite.ops.rows import Allowed, RowFacts
-
-LARGEST = 1e300
-"""The largest scale or softcap: twice it is still a number of float64."""
 
 AUDITED = 2**23
 """How many products of a query may take part in an audit."""
 
-CAUSAL = (None, "top_left", "bottom_right")
-
 
 class Attention(Op[Queries, AttentionFacts]):
-    """q [B, H, L, E], k [B, G, S, E], v [B, G, S, Ev] to [B, H, L, Ev]; head h reads key head h // (H / G).
-
-    mask: boolean (True = visible) or additive, broadcastable to [B, H, L, S]. alibi_slopes [H].
-    sink [H]: a logit without a value. kv_lengths [B]. Options: causal "top_left" (j <= i) or
-    "bottom_right" (j <= i + S - L); scale, 1 / sqrt(E) by default; softcap; window (left, right),
-    None = unlimited; return_lse: also the log-sum-exp of each query's scores.
+    """q [B, H, L, E], k [B, G, S, E], v [B, G, S, Ev] to [B, H, L, Ev]; head h reads key head h //
+    (H / G). Its options and optional tensors are in settings/.
     """
 
     name = "attention"
     summary = "sum_j softmax_j(scale q.k_j) v_j over the visible keys j"
     arguments = ("q", "k", "v")
-    optional = ("mask", "alibi_slopes", "sink", "kv_lengths")
+    settings = (*SETTINGS, *SIZES)
     upstreams = (UPSTREAM, "upstream_lse")
-    differentiable = ("q", "k", "v", "mask", "sink")
-    options: Mapping[str, Any] = {
-        "causal": None,
-        "scale": None,
-        "softcap": None,
-        "window": None,
-        "enable_gqa": False,
-        "return_lse": False,
-    }
+    differentiable = ("q", "k", "v", *(name for name, one in TENSORS.items() if one.differentiable))
     result = Result.AVERAGE
     dims = ("BATCH", "HEADS", "LENGTH", "SIZE")
     limited_by = "operations"
@@ -61,7 +47,7 @@ class Attention(Op[Queries, AttentionFacts]):
     )
     measured = ("vanishing",)
 
-    def check_options(self, options: Options, shapes: Shapes) -> dict[str, Any]:
+    def check_shapes(self, shapes: Shapes) -> None:
         q, k, v = (shapes[name] for name in self.arguments)
         for name, shape in zip(self.arguments, (q, k, v), strict=True):
             if len(shape) != 4:
@@ -77,44 +63,6 @@ class Attention(Op[Queries, AttentionFacts]):
             raise ValueError(f"q {list(q)} and v {list(v)} have a head size of 0; expected at least 1")
         if not k[1] or q[1] % k[1]:
             raise ValueError(f"q has {q[1]} heads, which {k[1]} heads of k cannot share evenly")
-        if q[1] != k[1] and not options["enable_gqa"]:
-            raise ValueError(f"q has {q[1]} heads and k has {k[1]}: that needs enable_gqa=True")
-        self._check_optional(shapes, q, k)
-        if options["causal"] not in CAUSAL:
-            raise ValueError(f"causal={options['causal']!r} is not one of None, 'top_left', 'bottom_right'")
-        scale = options["scale"]
-        if scale is not None and not _is_number(scale):
-            raise ValueError(f"scale={scale!r} must be a finite number")
-        softcap = options["softcap"]
-        if softcap is not None and not (_is_number(softcap) and softcap > 0):
-            raise ValueError(f"softcap={softcap!r} must be a number above 0")
-        window = options["window"]
-        if window is not None:
-            sides = tuple(window) if isinstance(window, tuple | list) else ()
-            if len(sides) != 2 or any(
-                s is not None and not (_is_number(s) and s == int(s) and 0 <= s < 2**31) for s in sides
-            ):
-                raise ValueError(
-                    f"window={window!r} must be (left, right), each None or an integer from 0 to 2^31 - 1"
-                )
-            window = tuple(None if side is None else int(side) for side in sides)
-        return {
-            **options,
-            "window": window,
-            "scale": None if scale is None else float(scale),
-            "softcap": None if softcap is None else float(softcap),
-        }
-
-    def _check_optional(self, shapes: Shapes, q: tuple[int, ...], k: tuple[int, ...]) -> None:
-        full = (q[0], q[1], q[2], k[2])
-        mask = shapes.get("mask")
-        if mask is not None and (
-            len(mask) > 4 or any(m not in (1, f) for m, f in zip(mask[::-1], full[::-1], strict=False))
-        ):
-            raise ValueError(f"mask has shape {list(mask)}, which does not broadcast to {list(full)}")
-        for name, size in (("alibi_slopes", q[1]), ("sink", q[1]), ("kv_lengths", q[0])):
-            if name in shapes and shapes[name] != (size,):
-                raise ValueError(f"{name} has shape {list(shapes[name])}; expected [{size}]")
 
     def axis(self, options: Options, shape: tuple[int, ...]) -> int:
         return 2
@@ -129,48 +77,42 @@ class Attention(Op[Queries, AttentionFacts]):
             k, v = (np.zeros((*tensor.shape[:2], 1, tensor.shape[3])) for tensor in (k, v))
             others = {name: tensor for name, tensor in inputs.items() if name != "mask"}
             return self.queries({**others, "k": k, "v": v, "kv_lengths": np.zeros(q.shape[0])}, options, rows)
+        shapes = {name: np.shape(tensor) for name, tensor in inputs.items()}
         batches, heads, length, head_size = q.shape
         groups, size = k.shape[1], k.shape[2]
         head, i = np.divmod(rows, max(length, 1))
         batch, head = np.divmod(head, max(heads, 1))
-        j = np.arange(size)
-        position = (i + offset(length, size, options))[:, None]
-        visible = seen(position, j, options)
-        lengths, slopes, sink = (inputs.get(name) for name in ("kv_lengths", "alibi_slopes", "sink"))
-        if lengths is not None:
-            if not (
-                (lengths >= 0) & (lengths <= inputs["k"].shape[2]) & (lengths == np.floor(lengths))
-            ).all():
-                raise ValueError(
-                    f"kv_lengths={lengths!r} must be integers from 0 to {inputs['k'].shape[2]}, the number of"
-                    " keys"
-                )
-            visible &= j < np.asarray(lengths)[batch, None]
-        bias = None
-        mask: Any = inputs.get("mask")
-        if mask is not None:
-            if mask.dtype.kind not in "bf":
-                raise ValueError(
-                    f"mask has dtype {mask.dtype}; expected bool (True = visible) or floating, which is added"
-                )
-            given = np.broadcast_to(mask, (batches, heads, length, size))[batch, head, i]
-            bias = None if given.dtype == np.bool_ else given
-            visible &= given if bias is None else given != -np.inf
+        place = Place(
+            batch=batch[:, None],
+            head=head[:, None],
+            query=i[:, None],
+            shape=(batches, heads, length, size),
+            offset=CAUSAL.offset(options["causal"], length, size),
+        )
+        visible = np.ones((len(rows), size), dtype=np.bool_)
+        terms: list[Term] = []
+        for setting, value in given(inputs, options):
+            if setting.name in TENSORS:
+                setting.check_tensor(value, shapes)
+            shown = setting.visible(value, place)
+            if shown is not None:
+                visible &= shown
+        for setting, value in sorted(given(inputs, options), key=lambda one: one[0].stage):
+            term = setting.term(value, place)
+            if term is not None:
+                terms.append(term)
         of_heads = (
             np.arange(batches)[:, None] * groups + np.arange(heads) // max(heads // groups, 1)
         ).reshape(-1)
-        scale = options["scale"] if options["scale"] is not None else 1 / math.sqrt(head_size)
+        sink = inputs.get("sink")
         return Queries(
             query=q.reshape(batches * heads * length, head_size)[rows],
             key=k.reshape(batches * groups, size, head_size),
             value=v.reshape(batches * groups, size, v.shape[3]),
             group=of_heads[batch * heads + head],
             visible=visible,
-            scale=float(scale),
-            softcap=options["softcap"],
-            bias=bias,
-            slope=None if slopes is None else slopes[head],
-            distance=None if slopes is None else np.abs(position - j).astype(np.float64),
+            scale=SCALE.factor(options["scale"], head_size),
+            terms=tuple(terms),
             sink=None if sink is None else sink[head],
             rows=rows,
             of_heads=of_heads,
@@ -293,22 +235,14 @@ class LogSumExp(Attention):
         return np.asarray(np.isnan(output) | (output == np.inf))
 
 
-def offset(length: int, keys: int, options: Options) -> int:
-    """The position of the first query among the keys."""
-    return keys - length if options["causal"] == "bottom_right" else 0
-
-
-def seen(position: NDArray[np.intp], j: NDArray[np.intp], options: Options) -> NDArray[np.bool_]:
-    """[L, S]: which of the keys j causal and window let a query at this position see."""
-    visible = np.ones(np.broadcast_shapes(position.shape, j.shape), dtype=bool)
-    if options["causal"] is not None:
-        visible &= j <= position
-    left, right = options["window"] or (None, None)
-    if left is not None:
-        visible &= j >= position - left
-    if right is not None:
-        visible &= j <= position + right
-    return visible
+def given(inputs: Mapping[str, Any], options: Options) -> list[tuple[AttentionSetting, Any]]:
+    """The settings of a call that are not at their default, with their values."""
+    found = []
+    for setting in SETTINGS:
+        value = inputs.get(setting.name) if setting.name in TENSORS else options[setting.name]
+        if value is not None and value is not setting.default:
+            found.append((setting, value))
+    return found
 
 
 def visible_pairs(length: int, keys: int, causal: str | None) -> int:
@@ -321,16 +255,12 @@ def visible_pairs(length: int, keys: int, causal: str | None) -> int:
     return int(np.clip(last + 1, 0, keys).sum())
 
 
-def _is_number(value: Any) -> bool:
-    kinds: Any = (int, float, np.integer, np.floating)
-    return isinstance(value, kinds) and not isinstance(value, bool) and bool(abs(value) <= LARGEST)
-
-
 def _is_finite(name: str, tensor: Any) -> bool:
     """Whether a tensor gives no query a result that is not finite; -inf hides a key, and leaves a
     sink out.
     """
-    return bool((np.isfinite(tensor) | ((tensor == -np.inf) if name in ("mask", "sink") else False)).all())
+    leaves_out = name in TENSORS and TENSORS[name].minus_infinity_hides
+    return bool((np.isfinite(tensor) | ((tensor == -np.inf) if leaves_out else False)).all())
 
 
 OP = Attention()

@@ -36,7 +36,8 @@ from suite.ops.arithmetic import Float64
 from suite.ops.attention import log_sum_exp
 from suite.ops.attention.backward_definition import Terms, exact_gradients, pulled_back
 from suite.ops.attention.backward_problem import Block, Gradient
-from suite.ops.attention.bound import SIGMOID_ROUNDINGS, SOFTCAP_ROUNDINGS, weight_error
+from suite.ops.attention.bound import weight_error
+from suite.ops.attention.definition import products
 from suite.ops.rows import Allowed
 
 SECOND_ORDER = 1 + 2.0**-6
@@ -50,7 +51,7 @@ normalise one by one.
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Errors:
-    """How far P, dS, dS times the slope of the softcap [n, S] and the sink's dS [n, 1] may be off."""
+    """How far P, dS, dS times the slope of the scores [n, S] and the sink's dS [n, 1] may be off."""
 
     p: Array
     d_s: Array
@@ -188,17 +189,28 @@ def errors(block: Block, numerics: Numerics, target: Format) -> Errors:
     of_p = np.where(unknown, np.inf, of_p)[:, :keys]
     d_sink = d_s[:, keys:] if more else np.zeros((len(d_s), 1))
     d_s, d_product = d_s[:, :keys], d_s[:, :keys]
-    if queries.softcap is not None:
-        _, exact, _, steepness = exact_gradients(block)
+    if any(term.has_slope for term in queries.terms):
+        _, exact, _, _ = exact_gradients(block)
         of_products_of_q = (u * (queries.query.shape[1] + 3) + 2 * cast_scores) * facts.products
-        twice = 2 * of_products_of_q / queries.softcap
-        flat = 2 * np.sqrt(np.maximum(1 - steepness, 0.0)) * SOFTCAP_ROUNDINGS + 2 * (
-            SIGMOID_ROUNDINGS + numerics.exp_ulp
-        )
-        of_slope = np.minimum(steepness * np.expm1(twice), 1.0) + u * (flat + 4)
-        d_product = d_s * (steepness + of_slope) + np.abs(exact) * of_slope
+        slope, of_slope = _slopes(block, of_products_of_q, numerics, u)
+        d_product = d_s * (slope + of_slope) + np.abs(exact) * of_slope
         d_product = np.where(queries.visible, np.where(np.isnan(d_product), np.inf, d_product), 0.0)
     return Errors(p=of_p, d_s=d_s, d_product=d_product, d_sink=d_sink)
+
+
+def _slopes(block: Block, error: Array, numerics: Numerics, u: float) -> tuple[Array, Array]:
+    """The slope of the scores by scale q.k, and how far it may be off. error: of scale q.k."""
+    slope, of_slope = np.ones((1, 1)), np.zeros((1, 1))
+    scores, magnitude = products(Float64(), block.queries, block.key), block.facts.products
+    for term in block.queries.terms:
+        if term.has_slope:
+            own = np.asarray(term.slope(Float64(), scores))
+            of_own = term.slope_error(own, error, numerics, u)
+            of_slope = slope * of_own + of_slope * own + of_slope * of_own
+            slope = slope * own
+        scores = term.finite().apply(Float64(), scores)
+        error, magnitude = term.error(error, magnitude, numerics, u)
+    return slope, of_slope
 
 
 def _stored(numerics: Numerics, target: Format) -> Format:

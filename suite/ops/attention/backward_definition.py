@@ -50,7 +50,7 @@ def define(arithmetic: Arithmetic, problem: Gradient) -> Any:
 
 
 def score_gradients(arithmetic: Arithmetic, block: Block) -> tuple[Any, Any, Any, Any]:
-    """P and dS [n, S], the sink's dS [n, 1], and the slope of the softcap [n, S] or 1, of queries
+    """P and dS [n, S], the sink's dS [n, 1], and the slope of the scores [n, S] or 1, of queries
     that have a value.
     """
     queries = block.queries
@@ -63,13 +63,24 @@ def score_gradients(arithmetic: Arithmetic, block: Block) -> tuple[Any, Any, Any
         sink = queries.sink[:, None]
         finite = arithmetic.lift(np.where(sink > -np.inf, sink, 0.0))
         d_sink = arithmetic.masked_exp(finite - maximum, sink > -np.inf) / total * shift
-    steepness: Any = arithmetic.lift(np.ones((1, 1)))
-    if queries.softcap is not None:
-        tanh = arithmetic.tanh(
-            products(arithmetic, queries, block.key) / arithmetic.lift(np.array([[queries.softcap]]))
-        )
-        steepness = steepness - tanh * tanh
+    steepness = slope_of_scores(arithmetic, block)
+    if steepness is None:
+        steepness = arithmetic.lift(np.ones((1, 1)))
     return p, p * (d_p + shift), d_sink, steepness
+
+
+def slope_of_scores(arithmetic: Arithmetic, block: Block) -> Any:
+    """The derivative of the scores by scale q.k, [n, S]; None where it is 1."""
+    terms = [term.finite() for term in block.queries.terms]
+    if not any(term.has_slope for term in terms):
+        return None
+    slope, scores = None, products(arithmetic, block.queries, block.key)
+    for term in terms:
+        if term.has_slope:
+            own = term.slope(arithmetic, scores)
+            slope = own if slope is None else slope * own
+        scores = term.apply(arithmetic, scores)
+    return slope
 
 
 _EXACT: WeakKeyDictionary[Block, tuple[Array, Array, Array, Array]] = WeakKeyDictionary()
@@ -95,7 +106,7 @@ class Terms:
     d_sink: Any
     """The sink's dS [n, 1]."""
     d_product: Any
-    """dS times the slope of the softcap [n, S]."""
+    """dS times the slope of the scores [n, S]."""
     query: Any
     """[n, E]."""
     key: Any

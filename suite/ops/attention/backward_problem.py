@@ -19,6 +19,7 @@ from suite.ops import UPSTREAM, Options
 from suite.ops.attention import OP as ATTENTION
 from suite.ops.attention import definition
 from suite.ops.attention.definition import AttentionFacts, Queries
+from suite.ops.attention.settings.scale import SCALE
 from suite.ops.special import Special
 
 UPSTREAM_LSE = "upstream_lse"
@@ -117,8 +118,7 @@ class Gradient:
 
     @property
     def scale(self) -> float:
-        given = self.options["scale"]
-        return float(given) if given is not None else 1 / float(np.sqrt(self.inputs["q"].shape[3]))
+        return SCALE.factor(self.options["scale"], self.inputs["q"].shape[3])
 
     @cached_property
     def all_queries(self) -> Queries:

@@ -26,14 +26,6 @@ from suite.ops.attention.definition import AttentionFacts
 from suite.ops.logsumexp.bound import common_error
 from suite.ops.rows import Allowed
 
-SOFTCAP_ROUNDINGS = 12.0
-"""c tanh(s / c): a division, a product, and a tanh of 4 ulp, as exp_ulp and log_ulp of best practice are."""
-
-SIGMOID_ROUNDINGS = 2.0
-"""tanh(x) as 2 sigmoid(2x) - 1, as kernels without a tanh have it: (2 + exp_ulp) u beside 1,
-however small x is.
-"""
-
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore")
 def bound(facts: AttentionFacts, numerics: Numerics, target: Format) -> Allowed:
@@ -107,12 +99,11 @@ def score_error(facts: AttentionFacts, numerics: Numerics, target: Format) -> Ar
     problem = facts.problem
     u = numerics.arithmetic(target).unit_roundoff
     head = problem.query.shape[1]
-    raw = u * (head + 3) * facts.products
-    if problem.softcap is not None:
-        raw = raw + u * SOFTCAP_ROUNDINGS * np.minimum(facts.products, problem.softcap)
-        raw = raw + u * (SIGMOID_ROUNDINGS + numerics.exp_ulp) * problem.softcap
+    raw, magnitude = u * (head + 3) * facts.products, facts.products
+    for term in problem.terms:
+        raw, magnitude = term.error(raw, magnitude, numerics, u)
     raw = raw + 3 * u * facts.added
     scores = numerics.format_of("scores", target)
     if scores is not None:
-        raw = raw + 2 * scores.unit_roundoff * (facts.products + facts.added)
+        raw = raw + 2 * scores.unit_roundoff * (magnitude + facts.added)
     return raw if problem.sink is None else np.concatenate([raw, np.zeros((len(raw), 1))], axis=1)

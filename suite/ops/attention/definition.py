@@ -1,7 +1,7 @@
 """attention of a query q over keys k_j with values v_j:
 
-    s_j = scale q.k_j;   s_j = c tanh(s_j / c) with a softcap c;   s_j -= slope |i + o - j| with ALiBi;
-                         s_j += mask_j
+    s_j = scale q.k_j, changed by the settings that have a term, in order:
+          c tanh(s_j / c) with a softcap c;   - slope |i + o - j| with ALiBi;   + mask_j
     O = sum_j p_j v_j,   p_j = exp(s_j - m) / (sum_j exp(s_j - m) + exp(sink - m)),   over the visible keys j
 
 m being the largest of these scores (Vaswani et al. 2017, eq. 1; ALiBi: Press et al. 2021; softcap:
@@ -23,48 +23,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suite.formats import Array
-from suite.ops.arithmetic import Arithmetic
+from suite.ops.arithmetic import Arithmetic, Float64
+from suite.ops.attention.settings.base import Mask, Term
 from suite.ops.rows import RowFacts
 from suite.ops.special import Special
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Queries:
-    """The queries of one call, each with what it sees: the canonical form of attention's inputs.
-
-    query: [rows, E]. key, value: [groups, S, E], [groups, S, Ev]. group: [rows], whose keys a query
-    sees. visible: [rows, S].
-    bias: [rows, S], the additive mask, or None. distance: [rows, S], |i + o - j|, with slope
-    [rows], or None. sink: [rows], or None. rows: which queries of all [B, H, L] these are, flat.
-    of_heads: [B H], whose keys a head reads; length: L.
-    is_finite: whether no input gives any query a result that is not finite.
-    """
+    """The queries of one call, each with what it sees: the canonical form of attention's inputs."""
 
     query: Array
+    """[rows, E]."""
     key: Array
+    """[groups, S, E]."""
     value: Array
+    """[groups, S, Ev]."""
     group: NDArray[np.intp]
+    """[rows]: whose keys a query sees."""
     visible: Mask
+    """[rows, S]."""
     scale: float
-    softcap: float | None = None
-    bias: Array | None = None
-    slope: Array | None = None
-    distance: Array | None = None
+    terms: tuple[Term, ...] = ()
+    """How settings change the scores, in order (suite/ops/attention/settings)."""
     sink: Array | None = None
+    """[rows], or None."""
     rows: NDArray[np.intp]
+    """Which queries of all [B, H, L] these are, flat."""
     of_heads: NDArray[np.intp]
+    """[B H]: whose keys a head reads."""
     length: int
+    """L."""
     is_finite: bool
+    """Whether no input gives any query a result that is not finite."""
 
     def take(self, rows: NDArray[np.intp]) -> Self:
         """The problem of these rows alone."""
-        by_row = {
-            name: getattr(self, name)
-            for name in ("query", "group", "visible", "bias", "slope", "distance", "sink", "rows")
-        }
-        return replace(self, **{name: values[rows] for name, values in by_row.items() if values is not None})
+        by_row = {name: getattr(self, name) for name in ("query", "group", "visible", "sink", "rows")}
+        taken = {name: values[rows] for name, values in by_row.items() if values is not None}
+        return replace(self, **taken, terms=tuple(term.take(rows) for term in self.terms))
 
     @cached_property
     def x(self) -> Array:
@@ -78,11 +75,9 @@ class Queries:
         for group in np.unique(self.group):
             rows = self.group == group
             scores[rows] = self.scale * (self.query[rows] @ self.key[group].T)
-        if self.softcap is not None:
-            scores = self.softcap * np.tanh(scores / self.softcap)
-        if self.slope is not None and self.distance is not None:
-            scores = scores - self.slope[:, None] * self.distance
-        return scores if self.bias is None else scores + self.bias
+        for term in self.terms:
+            scores = term.apply(Float64(), scores)
+        return scores
 
     @cached_property
     def ordinary(self) -> Mask:
@@ -91,15 +86,10 @@ class Queries:
 
     def content(self) -> bytes:
         """Bytes that are equal exactly where the problem is."""
-        arrays = (
-            self.query, self.key, self.value, self.group, self.visible, self.bias, self.slope,
-            self.distance, self.sink,
-            self.rows,
-        )  # fmt: skip
-        text = f"{self.scale!r}|{self.softcap!r}|{[None if a is None else a.shape for a in arrays]}|"
-        return text.encode() + b"|".join(
-            b"" if a is None else np.ascontiguousarray(a).tobytes() for a in arrays
-        )
+        arrays = (self.query, self.key, self.value, self.group, self.visible, self.sink, self.rows)
+        text = f"{self.scale!r}|{[None if a is None else a.shape for a in arrays]}|"
+        parts = (b"" if a is None else np.ascontiguousarray(a).tobytes() for a in arrays)
+        return b"|".join([text.encode(), *parts, *(term.content() for term in self.terms)])
 
     def describe(self, row: int, column: int | None) -> str:
         """What the query of an output entry sees."""
@@ -149,13 +139,8 @@ def weights(arithmetic: Arithmetic, problem: Queries, key: Array) -> tuple[Any, 
     that see these keys [S, E].
     """
     scores = products(arithmetic, problem, key)
-    if problem.softcap is not None:
-        softcap = arithmetic.lift(np.array([[problem.softcap]]))
-        scores = softcap * arithmetic.tanh(scores / softcap)
-    if problem.slope is not None and problem.distance is not None:
-        scores = scores - arithmetic.lift(problem.slope[:, None]) * arithmetic.lift(problem.distance)
-    if problem.bias is not None:
-        scores = scores + arithmetic.lift(np.where(np.isfinite(problem.bias), problem.bias, 0.0))
+    for term in problem.terms:
+        scores = term.finite().apply(arithmetic, scores)
     maximum = arithmetic.lift(problem.x.max(axis=1, keepdims=True))
     weight = arithmetic.masked_exp(scores - maximum, problem.visible)
     total = arithmetic.row_sum(weight)
@@ -178,17 +163,16 @@ def products(arithmetic: Arithmetic, problem: Queries, key: Array) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class AttentionFacts:
-    """The ingredients of the bound.
-
-    rows: the facts of the scores, a sink's last. products: [rows, S], |scale| sum_t |q_t k_jt|.
-    added: [rows, S], what ALiBi and an additive mask add, in magnitude. problem: whose facts they
-    are.
-    """
+    """The ingredients of the bound."""
 
     rows: RowFacts
+    """The facts of the scores, a sink's last."""
     products: Array
+    """[rows, S]: |scale| sum_t |q_t k_jt|."""
     added: Array
+    """[rows, S]: what settings add to the scores, in magnitude."""
     problem: Queries
+    """Whose facts they are."""
 
     @property
     def x(self) -> Array:
@@ -202,8 +186,8 @@ def facts(problem: Queries) -> AttentionFacts:
         mine = problem.group == group
         products[mine] = abs(problem.scale) * (np.abs(problem.query[mine]) @ np.abs(problem.key[group]).T)
     added = np.zeros(problem.visible.shape)
-    if problem.slope is not None and problem.distance is not None:
-        added += np.abs(problem.slope[:, None]) * problem.distance
-    if problem.bias is not None:
-        added += np.where(np.isfinite(problem.bias), np.abs(problem.bias), 0.0)
+    for term in problem.terms:
+        own = term.added()
+        if own is not None:
+            added += own
     return AttentionFacts(rows, products, added, problem)

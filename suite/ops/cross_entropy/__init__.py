@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suite.formats import Array, Format
+from suite.inputs.targets import Target
 from suite.numerics import Numerics, Semantics
 from suite.ops import Op, Options, Result, Shapes, TorchKernel, Values
 from suite.ops.arithmetic import Arithmetic
 from suite.ops.cross_entropy import bound, definition
 from suite.ops.cross_entropy.definition import ClassFacts, ClassRows
+from suite.ops.cross_entropy.settings import IgnoreIndex, LabelSmoothing, Reduction
 from suite.ops.row_op import as_rows
 from suite.ops.rows import Allowed, RowFacts
-
-REDUCTIONS = ("mean", "sum", "none")
 
 
 class CrossEntropy(Op[ClassRows, ClassFacts]):
@@ -31,7 +31,7 @@ class CrossEntropy(Op[ClassRows, ClassFacts]):
     summary = "-sum_c w_c log_softmax(logits)_c over the classes, reduced over the rows"
     arguments = ("logits", "target")
     differentiable = ("logits",)
-    options: Mapping[str, Any] = {"ignore_index": -100, "label_smoothing": 0.0, "reduction": "mean"}
+    settings = (IgnoreIndex(), LabelSmoothing(), Reduction(), Target())
     of_rows = True
     result = Result.LOSS  # a difference of logarithms may round to just below 0
     options_by_row = MappingProxyType({"reduction": "none"})
@@ -39,18 +39,11 @@ class CrossEntropy(Op[ClassRows, ClassFacts]):
     torch = TorchKernel("torch.nn.functional.cross_entropy", ("fused",), differentiated="fused")
     measured = ("vanishing",)
 
-    def check_options(self, options: Options, shapes: Shapes) -> dict[str, Any]:
-        ignore_index, smoothing, reduction = (options[name] for name in self.options)
-        if isinstance(ignore_index, bool) or not isinstance(ignore_index, int | np.integer):
-            raise ValueError(f"ignore_index={ignore_index!r} must be an integer")
-        if isinstance(smoothing, bool) or not isinstance(smoothing, int | float) or not 0 <= smoothing <= 1:
-            raise ValueError(f"label_smoothing={smoothing!r} must be a number from 0 to 1")
-        if reduction not in REDUCTIONS:
-            raise ValueError(f"reduction={reduction!r} is not one of {', '.join(REDUCTIONS)}")
+    def check_shapes(self, shapes: Shapes) -> None:
         logits, target = shapes["logits"], shapes["target"]
         if not logits:
             raise ValueError("logits has no dim; expected [n], [N, n] or [N, n, ...]")
-        dim = self.axis(options, logits)
+        dim = self.axis({}, logits)
         if not logits[dim]:
             raise ValueError(
                 f"logits of shape {list(logits)} have no class; expected at least one in dim {dim}"
@@ -59,7 +52,6 @@ class CrossEntropy(Op[ClassRows, ClassFacts]):
             raise ValueError(
                 f"target has shape {list(target)}; logits of shape {list(logits)} need that or [N, ...]"
             )
-        return {**options, "ignore_index": int(ignore_index), "label_smoothing": float(smoothing)}
 
     def axis(self, options: Options, shape: tuple[int, ...]) -> int:
         return 0 if len(shape) == 1 else 1

@@ -28,13 +28,12 @@ class MergeStates(Op[States, StateFacts]):
     arguments = ("o_a", "lse_a", "o_b", "lse_b")
     upstreams = (UPSTREAM, "upstream_lse")
     differentiable = ("o_a", "lse_a", "o_b", "lse_b")
-    options: Mapping[str, Any] = {}
     result = Result.AVERAGE
     dims = ("BATCH", "HEADS", "LENGTH", "SIZE")
     plain_family = "alike"
     operations_by_entry = (5, 6)
 
-    def check_options(self, options: Options, shapes: Shapes) -> dict[str, Any]:
+    def check_shapes(self, shapes: Shapes) -> None:
         o = shapes["o_a"]
         for name in self.arguments:
             expected = o if name.startswith("o") else o[:-1]
@@ -42,7 +41,6 @@ class MergeStates(Op[States, StateFacts]):
                 raise ValueError(
                     f"{name} has shape {list(shapes[name])}; expected {list(expected)}, as o_a is {list(o)}"
                 )
-        return dict(options)
 
     def axis(self, options: Options, shape: tuple[int, ...]) -> int:
         return len(shape) - 1
