@@ -10,29 +10,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
-from suite import inputs
 from suite.formats import DTYPES, Array, Format
-from suite.inputs import attention, attention_tensors, states, upstream
+from suite.inputs import upstream
 from suite.inputs.draws import Draw
-from suite.inputs.layouts import LAYOUTS
-from suite.inputs.targets import TARGETS, indices, probabilities
-from suite.inputs.upstream import UPSTREAMS
-from suite.ops import AnyOp, get_op, parse_option
+from suite.inputs.layouts import LAYOUT
+from suite.inputs.targets import Target
+from suite.inputs.upstream import UPSTREAM
+from suite.ops import get_op
+from suite.ops.inputs import Wanted
+from suite.settings import Level, Part, Shapes
 
 PROFILES = ("smoke", "quick", "standard", "full")
 DIRECTIONS = ("forward", "backward")
 SEEDS = {"smoke": 1, "quick": 1, "standard": 1, "full": 20}
 """How many seeds each profile runs; cases of a smaller profile are part of every larger one."""
-
-SIZES = ("keys", "key_heads", "value_size")
-"""The sizes of attention that its queries do not tell; the queries' own by default."""
-
-LOWEST = (
-    "unjudged by contract: a row masked by the format's lowest number has another result in exact arithmetic"
-    " than in any kernel"
-)
 
 CASE_ATTRIBUTE = "__softmax_suite_case__"
 
@@ -48,54 +39,55 @@ _ID = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One input for one op.
-
-    family: input family. shape: of the first tensor. options: of the op, as given. layout: of the
-    op's tensors in memory.
-    target: what cross_entropy's targets are, "indices" or "probabilities". tensors: of attention,
-    the sizes that the queries do not tell (keys, key_heads, value_size) and the kinds of its
-    further tensors, by name. upstream: the kind of gradient of the output that is given, of a case
-    of the backward. laws: relations to check besides accuracy.
-    profile: the smallest profile that runs it. why: the law, one sentence. source: where it comes from.
-    """
+    """One input for one op."""
 
     op: str
     family: str
+    """Its input family, "file" for tensors from a file."""
     shape: tuple[int, ...]
+    """Of the first tensor."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    layout: str = "contiguous"
-    target: str = "indices"
+    """Of the op, as given."""
+    layout: str = LAYOUT.default
+    """Of the op's tensors in memory."""
+    target: str = Target.default
+    """The kind of target, of an op that has one."""
     tensors: Mapping[str, Any] = field(default_factory=dict)
-    upstream: str = ""
+    """The kinds of optional tensors, and sizes that the shape does not tell, by name."""
+    upstream: str = UPSTREAM.default
+    """The kind of gradient of the output that is given, of a case of the backward."""
     laws: tuple[str, ...] = ()
+    """Relations to check besides accuracy."""
     seed: int = 0
     profile: str = "smoke"
+    """The smallest profile that runs it."""
     why: str = ""
+    """The law, one sentence."""
     source: str = ""
+    """Where it comes from."""
 
     def __post_init__(self) -> None:
-        for name, valid in (("layout", LAYOUTS), ("target", TARGETS), ("upstream", ("", "file", *UPSTREAMS))):
-            if getattr(self, name) not in valid:
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r} is not one of {', '.join(filter(None, valid))}"
-                )
-        if self.target != "indices" and self.op != "cross_entropy":
-            raise ValueError(f"target={self.target!r} is cross_entropy's; {self.op} has none")
-        if self.op == "attention":
-            if self.family != "file":
-                attention.check_sizes(self.family, self.sizes())
-            self._kinds()
-        elif self.tensors:
-            raise ValueError(f"tensors={dict(self.tensors)!r} is attention's; {self.op} has none")
+        op = get_op(self.op)
+        for name, level in self.named().items():
+            op.setting(name).check_level(level)
+        for name in self.tensors:
+            if op.setting(name).part not in (Part.TENSOR, Part.SIZE):
+                raise ValueError(f"{name} is no tensor and no size of {self.op}")
+        op.inputs.shapes(self.wanted(self.options))
+
+    def named(self) -> dict[str, Level]:
+        """The settings that it names, in the order of its id."""
+        beside = {"layout": self.layout, "target": self.target}, {"upstream": self.upstream}
+        defaults = {"layout": LAYOUT.default, "target": Target.default, "upstream": UPSTREAM.default}
+        before, after = (
+            {name: level for name, level in some.items() if level != defaults[name]} for some in beside
+        )
+        return {**self.options, **before, **self.tensors, **after}
 
     @property
     def id(self) -> str:
-        settings = dict(self.options)
-        settings |= {"layout": self.layout} if self.layout != "contiguous" else {}
-        settings |= {"target": self.target} if self.target != "indices" else {}
-        settings |= self.tensors
-        settings |= {"upstream": self.upstream} if self.upstream else {}
-        shown = "".join(f"/{name}={setting_text(value)}" for name, value in settings.items())
+        op = get_op(self.op)
+        shown = "".join(f"/{name}={op.setting(name).text(level)}" for name, level in self.named().items())
         return f"{self.op}/{self.family}/{'x'.join(map(str, self.shape))}{shown}/s{self.seed}"
 
     @classmethod
@@ -105,38 +97,29 @@ class Case:
         if match is None:
             raise ValueError(f"case id {id!r} is not op/family/ROWSxN[/OPTION=VALUE...]/sSEED")
         op = get_op(match["op"])
-        fixed = fixed_shape(op.name, match["family"])
+        fixed = op.inputs.fixed_shape(match["family"])
         shape = tuple(int(n) for n in match["shape"].split("x"))
         if fixed not in (None, shape):
             raise ValueError(
                 f"{match['family']} has the shape {'x'.join(map(str, fixed or ()))}, not {match['shape']}"
             )
-        settings = [setting.split("=") for setting in match["settings"].split("/")[1:]]
-        options = dict(settings)
-        if len(options) < len(settings):
+        named = [setting.split("=") for setting in match["settings"].split("/")[1:]]
+        if len(dict(named)) < len(named):
             raise ValueError(f"case id {id!r} has a setting twice")
-        layout, target = options.pop("layout", "contiguous"), options.pop("target", "indices")
-        upstream = options.pop("upstream", "")
-        if "upstream=" in id and not upstream:
-            raise ValueError(
-                f"case id {id!r} has an upstream without a name; expected one of {', '.join(UPSTREAMS)}"
-            )
-        tensors = (
-            {name: options.pop(name) for name in list(options) if name in (*SIZES, *op.optional)}
-            if op.optional
-            else {}
-        )
+        levels = [(op.setting(name), op.setting(name).read(text)) for name, text in named]
+
+        def of(*parts: Part) -> dict[str, Level]:
+            return {setting.name: level for setting, level in levels if setting.part in parts}
+
         case = cls(
             op=op.name,
             family=match["family"],
             shape=shape,
-            options={name: _option(op, name, text) for name, text in options.items()},
-            layout=layout,
-            target=target,
-            tensors={name: _size(name, text) if name in SIZES else text for name, text in tensors.items()},
-            upstream=upstream,
+            options=of(Part.OPTION),
+            tensors=of(Part.TENSOR, Part.SIZE),
             laws=laws,
             seed=int(match["seed"]),
+            **of(Part.INPUT),
         )
         case.resolved_options()
         return case
@@ -145,114 +128,52 @@ class Case:
     def direction(self) -> str:
         return "backward" if self.upstream else "forward"
 
+    def wanted(self, options: Mapping[str, Any]) -> Wanted:
+        """What its inputs are built from. options: as given, or in canonical form."""
+        named = {**self.named(), **options}
+        defaults = {setting.name: setting.default for setting in get_op(self.op).case_settings}
+        return Wanted(
+            family=self.family, shape=self.shape, settings={**named, **(defaults | named)}, seed=self.seed
+        )
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the inputs, by argument."""
-        shapes = self._forward_shapes()
+        shapes = dict(get_op(self.op).inputs.shapes(self.wanted(self.options)))
         return shapes | (self._upstream_shapes(shapes) if self.upstream else {})
 
-    def _upstream_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    def _upstream_shapes(self, shapes: Shapes) -> dict[str, tuple[int, ...]]:
         """Those of the gradients of the outputs, by name."""
-        op = get_op(self.op)
-        options = self.resolved_options()
-        parts = op.outputs(options)
-        return {
-            name: part.output_shape(shapes, options) for name, part in zip(op.upstreams, parts, strict=False)
-        }
-
-    def _forward_shapes(self) -> dict[str, tuple[int, ...]]:
-        op = get_op(self.op)
-        if self.op == "attention":
-            return _shapes(self.sizes(), self._kinds())
-        if self.op == "merge_states":
-            return {name: self.shape if name.startswith("o") else self.shape[:-1] for name in op.arguments}
-        shapes = {op.arguments[0]: self.shape}
-        if "target" in op.arguments:
-            axis = op.axis(self.options, self.shape)
-            classless = self.shape[:axis] + self.shape[axis + 1 :]
-            shapes["target"] = self.shape if self.target == "probabilities" else classless
-        return shapes
+        op, options = get_op(self.op), self.resolved_options()
+        parts = zip(op.upstreams, op.outputs(options), strict=False)
+        return {name: part.output_shape(shapes, options) for name, part in parts}
 
     @property
     def unjudged(self) -> str:
         """Why no kernel's numbers can be judged on this case; empty where they can."""
-        return LOWEST if self.op == "attention" and self.tensors.get("mask") == "lowest" else ""
+        op = get_op(self.op)
+        reasons = (op.setting(name).unjudged(level) for name, level in self.named().items())
+        return next(filter(None, reasons), "")
 
     def resolved_options(self) -> dict[str, Any]:
         """The options with defaults. Raises ValueError for one that has no meaning for this shape."""
-        shared = (
-            {"enable_gqa": True}
-            if "key_heads" in self.tensors and self.tensors["key_heads"] != self.shape[1]
-            else {}
-        )
-        return get_op(self.op).resolve_options({**shared, **self.options}, self._forward_shapes())
-
-    def sizes(self) -> attention.Sizes:
-        """The sizes of attention's tensors. Raises ValueError for a name or a number that is none."""
-        if len(self.shape) != 4:
-            raise ValueError(
-                f"attention has q of four dims, batch, heads, length, head size; got {list(self.shape)}"
-            )
-        batch, heads, length, head_size = self.shape
-        return attention.Sizes(
-            batch=batch,
-            heads=heads,
-            length=length,
-            head_size=head_size,
-            key_heads=self.tensors.get("key_heads", heads),
-            keys=self.tensors.get("keys", length),
-            value_size=self.tensors.get("value_size", head_size),
-        )
-
-    def _kinds(self) -> dict[str, str]:
-        """The kinds of attention's further tensors, by name. Raises ValueError for one that there is not."""
-        kinds = {name: kind for name, kind in self.tensors.items() if name not in SIZES}
-        for name, kind in kinds.items():
-            attention_tensors.get_kind(name, kind)
-        return kinds
+        op, implied = get_op(self.op), dict[str, Any]()
+        for name, level in self.named().items():
+            implied |= op.setting(name).implied(level, self.shape)
+        return op.resolve_options({**implied, **self.options}, op.inputs.shapes(self.wanted(self.options)))
 
     def inputs(self, format: Format) -> dict[str, Array]:
         """The inputs by argument, the same bits on every machine: float64 logits of `shape`, every
         finite value a number of `format`, and what else the op takes; of a case of the backward,
         the gradients of its outputs.
         """
-        found = self._forward_inputs(format)
         op, options = get_op(self.op), self.resolved_options()
-        shapes = self._upstream_shapes(self._forward_shapes()) if self.upstream else {}
+        wanted = self.wanted(options)
+        found = op.inputs.build(wanted, format)
+        shapes = self._upstream_shapes(op.inputs.shapes(wanted)) if self.upstream else {}
         for part, (name, shape) in zip(op.outputs(options), shapes.items(), strict=False):
             draw = Draw(f"{name}|{self.upstream}|{self.family}|{shape}|{self.seed}")
             along = op.axis(options, shape) if op.keeps_length else len(shape) - 1
             found[name] = upstream.build(self.upstream, shape, along, part.output_format(format), draw)
-        return found
-
-    def _forward_inputs(self, format: Format) -> dict[str, Array]:
-        op, options = get_op(self.op), self.resolved_options()
-        if self.op == "attention":
-            sizes, kinds = self.sizes(), self._kinds()
-            further = {
-                name: attention_tensors.tensor(name, kind, sizes, format, self.seed)
-                for name, kind in kinds.items()
-            }
-            return attention.build(self.family, sizes, format, self.seed) | further
-        if self.op == "merge_states":
-            return states.build(self.family, self.shape, format, self.seed)
-        axis = op.axis(options, self.shape)
-        others, n = self.shape[:axis] + self.shape[axis + 1 :], self.shape[axis]
-        rows = inputs.build(self.family, int(np.prod(others)), n, format, self.seed)
-        if self.layout == "expanded":  # its slices along the first dim are one, so their rows must be equal
-            rows = (
-                np.tile(rows[: len(rows) // others[0]], (others[0], 1))
-                if axis != 0
-                else np.tile(rows[:, :1], (1, n))
-            )
-        found: dict[str, Any] = {op.arguments[0]: _unrows(rows, others, axis)}
-        if "target" in op.arguments:
-            draw = Draw(f"target|{self.target}|{self.family}|{self.shape}|{self.seed}")
-            if self.target == "probabilities":
-                found["target"] = _unrows(probabilities(rows, format, draw), others, axis)
-            else:
-                found["target"] = indices(rows, options["ignore_index"], draw).reshape(others)
-            if self.target == "ignored":
-                found["target"][...] = options["ignore_index"]
         return found
 
 
@@ -260,55 +181,7 @@ def fixed_shape(op: str, family: str) -> tuple[int, ...] | None:
     """The shape of the op's family of captured data, None for one that has any. Raises ValueError
     with the valid names.
     """
-    if op == "attention":
-        sizes = attention.get_family(family).fixed
-        return None if sizes is None else sizes.q
-    if op == "merge_states":
-        states.get_family(family)
-        return None
-    return inputs.get_family(family).fixed_shape
-
-
-def _shapes(sizes: attention.Sizes, kinds: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
-    """The shapes of attention's tensors; of a mask, the one that it broadcasts to."""
-    further = {
-        "mask": (sizes.batch, sizes.heads, sizes.length, sizes.keys),
-        "alibi_slopes": (sizes.heads,),
-        "sink": (sizes.heads,),
-        "kv_lengths": (sizes.batch,),
-    }
-    return {"q": sizes.q, "k": sizes.k, "v": sizes.v} | {name: further[name] for name in kinds}
-
-
-def setting_text(value: Any) -> str:
-    """A setting as it stands in a case id."""
-    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-
-
-def _size(name: str, text: str) -> int:
-    if not text.isdecimal() or str(int(text)) != text:
-        raise ValueError(f"{name}={text!r} must be a whole number")
-    return int(text)
-
-
-def _unrows(rows: Array, others: tuple[int, ...], axis: int) -> Array:
-    return np.ascontiguousarray(np.moveaxis(rows.reshape(*others, rows.shape[1]), -1, axis))
-
-
-def _option(op: AnyOp, name: str, text: str) -> Any:
-    """The value of an option in a case id. Raises ValueError for an unknown option or a value that
-    cannot be one.
-    """
-    if name not in op.options:
-        settings = (*op.options, "layout", *((*SIZES, *op.optional) if op.optional else ("target",)))
-        raise ValueError(f"{op.name} has no option {name!r}; valid options: {', '.join(settings)}")
-    value = parse_option(op, name, text)
-    if setting_text(value) != text:
-        raise ValueError(
-            f"{name}={text} must be written {setting_text(value)} in a case id: an id names one case, and a"
-            " case has one id"
-        )
-    return value
+    return get_op(op).inputs.fixed_shape(family)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,6 +90,10 @@ class Setting:
         """Why no kernel's numbers can be judged with this level; empty where they can."""
         return ""
 
+    def summary(self, level: Level) -> str:
+        """What a list says of a level that is a name."""
+        return ""
+
     def text(self, level: Level) -> str:
         """The level as it stands in a case id and on a command line."""
         return ",".join(map(str, level)) if isinstance(level, tuple | list) else str(level)

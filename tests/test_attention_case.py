@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suite.case import SIZES, Case, case, fixed_shape
+from suite.case import Case, case, fixed_shape
 from suite.formats import get_format
 from suite.inputs import attention, states
 from suite.inputs.attention_tensors import TENSORS
 from suite.ops import get_op
+from suite.ops.attention.settings import SIZES
 from suite.selection import case_specifications
 
 FREE = sorted(name for name, family in attention.FAMILIES.items() if family.fixed is None)
@@ -103,8 +104,8 @@ def test_ids_are_the_same_in_every_version():
     [
         (
             "heads=2",
-            "attention has no option 'heads'; valid options: causal, scale, softcap, window, enable_gqa, return_lse, layout, "
-            "keys, key_heads, value_size, mask, alibi_slopes, sink, kv_lengths",
+            "attention has no setting 'heads'; valid settings: causal, mask, window, kv_lengths, alibi_slopes, "
+            "sink, softcap, scale, enable_gqa, return_lse, key_heads, value_size, keys, layout, upstream",
         ),
         ("mask=nothing", "unknown kind 'nothing' of mask; expected one of random, random_with_empty_rows, "),
         ("sink=random", "unknown kind 'random' of sink; expected one of normal, dominant, none, mixed"),
@@ -155,10 +156,13 @@ def test_a_setting_that_means_nothing_is_refused_by_name(settings, words):
             "merge_states/nrmal/2x8/s0",
             "unknown input family of merge_states 'nrmal'; expected one of alike, far_apart, ",
         ),
-        ("merge_states/alike/2x8/keys=3/s0", "merge_states has no option 'keys'; valid options: layout"),
-        ("merge_states/alike/2x8/mask=random/s0", "merge_states has no option 'mask'; valid options: layout"),
-        ("softmax/normal/2x8/keys=3/s0", "softmax has no option 'keys'; valid options: dim, "),
-        ("softmax/normal/2x8/mask=random/s0", "softmax has no option 'mask'; valid options: dim, "),
+        ("merge_states/alike/2x8/keys=3/s0", "merge_states has no setting 'keys'; valid settings: layout"),
+        (
+            "merge_states/alike/2x8/mask=random/s0",
+            "merge_states has no setting 'mask'; valid settings: layout",
+        ),
+        ("softmax/normal/2x8/keys=3/s0", "softmax has no setting 'keys'; valid settings: dim, "),
+        ("softmax/normal/2x8/mask=random/s0", "softmax has no setting 'mask'; valid settings: dim, "),
     ],
 )
 def test_an_id_that_names_no_case_is_refused_by_name(id, words):
@@ -185,7 +189,7 @@ def test_a_case_is_checked_when_it_is_made(settings, words):
 
 def test_only_attention_has_further_tensors():
     for op, shape in (("softmax", (4, 8)), ("merge_states", SHAPE)):
-        with pytest.raises(ValueError, match=f"tensors=.* is attention's; {op} has none"):
+        with pytest.raises(ValueError, match=f"{op} has no setting 'mask'; valid settings: "):
             Case(op=op, family="normal", shape=shape, tensors={"mask": "random"})
 
 
@@ -322,7 +326,7 @@ def test_a_specification_makes_a_case_of_every_shape_option_and_tensor():
 
 
 def test_sizes_are_the_ones_that_queries_do_not_tell():
-    assert set(SIZES) == {
+    assert {size.name for size in SIZES} == {
         field
         for field in attention.Sizes.__dataclass_fields__
         if field not in ("batch", "heads", "length", "head_size")

@@ -88,10 +88,10 @@ def test_a_case_is_rebuilt_from_its_id(case):
         ("softmax/normal/4x4/upstream=Normal/s0", "upstream='Normal' is not one of"),
         ("softmax/normal/4x4/upstream=normal,normal/s0", "upstream='normal,normal' is not one of"),
         ("softmax/normal/4x4/upstream=normal/upstream=normal/s0", "has a setting twice"),
-        ("softmax/normal/4x4/upstreams=normal/s0", "softmax has no option 'upstreams'; valid options: dim"),
+        ("softmax/normal/4x4/upstreams=normal/s0", "softmax has no setting 'upstreams'; valid settings: dim"),
         (
             "logsumexp/normal/4x4/temperature=2.0/s0",
-            "logsumexp has no option 'temperature'; valid options: dim, layout, target",
+            "logsumexp has no setting 'temperature'; valid settings: dim, layout, upstream",
         ),
     ],
 )
@@ -285,8 +285,8 @@ MISSPELT = {
     "law": ("softmax", {"laws": ("gravity",)}, "unknown law 'gravity'; expected one of batch"),
     "profile": ("softmax", {"shapes": {"huge": [(2, 2)]}}, "shapes has 'huge'; expected some of smoke"),
     "dtype": ("softmax", {"dtypes": ("flaot16",)}, "dtypes has 'flaot16'; expected some of float64"),
-    "option": ("softmax", {"options": {"dmi": 0}}, "softmax has no option 'dmi'; valid options: dim"),
-    "one of several options": ("softmax", {"options": [{}, {"dim": 0}, {"dmi": 0}]}, "has no option 'dmi'"),
+    "option": ("softmax", {"options": {"dmi": 0}}, "softmax has no setting 'dmi'; valid settings: dim"),
+    "one of several options": ("softmax", {"options": [{}, {"dim": 0}, {"dmi": 0}]}, "has no setting 'dmi'"),
     "level of an option": (
         "attention",
         {"options": {"causal": "topleft"}, "shapes": {"smoke": [(1, 2, 3, 4)]}},

@@ -105,7 +105,7 @@ def _given(file: Path, settings: Sequence[str], asked: Mapping[str, Any]) -> _Gi
         judged = op.of(inputs)
         shapes = {name: tuple(x.shape) for name, x in inputs.items()}
         judged.problem(inputs, judged.resolve_options(options, shapes))
-        case = _case(op.name, inputs, options, floating=floating, why=f"the tensors of {file.name}")
+        case = _case(op.name, inputs, options, why=f"the tensors of {file.name}")
     except ValueError as error:
         misuse(str(error))
     return _Given(file=file, inputs=inputs, cases=dict.fromkeys(dtypes or (dtype_name(logits),), case))
@@ -120,22 +120,19 @@ def _check_held(op: str, inputs: Mapping[str, Any], dtype: str, file: Path) -> N
             raise ValueError(f"{file} has values of {name} that {dtype} cannot hold")
 
 
-def _case(
-    op: str, inputs: Mapping[str, Any], options: Mapping[str, Any], *, floating: set[str], why: str
-) -> Case:
+def _case(op: str, inputs: Mapping[str, Any], options: Mapping[str, Any], *, why: str) -> Case:
     from suite.case import Case
+    from suite.ops import get_op
 
-    sizes = {}
-    if op == "attention":  # what its queries do not tell
-        _, key_heads, keys, _ = inputs["k"].shape
-        sizes = {"keys": keys, "key_heads": key_heads, "value_size": inputs["v"].shape[3]}
+    levels = get_op(op).inputs.levels_of(inputs)
+    target = levels.pop("target", "indices")
     return Case(
         op=op,
         family="file",
         shape=tuple(next(iter(inputs.values())).shape),
         options=options,
-        tensors=sizes,
-        target="probabilities" if "target" in floating else "indices",
+        tensors=levels,
+        target=target,
         upstream="file" if "upstream" in inputs else "",
         why=why,
     )

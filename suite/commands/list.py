@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -33,30 +32,23 @@ def kernels() -> Iterator[str]:
 
 
 def inputs() -> Iterator[str]:
-    """The families of every op, and what else a case of attention may hold, by argument."""
-    from suite.inputs import all_families, attention, attention_tensors, first_sentence, states
-    from suite.inputs.upstream import UPSTREAMS
-    from suite.ops import NAMES
+    """The families of every op, and the kinds of what else its cases may hold."""
+    from suite.inputs.upstream import UPSTREAM
+    from suite.ops import NAMES, get_op
+    from suite.settings import Part
 
-    yield "families of logits"
-    for name, family in all_families().items():
-        yield f"  {name:<26}{family.summary}"
-    others: dict[str, Mapping[str, Any]] = {
-        "attention": attention.FAMILIES,
-        "merge_states": states.FAMILIES,
-        **attention_tensors.TENSORS,
-        "upstream": UPSTREAMS,
-    }
-    for what, named in others.items():
-        yield (
-            f"families of {what}"
-            if what in NAMES
-            else "the backward, upstream="
-            if named is UPSTREAMS
-            else f"attention, {what}="
-        )
-        for name, function in named.items():
-            summary = first_sentence(getattr(function, "generate", function))
+    found = [get_op(name) for name in NAMES]
+    sections = {f"families of {op.inputs.owner}": op.inputs.families() for op in found}
+    for op in found:
+        for setting in op.settings:
+            if setting.part is Part.TENSOR:
+                sections[f"{op.name}, {setting.name}="] = {
+                    kind: setting.summary(kind) for kind in setting.names()
+                }
+    sections["the backward, upstream="] = {kind: UPSTREAM.summary(kind) for kind in UPSTREAM.names()}
+    for heading, named in sections.items():
+        yield heading
+        for name, summary in named.items():
             yield f"  {name:<26}{summary}"
 
 

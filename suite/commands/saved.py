@@ -45,7 +45,7 @@ def parse_options(op: str, settings: Sequence[str]) -> dict[str, Any]:
     """NAME=VALUE texts as options of the op. Raises ValueError for an unknown name, or a value of
     another type.
     """
-    from suite.ops import get_op, parse_option
+    from suite.ops import get_op
 
     definition, options = get_op(op), dict[str, Any]()
     defaults = definition.options
@@ -57,7 +57,7 @@ def parse_options(op: str, settings: Sequence[str]) -> dict[str, Any]:
                 " NAME=VALUE"
             )
         try:
-            options[name] = parse_option(definition, name, text)
+            options[name] = definition.setting(name).parse(text)
         except ValueError:
             kind = type(defaults[name])  # one whose default is None takes any text
             raise ValueError(

@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from suite.case import setting_text
 from suite.execution.host import Outcome
 from suite.execution.subject import Subject
+from suite.ops import get_op
 from suite.records.record import Record
 from suite.verdict.judgement import Judgement
 from suite.verdict.verdict import Verdict
@@ -58,7 +58,7 @@ def _record(subject: Subject, outcome: Outcome | None, **found: Any) -> Record:
         family=case.family,
         shape=case.shape,
         options={
-            name: setting_text(value) if isinstance(value, tuple) else value
+            name: get_op(case.op).setting(name).text(value) if isinstance(value, tuple) else value
             for name, value in case.options.items()
         },
         laws=case.laws,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from suite.formats import Array, Format
-from suite.inputs import rounded
+from suite.inputs import first_sentence, rounded
 from suite.inputs.draws import Draw
 from suite.settings import Kind, Part, Wording
 
@@ -76,6 +76,9 @@ class Upstream(Kind):
     default = ""
     levels = ("", *UPSTREAMS)
     wordings = (Wording("upstream", "back", "backward", "in the backward"),)
+
+    def summary(self, level: str) -> str:
+        return first_sentence(UPSTREAMS[level])
 
     def check_level(self, level: str) -> None:
         if level != "file":  # that of a file of saved tensors

@@ -5,7 +5,6 @@ in a folder of its own.
 from __future__ import annotations
 
 import importlib
-from typing import Any
 
 from suite.ops.op import (
     SECOND,
@@ -36,7 +35,6 @@ __all__ = [
     "Values",
     "get_op",
     "measured_by",
-    "parse_option",
     "result_of",
     "row_ops",
 ]
@@ -67,34 +65,3 @@ def row_ops() -> tuple[str, ...]:
 def measured_by(chapter: str) -> tuple[str, ...]:
     """The names of the ops that a chapter of measurements knows."""
     return tuple(name for name in NAMES if chapter in get_op(name).measured)
-
-
-def parse_option(op: AnyOp, name: str, text: str) -> Any:
-    """The value that a text gives the option, by the type of its default. Raises ValueError where
-    it gives none.
-
-    Where the default is None: None, an integer, a number, two of these joined by a comma, or the text itself.
-    """
-    if op.options[name] is None:
-        parts = [_plain(part) for part in text.split(",")]
-        return parts[0] if len(parts) == 1 else tuple(parts)
-    kind = type(op.options[name])
-    if kind is bool:
-        if text not in ("True", "False"):
-            raise ValueError(f"{name}={text!r} must be True or False")
-        return text == "True"
-    try:
-        return kind(text)
-    except ValueError:
-        raise ValueError(f"{name}={text!r} must be a {kind.__name__}") from None
-
-
-def _plain(text: str) -> Any:
-    if text == "None":
-        return None
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

@@ -14,8 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suite.formats import Array, Format
+from suite.inputs.layouts import LAYOUT
+from suite.inputs.upstream import UPSTREAM as UPSTREAM_KIND
 from suite.numerics import Numerics, Semantics
 from suite.ops.arithmetic import Arithmetic
+from suite.ops.inputs import OpInputs
 from suite.ops.places import column_places
 from suite.ops.rows import Allowed, RowFacts
 from suite.settings import Part, Setting
@@ -152,6 +155,8 @@ class Op(ABC, Generic[ProblemT, FactsT]):
     """The names of its input tensors, the logits first."""
     settings: tuple[Setting, ...] = ()
     """What changes the meaning of a call, and the sizes that the first tensor does not tell."""
+    inputs: OpInputs
+    """Where the inputs of its cases come from."""
     optional: tuple[str, ...] = ()
     """The names of the settings that are tensors, which are given by name."""
     options: Options = MappingProxyType({})
@@ -192,14 +197,18 @@ class Op(ABC, Generic[ProblemT, FactsT]):
             cls.options = MappingProxyType({s.name: s.default for s in cls.settings if s.part is Part.OPTION})
             cls.optional = tuple(s.name for s in cls.settings if s.part is Part.TENSOR)
 
+    @property
+    def case_settings(self) -> tuple[Setting, ...]:
+        """Its settings and those that cases of all ops have."""
+        return (*self.settings, LAYOUT, UPSTREAM_KIND)
+
     def setting(self, name: str) -> Setting:
-        """The setting of that name. Raises ValueError with the valid names."""
-        for setting in self.settings:
+        """The setting of a case of that name. Raises ValueError with the valid names."""
+        for setting in self.case_settings:
             if setting.name == name:
                 return setting
-        raise ValueError(
-            f"{self.name} has no setting {name!r}; valid ones: {', '.join(one.name for one in self.settings)}"
-        )
+        valid = ", ".join(setting.name for setting in self.case_settings)
+        raise ValueError(f"{self.name} has no setting {name!r}; valid settings: {valid}")
 
     def of(self, tensors: Mapping[str, Any]) -> AnyOp:
         """This op; or its backward, where the gradient of an output is among the tensors of a call;

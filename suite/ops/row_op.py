@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suite.formats import Array
+from suite.ops.inputs import OpInputs, RowInputs
 from suite.ops.op import Compared, Counts, Mask, Op, Options, Problem, Shapes
 from suite.ops.rows import RowFacts, Rows
 from suite.settings import Setting, Wording
@@ -69,6 +70,7 @@ class RowOp(Op[Rows, RowFacts]):
     arguments = ("x",)
     differentiable = ("x",)
     of_rows = True
+    inputs: OpInputs = RowInputs("x")
     settings: tuple[Setting, ...] = (DIM,)
 
     def axis(self, options: Options, shape: tuple[int, ...]) -> int:

@@ -18,7 +18,7 @@ from suite.case import Case
 from suite.formats import float32
 from suite.inputs import attention_tensors
 from suite.inputs.layouts import LAYOUT
-from suite.ops.attention import given
+from suite.ops.attention import OP, given
 from suite.ops.attention.settings import SETTINGS, SIZES, TENSORS
 from suite.ops.attention.settings.base import Place, within
 from suite.ops.attention.settings.causal import CAUSAL
@@ -126,7 +126,11 @@ def sees_nothing(case: Case) -> bool | None:
 
     Causal, window and lengths show a query the keys from `first` to `last`; of these a mask shows some.
     """
-    shapes, options, sizes = case.shapes(), case.resolved_options(), case.sizes()
+    shapes, options, sizes = (
+        case.shapes(),
+        case.resolved_options(),
+        OP.inputs.sizes(case.wanted(case.options)),
+    )
     (batch, heads, length, _), keys = shapes["q"], shapes["k"][2]
     heads = heads if "mask" in shapes else 1  # nothing else hides keys from one head alone
     mask = math.prod(shapes.get("mask", (0,)))

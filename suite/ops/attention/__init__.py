@@ -14,6 +14,7 @@ from suite.ops import UPSTREAM, AnyOp, Describe, Op, Options, Result, Shapes, To
 from suite.ops.arithmetic import Arithmetic
 from suite.ops.attention import bound, definition, log_sum_exp, places
 from suite.ops.attention.definition import AttentionFacts, Queries
+from suite.ops.attention.inputs import AttentionInputs
 from suite.ops.attention.sample import sampled_rows
 from suite.ops.attention.settings import SETTINGS, SIZES, TENSORS
 from suite.ops.attention.settings.base import AttentionSetting, Place, Term
@@ -34,6 +35,7 @@ class Attention(Op[Queries, AttentionFacts]):
     summary = "sum_j softmax_j(scale q.k_j) v_j over the visible keys j"
     arguments = ("q", "k", "v")
     settings = (*SETTINGS, *SIZES)
+    inputs = AttentionInputs()
     upstreams = (UPSTREAM, "upstream_lse")
     differentiable = ("q", "k", "v", *(name for name, one in TENSORS.items() if one.differentiable))
     result = Result.AVERAGE

@@ -16,6 +16,7 @@ from suite.ops import Op, Options, Result, Shapes, TorchKernel, Values
 from suite.ops.arithmetic import Arithmetic
 from suite.ops.cross_entropy import bound, definition
 from suite.ops.cross_entropy.definition import ClassFacts, ClassRows
+from suite.ops.cross_entropy.inputs import CrossEntropyInputs
 from suite.ops.cross_entropy.settings import IgnoreIndex, LabelSmoothing, Reduction
 from suite.ops.row_op import as_rows
 from suite.ops.rows import Allowed, RowFacts
@@ -33,6 +34,7 @@ class CrossEntropy(Op[ClassRows, ClassFacts]):
     differentiable = ("logits",)
     settings = (IgnoreIndex(), LabelSmoothing(), Reduction(), Target())
     of_rows = True
+    inputs = CrossEntropyInputs("logits")
     result = Result.LOSS  # a difference of logarithms may round to just below 0
     options_by_row = MappingProxyType({"reduction": "none"})
     operations_by_entry = (4, 3)

@@ -15,6 +15,7 @@ from suite.ops.arithmetic import Arithmetic
 from suite.ops.logsumexp import definition as log_sum_exp
 from suite.ops.merge_states import bound, definition
 from suite.ops.merge_states.definition import StateFacts, States
+from suite.ops.merge_states.inputs import StateInputs
 from suite.ops.rows import Allowed, RowFacts, Rows
 
 
@@ -26,6 +27,7 @@ class MergeStates(Op[States, StateFacts]):
     name = "merge_states"
     summary = "the softmax-weighted mean of two attention outputs, by their log-sum-exps"
     arguments = ("o_a", "lse_a", "o_b", "lse_b")
+    inputs = StateInputs()
     upstreams = (UPSTREAM, "upstream_lse")
     differentiable = ("o_a", "lse_a", "o_b", "lse_b")
     result = Result.AVERAGE

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suite.formats import Array
+from suite.inputs import attention_tensors, first_sentence
 from suite.numerics import Numerics
 from suite.ops.arithmetic import Arithmetic
 from suite.settings import Kind, Part, Setting, Shapes
@@ -180,6 +181,9 @@ class TensorSetting(AttentionSetting, Kind):
     """An optional tensor of attention."""
 
     part = Part.TENSOR
+
+    def summary(self, level: Any) -> str:
+        return first_sentence(attention_tensors.get_kind(self.name, level))
 
     def check_level(self, level: Any) -> None:
         if level not in self.levels:
