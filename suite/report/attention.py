@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from suite.formats import DTYPES
+from suite.ops.attention import OP as ATTENTION
 from suite.records.record import PASSING, Record
 from suite.report.attention_columns import COLUMNS, Asked, asked
 from suite.report.summaries import how_bad, worst
@@ -88,7 +89,7 @@ def matrix(records: Iterable[Record]) -> Matrix:
     """Records of other ops are left out; those whose case or format this version does not know are
     counted as astray.
     """
-    own = [record for record in records if record.op == "attention"]
+    own = [record for record in records if record.op == ATTENTION.name]
     several = len({record.device for record in own}) > 1
     cells: dict[str, Row] = {}
     of_cases = _asked(record.case for record in own)

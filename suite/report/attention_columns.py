@@ -82,7 +82,7 @@ def asked(case_id: str) -> Asked:
         case = Case.from_id(case_id)
     except ValueError:
         return Asked()
-    if case.op != "attention" or case.unjudged:
+    if case.op != OP.name or case.unjudged:
         return Asked()
     blind, drawn = sees_nothing(case), math.prod(case.shapes().get("mask", (0,)))
     if blind is None:
