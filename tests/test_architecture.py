@@ -3,11 +3,14 @@ must not be written.
 """
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from suite.ops import NAMES
 
 ROOT = Path(__file__).parent.parent
 MODULES = {
@@ -20,7 +23,7 @@ MODULES = {
 # declaration. What `importlib` finds by name is not looked at.
 LAYERS = (
     ("formats", "floating_point", "version", "timing"),
-    ("numerics", "tensors", "records"),
+    ("numerics", "settings", "tensors", "records"),
     ("inputs",),
     ("ops",),
     ("kernels", "oracle"),
@@ -38,6 +41,12 @@ LAYERS = (
 )
 DECLARATION = ("declaration", "loading")
 ASLEEP = ("torch", "pandas", "flint", "mpmath", "scipy", "pytest", "matplotlib", "jinja2", "rich")
+
+
+@functools.cache
+def tree(path):
+    """The syntax tree of a file, parsed once for all tests."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def unit_of(module):
@@ -67,7 +76,7 @@ def imports(tree):
 
 
 def imported_modules(path):
-    for name in imports(ast.parse(path.read_text(encoding="utf-8"))):
+    for name in imports(tree(path)):
         if name.partition(".")[0] == "suite":
             yield name if name in MODULES else name.rpartition(".")[0]
 
@@ -87,12 +96,97 @@ def test_every_unit_of_the_layers_exists():
     assert {unit_of(module) for module in MODULES} == {unit for units in LAYERS for unit in units}
 
 
-def test_every_module_says_what_it_is():
-    silent = [
+def test_the_imports_of_the_ops_have_no_circle():
+    """What two modules need of each other is a third one."""
+    of = {
+        module: {imported for imported in imported_modules(path) if imported.startswith("suite.ops.")}
+        for module, path in MODULES.items()
+        if unit_of(module) == "ops"
+    }
+    while free := [module for module, needed in of.items() if not needed & of.keys() - {module}]:
+        for module in free:
+            del of[module]
+
+    assert of == {}
+
+
+NAMED = {
+    "suite/ops/__init__.py": "the list of all ops",
+    "suite/laws/__init__.py": "modules of laws",
+    "suite/report/published.py": "the ops of the published table",
+    "suite/studies/claims/noci.py": "stacks of layers",
+    "suite/studies/depth.py": "stacks of layers and modules",
+    "suite/studies/gpu_goals.py": "what is timed",
+    "suite/studies/tuning.py": "configurations of Triton's kernels",
+}
+"""Files that may list names of ops as data, and of what."""
+
+
+def is_name(node):
+    return isinstance(node, ast.Constant) and node.value in NAMES
+
+
+def names_an_op(node):
+    """Whether an expression is an op's name, or a list that has one."""
+    listed = node.elts if isinstance(node, ast.Tuple | ast.List | ast.Set) else [node]
+    return any(map(is_name, listed))
+
+
+def decides_by_name(node):
+    """Whether a node of a syntax tree decides by an op's name: compares with one, or looks up by it."""
+    if isinstance(node, ast.Compare):
+        return any(map(names_an_op, [node.left, *node.comparators]))
+    if isinstance(node, ast.Dict):
+        return any(map(is_name, node.keys))
+    if isinstance(node, ast.MatchValue):
+        return is_name(node.value)
+    if isinstance(node, ast.Assign):
+        return names_an_op(node.value) and not is_name(node.value)
+    return False
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'op == "softmax"', 'self.op.name != "attention"', 'op in ("softmax", "log_softmax")',
+        'TORCH = {"softmax": 1}', 'OPS = ("softmax", "attention")',
+        "match op:\n    case 'attention':\n        pass",
+    ],
+)  # fmt: skip
+def test_deciding_by_the_name_of_an_op_is_seen(source):
+    assert any(decides_by_name(node) for node in ast.walk(ast.parse(source)))
+
+
+def test_only_an_op_and_its_kernels_know_its_name():
+    """Adding an op is its folder, a folder of kernels and its name in NAMES: what anything else
+    needs to know, the op says itself.
+    """
+    guilty = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for module, path in MODULES.items()
+        if not (unit_of(module) == "ops" and len(module.split(".")) > 3)
+        and unit_of(module) not in ("kernels", "kernels/*")
+        and str(path.relative_to(ROOT)) not in NAMED
+        for node in ast.walk(tree(path))
+        if decides_by_name(node)
+    ]
+
+    assert guilty == []
+
+
+def test_only_ops_look_at_their_lower_limit():
+    compared = [
         module
         for module, path in MODULES.items()
-        if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Compare) and "lower_limit" in ast.unparse(node)
     ]
+
+    assert compared == []
+
+
+def test_every_module_says_what_it_is():
+    silent = [module for module, path in MODULES.items() if not ast.get_docstring(tree(path))]
 
     assert silent == []
 
@@ -101,7 +195,7 @@ def test_relative_imports_are_not_used():
     relative = [
         module
         for module, path in MODULES.items()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.ImportFrom) and node.level
     ]
 
