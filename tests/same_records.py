@@ -12,6 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from suite.records.flat import flat
 from suite.records.store import read_records
 
 COMPARED = ("status", "broken", "known", "ratio", "failed", "entries", "overflow", "index", "fits", "digest")
@@ -24,7 +25,7 @@ def evaluations(folder: Path) -> dict[tuple[str, ...], tuple[object, ...]]:
     """(op, case, kernel, dtype, device, id) -> what is compared."""
     return {
         (one.op, one.case, one.kernel, one.dtype, one.device, one.id): tuple(
-            getattr(one, name) for name in COMPARED
+            flat(one)[name] for name in COMPARED
         )
         for one in read_records(folder, [])
     }

@@ -174,7 +174,7 @@ def test_an_output_of_another_container_has_the_same_record_in_its_own_process(h
 def test_the_place_of_a_fault_is_found_in_its_own_process_too(host, file):
     there, _ = both(host, file, "keys_swapped", case_of(keys=70, shape=(1, 1, 9, 16)))
     assert (
-        there.tiles["key"]
+        there.judgement.tiles["key"]
         == "errors begin at key 0: 2 of 5 blocks of 16 keys have wrong weights, keys 0..15, 32..47"
     )
 

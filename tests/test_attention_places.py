@@ -61,19 +61,19 @@ def test_errors_begin_at_the_key_that_the_kernel_is_wrong_from(dtype):
 
     record = record_of(kernel, dtype=dtype, keys=300)
     assert record.status == "inaccurate"
-    assert record.tiles["key"].startswith("errors begin at key 128: ")
-    assert f"  in keys   {record.tiles['key']}" in record.message.splitlines()
+    assert record.judgement.tiles["key"].startswith("errors begin at key 128: ")
+    assert f"  in keys   {record.judgement.tiles['key']}" in record.message.splitlines()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_scores_that_are_wrong_from_key_128_on_are_found(dtype):
     record = record_of(scores_doubled_from(128), keys=256, shape=(1, 1, 6, 16), dtype=dtype)
-    assert record.tiles["key"].startswith("errors begin at key 128")
+    assert record.judgement.tiles["key"].startswith("errors begin at key 128")
 
 
 def test_a_lost_block_of_keys_is_found():
     record = record_of(without_keys(64, 128), keys=256, shape=(1, 1, 6, 16))
-    assert record.tiles["key"].startswith(
+    assert record.judgement.tiles["key"].startswith(
         "errors begin at key 64: 4 of 16 blocks of 16 keys have wrong weights, keys 64..79"
     )
 
@@ -86,16 +86,16 @@ def test_the_blocks_that_are_wrong_are_counted_and_named():
 
     record = record_of(swapped, keys=250)
     assert (
-        record.tiles["key"]
+        record.judgement.tiles["key"]
         == "errors begin at key 16: 3 of 16 blocks of 16 keys have wrong weights, keys 16..31, 64..79,"
         " 112..127"
     )
-    assert f"  in keys   {record.tiles['key']}" in record.message.splitlines()
+    assert f"  in keys   {record.judgement.tiles['key']}" in record.message.splitlines()
 
 
 def test_a_fault_that_every_weight_shares_is_in_all_blocks():
     record = record_of(lambda q, k, v, **given: 1.01 * shifted(q, k, v, **given), keys=250)
-    assert record.tiles["key"] == "all 16 blocks of 16 keys have wrong weights"
+    assert record.judgement.tiles["key"] == "all 16 blocks of 16 keys have wrong weights"
 
 
 def test_a_fault_of_the_values_alone_is_said_to_be_one():
@@ -107,7 +107,7 @@ def test_a_fault_of_the_values_alone_is_said_to_be_one():
     record = record_of(coarse, keys=250)
     assert record.status == "inaccurate"
     assert (
-        record.tiles["key"]
+        record.judgement.tiles["key"]
         == "every block of keys has the right weight: what is wrong lies in the values, or in how they are"
         " summed"
     )
@@ -122,7 +122,7 @@ def test_a_kernel_that_passes_is_not_asked_once_more():
 
     record = record_of(kernel)
     assert record.status == "passed"
-    assert "key" not in record.tiles
+    assert "key" not in record.judgement.tiles
     assert len(calls) == 1
 
 
@@ -160,7 +160,7 @@ def test_a_kernel_that_does_not_answer_the_marked_call_keeps_its_verdict(error):
     record = record_of(kernel)
     assert record.status == "inaccurate"
     assert len(calls) == 2
-    assert "key" not in record.tiles
+    assert "key" not in record.judgement.tiles
     assert "in keys" not in record.message
 
 
@@ -171,7 +171,9 @@ def test_nan_in_the_marked_call_is_wrong_where_it_is():
             v.max() == 1, shifted(q, k, v, **given).masked_fill(torch.arange(16) == 3, torch.nan), output
         )
 
-    assert record_of(kernel, keys=100).tiles["key"].startswith("errors begin at key 48: 1 of 7 blocks")
+    assert (
+        record_of(kernel, keys=100).judgement.tiles["key"].startswith("errors begin at key 48: 1 of 7 blocks")
+    )
 
 
 def test_a_wrong_log_sum_exp_beside_a_right_output_is_not_blamed_on_the_values():
@@ -280,7 +282,7 @@ def test_a_kernel_with_a_fault_there_has_it_in_its_message(change, kind, words):
         return output
 
     record = record_of(kernel)
-    assert record.tiles[kind] == words
+    assert record.judgement.tiles[kind] == words
     assert words in record.message
 
 
@@ -298,7 +300,7 @@ def test_a_rescale_that_is_lost_at_the_second_block_begins_at_its_first_key():
     record = record_of(Attention(fold=online(block=64, step=step)), keys=128)
     assert record.status == "inaccurate"
     assert (
-        record.tiles["key"]
+        record.judgement.tiles["key"]
         == "errors begin at key 0: 4 of 8 blocks of 16 keys have wrong weights, keys 0..15, 16..31, 32..47,"
         " 48..63"
     )

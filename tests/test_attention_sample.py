@@ -325,4 +325,4 @@ def test_a_fault_of_every_row_is_seen_in_a_long_case(short):
         for call in (shifted, last_key_dropped)
     ]
     assert [record.status for record in records] == ["passed", "inaccurate"]
-    assert records[0].entries == FEWEST * 16
+    assert records[0].judgement.entries == FEWEST * 16

@@ -532,7 +532,7 @@ def test_a_right_output_passes_however_it_was_made(function):
     record = judged(function)
 
     assert record.status == "passed", record.message
-    assert record.digest == judged(right).digest
+    assert record.judgement.digest == judged(right).judgement.digest
 
 
 @pytest.mark.parametrize(
@@ -550,7 +550,11 @@ def test_the_next_kernel_is_judged_as_if_nothing_had_happened(function):
     after = undisturbed.__wrapped__()
 
     assert after.status == expected.status == "passed"
-    assert (after.digest, after.ratio, after.max_ulp) == (expected.digest, expected.ratio, expected.max_ulp)
+    assert (after.judgement.digest, after.judgement.ratio, after.judgement.max_ulp) == (
+        expected.judgement.digest,
+        expected.judgement.ratio,
+        expected.judgement.max_ulp,
+    )
     assert (sys.stdout, sys.stderr) == streams
     assert warnings.filters == filters
     assert np.geterr() == errors
@@ -581,13 +585,13 @@ def test_the_state_of_the_caller_is_put_back_whole():
 def test_what_a_kernel_prints_is_kept_to_its_tail():
     record = judged(prints_a_megabyte)
 
-    assert record.output.endswith("b" * 1000 + "\n")
-    assert len(record.output) < 2100
-    assert int(re.match(r"\[(\d+) characters before this\]", record.output)[1]) == 1_001_002 - 2000
+    assert record.outcome.output.endswith("b" * 1000 + "\n")
+    assert len(record.outcome.output) < 2100
+    assert int(re.match(r"\[(\d+) characters before this\]", record.outcome.output)[1]) == 1_001_002 - 2000
 
 
 def test_what_a_kernel_warns_of_is_recorded_once():
-    assert judged(warns).warnings == ("UserWarning: careful",)
+    assert judged(warns).outcome.warnings == ("UserWarning: careful",)
 
 
 def test_every_broken_status_is_recorded_by_precedence():

@@ -145,7 +145,7 @@ def test_a_measurement_holds_verdict_and_speed(measuring):
     assert set(data) >= FIELDS
     assert (found.kind, found.case, found.op, found.kernel) == ("throughput", ROWS, "softmax", "shifted")
     assert {name: data[name] for name in ("status", "ratio", "max_ulp", "digest")} == {
-        "status": "passed", "ratio": record.ratio, "max_ulp": record.max_ulp, "digest": record.digest
+        "status": "passed", "ratio": record.judgement.ratio, "max_ulp": record.judgement.max_ulp, "digest": record.judgement.digest
     }  # fmt: skip
     assert len(data["samples_seconds"]) >= 6
     assert 0 < data["low_seconds"] <= data["median_seconds"] <= data["high_seconds"]
@@ -289,7 +289,7 @@ def test_of_a_large_case_some_rows_are_judged(measuring, monkeypatch):
         Point(own_kernels("softmax")["fused"], Case.from_id("softmax/normal/200x9/s0"), "float32")
     )
 
-    assert record.entries == 64 * 9
+    assert record.judgement.entries == 64 * 9
     assert found.data["note"] == "judged on 64 of 200 rows"
     assert found.data["shape"] == [200, 9]
     assert found.data["samples_seconds"]

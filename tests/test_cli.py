@@ -25,8 +25,9 @@ import suite.commands.progress
 import suite.execution.evaluation
 import suite.selection
 from suite.commands.main import cli, main
-from suite.records.record import SCHEMA, Record
+from suite.records.record import SCHEMA
 from suite.records.store import Store, read_run
+from tests.records import make_record
 
 ROOT = Path(__file__).parent.parent
 CASE = "softmax/normal/16x33/s0"
@@ -169,7 +170,7 @@ def kernels(folder):
 def recorded(folder):
     """A run folder with one record, made without running anything."""
     store = Store(folder / "recorded")
-    record = Record(
+    record = make_record(
         suite_version="0", kernel="shifted", op="softmax", case=CASE, family="normal", shape=(16, 33), dtype="float32",
         status="inaccurate", message="far off", reproduce="again", ratio=3.0,
     )  # fmt: skip

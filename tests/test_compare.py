@@ -23,6 +23,7 @@ from suite.report.compare_files import COLUMNS, rows, to_csv, to_json
 from suite.report.compare_runs import read, read_runs
 from suite.report.gates import gate, parse_gates, parse_share
 from suite.report.speed import SPEEDS, judge_speed, ratio_interval, resampled_median, verdict_of
+from tests.records import make_record
 
 INF, NAN = math.inf, math.nan
 ENVIRONMENT = {"env_id": "e1", "threads": 1, "cpu_capability": "AVX2", "device": "cpu"}
@@ -34,7 +35,7 @@ def record(**changes):
         "shape": (4, 64), "dtype": "float32", "status": "passed", "message": "made up", "ratio": 0.25, "max_ulp": 1.0,
         "digest": "d1", "env_id": "e1", "started": "2026-01-01T00:00:00+00:00",
     }  # fmt: skip
-    return Record(**{**given, **changes})
+    return make_record(**{**given, **changes})
 
 
 def timed(
@@ -692,7 +693,7 @@ def test_no_entry_is_ever_loosened_or_lost(outcomes):
 
     assert all(found[key] <= ratio for key, ratio in baseline.items())
     for kernel in {r.kernel for r in records if r.status == "passed"}:
-        worst = max(r.ratio for r in records if r.kernel == kernel and r.status == "passed")
+        worst = max(r.judgement.ratio for r in records if r.kernel == kernel and r.status == "passed")
         assert found["softmax", kernel, KEY[2], "float32"] == min(
             worst, baseline.get(("softmax", kernel, *KEY[2:]), INF)
         )

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from suite.commands.main import cli
+from suite.records.flat import changed
 from suite.records.record import Measurement, Record
 from suite.records.store import Run, Store
 from suite.report.compare import Reason, compare
@@ -22,6 +23,7 @@ from suite.report.compare_page import render
 from suite.report.compare_terminal import print_comparison
 from suite.report.compare_words import answer, environments, run_names
 from suite.report.words import seconds
+from tests.records import make_record
 from tests.test_report import Page
 
 ROOT = Path(__file__).parent.parent
@@ -42,7 +44,7 @@ def record(**changes):
         "shape": (4, 64), "dtype": "float32", "status": "passed", "message": "made up", "ratio": 0.25, "max_ulp": 1.0,
         "digest": "d1", "env_id": "e1", "kernel_version": "v1", "reproduce": "softmax-suite check",
     }  # fmt: skip
-    return Record(**{**given, **changes})
+    return make_record(**{**given, **changes})
 
 
 def timed(samples, *, kernel="online", case="softmax/normal/4x64/s0", device="cpu", **data):
@@ -279,7 +281,7 @@ def faster_and_broken():
     both = [record(kernel=kernel, case=f"softmax/{family}/4x64/s0", ratio=ratio)
             for kernel in ("broken", "fine") for family, ratio in (("normal", 0.25), ("huge", 0.5))]  # fmt: skip
     after = [
-        replace(r, status="nonfinite", ratio=None) if r.kernel == "broken" and "huge" in r.case else r
+        changed(r, status="nonfinite", ratio=None) if r.kernel == "broken" and "huge" in r.case else r
         for r in both
     ]
     base = run(*both, timed(SLOW, kernel="broken"), timed(SLOW, kernel="fine"))

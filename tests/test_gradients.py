@@ -335,8 +335,8 @@ def test_the_upstream_has_the_layout_of_the_case(layout, named):
 
 
 def test_what_a_backward_writes_and_says_is_recorded(named):
-    assert judged(named("prints")).output == "on the way back\n"
-    assert judged(named("warns")).warnings == ("UserWarning: on the way back",)
+    assert judged(named("prints")).outcome.output == "on the way back\n"
+    assert judged(named("warns")).outcome.warnings == ("UserWarning: on the way back",)
 
 
 def test_a_kernel_that_keeps_its_first_upstream_breaks_a_law_and_no_single_call_tells(named):
@@ -390,7 +390,11 @@ def test_a_right_backward_has_the_same_bits_in_a_process_of_its_own_in_every_lay
         case = Case(op="softmax", family="normal", shape=(6, 33), upstream=upstream, layout=layout, laws=laws)
         here, there = judged(named("right_function"), case), judged(isolated, case, host=host)
         assert here.status == there.status == "passed", there.message
-        assert (here.digest, here.ratio, here.bitwise) == (there.digest, there.ratio, there.bitwise)
+        assert (here.judgement.digest, here.judgement.ratio, here.bitwise) == (
+            there.judgement.digest,
+            there.judgement.ratio,
+            there.bitwise,
+        )
     [crude] = host.load(f"{path}:reads_as_contiguous", "softmax")
     transposed = Case(op="softmax", family="normal", shape=(6, 33), upstream="normal", layout="transposed")
     assert judged(crude, transposed, host=host).status == "inaccurate"

@@ -104,7 +104,7 @@ def test_the_message_has_the_line_of_the_kernel(name, host):
 
 def test_a_flood_is_kept_to_its_end_and_counted(host):
     [kernel] = host.load(f"{KERNELS}:floods_its_output", "softmax")
-    output = judged(kernel, host, case=Case(op="softmax", family="normal", shape=(2, 3))).output
+    output = judged(kernel, host, case=Case(op="softmax", family="normal", shape=(2, 3))).outcome.output
 
     dropped = int(re.match(r"\[(\d+) bytes before this\] ", output)[1])
     assert output.endswith("a line of output from C\n")
@@ -191,7 +191,9 @@ def test_a_timeout_in_a_later_call_says_what_was_asked_and_what_was_left(write, 
 
 @pytest.mark.parametrize("ending", ["ctypes.string_at(0)", "time.sleep(60)"])
 def test_last_words_are_the_kernels_not_the_suites(ending, write, host):
-    output = judged(write(f"def f(x, dim=-1):\n os.write(1, b'mine'); {ending}"), host, timeout=1.5).output
+    output = judged(
+        write(f"def f(x, dim=-1):\n os.write(1, b'mine'); {ending}"), host, timeout=1.5
+    ).outcome.output
 
     assert output.startswith("mine")
     assert re.search(r'File ".*kernels\.py", line 4 in f', output)
@@ -246,7 +248,7 @@ def test_no_kernel_makes_a_record_longer_than_some_kilobytes(source, isolated, w
 def test_of_many_warnings_twenty_are_kept_and_the_others_counted(write, host):
     many = "[warnings.warn(str(i % 30)) for i in range(90)]"
     kernel = write(f"import warnings\ndef f(x, dim=-1):\n {many}; return torch.softmax(x, dim)")
-    warnings = judged(kernel, host).warnings
+    warnings = judged(kernel, host).outcome.warnings
 
     assert warnings == (*(f"UserWarning: {i}" for i in range(20)), "and 10 more")
 
@@ -465,7 +467,9 @@ def test_an_import_that_changes_the_default_dtype_is_a_warning_and_no_more(write
     record = judged(write("torch.set_default_dtype(torch.float64)\n" + RIGHT), host)
 
     assert record.status == "passed", record.message
-    assert record.warnings == ("importing it changed default_dtype from torch.float32 to torch.float64",)
+    assert record.outcome.warnings == (
+        "importing it changed default_dtype from torch.float32 to torch.float64",
+    )
 
 
 @pytest.mark.parametrize(
@@ -609,8 +613,8 @@ def test_what_a_kernel_imports_in_its_call_may_draw_from_a_generator(write, host
     first, again = (judged(kernel, host) for kernel in [write(lazy)] * 2)
 
     assert (first.status, again.status) == ("passed", "passed"), first.message
-    assert first.warnings == ("what it imported in its call changed numpy_seed",)
-    assert again.warnings == ()
+    assert first.outcome.warnings == ("what it imported in its call changed numpy_seed",)
+    assert again.outcome.warnings == ()
 
 
 @pytest.mark.parametrize("family", ["normal", "very_negative", "normal_large", "ramps"])
@@ -637,7 +641,9 @@ def test_a_layout_reaches_the_kernel(layout, write, host):
     kernel = write("def f(x, dim=-1):\n print(x.stride(), x.data_ptr() % 64); return torch.softmax(x, dim)")
     case = Case(op="softmax", family="normal", shape=(8, 33), layout=layout)
     [here] = load_kernels(kernel.id, "softmax")
-    assert judged(kernel, host, case=case).output == evaluate(case, here, oracle=ORACLE).output
+    assert (
+        judged(kernel, host, case=case).outcome.output == evaluate(case, here, oracle=ORACLE).outcome.output
+    )
 
 
 def test_values_of_every_dtype_arrive(write, host):
@@ -645,5 +651,5 @@ def test_values_of_every_dtype_arrive(write, host):
     [here] = load_kernels(kernel.id, "softmax")
     for dtype in ("float64", "float32", "bfloat16", "float16"):
         record = judged(kernel, host, dtype=dtype)
-        assert record.digest == evaluate(CASE, here, dtype=dtype, oracle=ORACLE).digest
-        assert np.isfinite(record.max_ulp)
+        assert record.judgement.digest == evaluate(CASE, here, dtype=dtype, oracle=ORACLE).judgement.digest
+        assert np.isfinite(record.judgement.max_ulp)

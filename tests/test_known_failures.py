@@ -3,8 +3,9 @@
 import pytest
 
 from suite.records.known_failures import KnownFailure, apply, read, stale
-from suite.records.record import PASSING, STATUSES, Record
+from suite.records.record import PASSING, STATUSES
 from suite.selection import cases_folder
+from tests.records import make_record
 
 CASE = "softmax/normal/4x4/s0"
 
@@ -14,7 +15,7 @@ def make(**changes):
         "suite_version": "1", "kernel": "fused", "op": "softmax", "case": CASE, "family": "normal", "shape": (4, 4),
         "dtype": "float16", "status": "inaccurate", "message": "wrong",
     }  # fmt: skip
-    return Record(**{**given, **changes})
+    return make_record(**{**given, **changes})
 
 
 def entry(kernel="fused", dtype="float16", device="cpu", case="softmax/*"):

@@ -6,8 +6,9 @@ import pytest
 
 from suite.records.configuration import Configuration, in_shard, read_configuration
 from suite.records.merge import join
-from suite.records.record import Measurement, Record
+from suite.records.record import Measurement
 from suite.records.store import Store, read_run
+from tests.records import make_record
 
 CONFIGURATION = Configuration(
     asked={"profile": "smoke"}, kernels={"softmax a": "1"}, code={"suite/x.py": "1"}, env_id="e"
@@ -20,7 +21,7 @@ def record(number, **changes):
         "suite_version": "1", "kernel": "a", "op": "softmax", "case": f"softmax/normal/4x{number}/s0", "family": "normal",
         "shape": (4, number), "dtype": "float32", "status": "passed", "started": "2026-01-01T00:00:00+00:00",
     }  # fmt: skip
-    return Record(**{**given, **changes})
+    return make_record(**{**given, **changes})
 
 
 def of_shard(shard, count):

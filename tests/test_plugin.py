@@ -337,7 +337,9 @@ def test_two_workers_record_what_one_process_records(session, two_workers, tmp_p
     code, _, _ = session(*ON_TWO_WORKERS, f"--out={one}", dtype="bfloat16")
     printed, _ = process.communicate(timeout=120)
 
-    alone, shared = ({(r.id, r.status, r.digest) for r in read_run(out).records} for out in (one, two))
+    alone, shared = (
+        {(r.id, r.status, r.judgement.digest) for r in read_run(out).records} for out in (one, two)
+    )
     assert process.returncode == code == pytest.ExitCode.TESTS_FAILED, printed
     assert {status for _, status, _ in alone} == {"passed", "inaccurate", "unsupported"}
     assert shared == alone

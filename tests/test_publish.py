@@ -20,6 +20,7 @@ from suite.report.compare_runs import read
 from suite.report.privacy import private
 from suite.report.publish import machine_slug, pages, publish, write_pages
 from suite.report.published import BEGIN, END, read_published, readme_table, with_table
+from tests.records import make_record
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {
@@ -35,7 +36,7 @@ def record(kernel="online", case="softmax/normal/4x64/s0", **changes):
         "shape": (4, 64), "dtype": "float32", "status": "passed", "ratio": 0.25, "digest": "d1", "env_id": "e1",
         "started": "2026-01-02T00:00:00+00:00", "message": "made up",
     }  # fmt: skip
-    return Record(**{**given, **changes})
+    return make_record(**{**given, **changes})
 
 
 def timed(kernel, milliseconds, *, op="softmax", dtype="float32", length=64, status="passed", device="cpu"):

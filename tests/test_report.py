@@ -21,6 +21,7 @@ from suite.report.presentable import FAMILIES
 from suite.report.summaries import cell, counts, severity, verdict, worst, worst_cases
 from suite.report.terminal import print_summary
 from suite.report.words import times
+from tests.records import make_record
 
 INF, NAN = float("inf"), float("nan")
 ALL = (*STATUSES, "known_failure")
@@ -32,7 +33,7 @@ def make(**changes):
         "suite_version": "1", "kernel": "naive", "op": "softmax", "case": "softmax/normal/4x4/s0", "family": "normal",
         "shape": (4, 4), "dtype": "float32", "status": "passed", "message": "made up", "reproduce": "softmax-suite check",
     }  # fmt: skip
-    return Record(**{**given, **changes})
+    return make_record(**{**given, **changes})
 
 
 def page(*records, environment=None, notices=()):
@@ -223,7 +224,7 @@ def test_the_worst_record_does_not_depend_on_the_order_of_the_records(given_reco
     records = [
         make(ratio=ratio, status=status, digest=str(n)) for n, (ratio, status) in enumerate(given_records)
     ]
-    found = {(str(w.ratio or 0.0), w.status) for w in map(worst, permutations(records))}
+    found = {(str(w.judgement.ratio or 0.0), w.status) for w in map(worst, permutations(records))}
 
     assert len(found) == 1
 

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from suite.records.record import Measurement, Record
+from suite.records.record import Measurement
 from suite.report.advice import Standing, Subject, advise, grouped, ranked, standings, times_as_fast
+from tests.records import make_record
 
 
 def timed(kernel, milliseconds, *, op="softmax", direction="forward", device="cpu"):
@@ -26,7 +27,9 @@ def judged(kernel, *statuses, op="softmax", family="normal", case="c", **changes
         "shape": (4, 8),
         "dtype": "float32",
     }
-    return [Record(**about, status=status, message="why", **changes) for status in statuses or ("passed",)]
+    return [
+        make_record(**about, status=status, message="why", **changes) for status in statuses or ("passed",)
+    ]
 
 
 def used(records, *measurements):

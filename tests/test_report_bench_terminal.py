@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from suite.records.record import Measurement, Record
+from suite.records.record import Measurement
 from suite.report import bench_terminal
 from suite.report.bench_terminal import print_bench
+from tests.records import make_record
 
 FORMATS = ("float32", "bfloat16", "float16")
 
@@ -46,7 +47,7 @@ def untimed(kernel, **changes):
 def verdicts(measurements, **numerics):
     """What bench records of points; numerics: by kernel."""
     return [
-        Record(
+        make_record(
             suite_version="1", kernel=m.kernel, op=m.op, case=m.case, family="normal", shape=(1,), dtype=m.dtype, message="why",
             status=m.data["status"], numerics=numerics.get(m.kernel, "best practice"),
         )

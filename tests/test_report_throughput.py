@@ -10,13 +10,14 @@ import pytest
 from suite.bench import points as bench
 from suite.bench.plan import PLANS, Point, cases
 from suite.kernels import own_kernels
-from suite.records.record import Measurement, Record
+from suite.records.record import Measurement
 from suite.records.store import Run
 from suite.report.chapters import Found, chapters, sound, throughput
 from suite.report.chapters.throughput import is_sound
 from suite.report.html import render
 from suite.report.throughput_sections import pareto_front
 from suite.session import Request, Session
+from tests.records import make_record
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +95,7 @@ def verdicts(*measurements, **changes):
     """The records that bench leaves beside measurements. changes: of each."""
     about = {"suite_version": "1", "family": "normal", "message": "why", "env_id": "e1"}
     return [
-        Record(
+        make_record(
             **about | {"kernel": m.kernel, "op": m.op, "case": m.case, "dtype": m.dtype, "device": m.device}
             | {"shape": tuple(m.data["shape"]), "direction": m.data["direction"], "status": m.data["status"]} | changes
         )

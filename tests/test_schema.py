@@ -5,6 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from suite.records import schema
+from suite.records.flat import flat
 from suite.records.record import _RECORD, Measurement, Record
 
 BIG = 10**400
@@ -35,7 +36,7 @@ def outcome(data):
         record = schema.read(Record, data, noun="record", schema=_RECORD)
     except ValueError as error:
         return type(error), str(error)
-    return [(name, repr(getattr(record, name))) for name in Record.__slots__]
+    return [(name, repr(value)) for name, value in flat(record).items()]
 
 
 @settings(deadline=None, max_examples=400)
@@ -95,4 +96,4 @@ def test_what_is_no_size_is_refused(name):
     for wrong in (-1, -1.0, -5e-324, "-inf"):
         with pytest.raises(ValueError, match=rf"{name}=.* must be a number of at least 0 or one of inf, nan"):
             Record.from_dict({**VALID, name: wrong})
-    assert Record.from_dict({**VALID, "bias_ulp": -1.5}).bias_ulp == -1.5
+    assert Record.from_dict({**VALID, "bias_ulp": -1.5}).judgement.bias_ulp == -1.5

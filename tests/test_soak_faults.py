@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from suite.records.record import Record
 from tests.crashing_kernels import KINDS
+from tests.records import make_record
 from tests.soak.faults import Found, _by_kernel, _compare, plan, soak
 
 pytestmark = pytest.mark.skipif(
@@ -33,7 +33,7 @@ def test_every_kind_once_in_a_run_has_its_status_and_changes_nothing_else(tmp_pa
 
 
 def record(case, kernel="k", status="passed", **fields):
-    return Record(
+    return make_record(
         suite_version="0", kernel=kernel, outside=True, op="softmax", case=f"softmax/normal/{case}x3/s0", family="normal",
         shape=(case, 3), dtype="float32", status=status, message="why", **fields,
     )  # fmt: skip

@@ -6,15 +6,16 @@ import os
 import platform
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from suite.records.record import Measurement, Record
+from suite.records.flat import changed, flat
+from suite.records.record import Measurement
 from suite.records.store import Store, StoreError, find_record, has_records, held, read_run, refuse_records
+from tests.records import make_record
 
 
 def make(**changes):
@@ -22,7 +23,7 @@ def make(**changes):
         "suite_version": "1", "kernel": "naive", "op": "softmax", "case": "softmax/normal/4x4/s0", "family": "normal",
         "shape": (4, 4), "dtype": "float32", "status": "passed",
     }  # fmt: skip
-    return Record(**{**given, **changes})
+    return make_record(**{**given, **changes})
 
 
 RECORDS = tuple(
@@ -62,12 +63,12 @@ def test_what_was_appended_is_read_back_in_order(tmp_path):
 @pytest.mark.parametrize("field", ["message", "known", "output", "reproduce", "warnings"])
 def test_a_record_that_no_reader_would_take_is_shortened_with_a_word(field, tmp_path):
     store, text = Store(tmp_path), "\N{MUSICAL SYMBOL G CLEF}" * 1_500_000
-    store.append(replace(RECORDS[0], **{field: (text,) * 3 if field == "warnings" else text}))
+    store.append(changed(RECORDS[0], **{field: (text,) * 3 if field == "warnings" else text}))
     store.close()
 
     [found] = read_run(tmp_path).records
     assert found.id == RECORDS[0].id
-    assert "characters left out" in str(getattr(found, field))
+    assert "characters left out" in str(flat(found)[field])
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_a_record_that_cannot_be_read_back_is_refused_and_leaves_the_file_whole(
     store = Store(tmp_path)
     store.append(RECORDS[0])
     with pytest.raises(ValueError, match="could not be read back"):
-        store.append(replace(RECORDS[1], **changes))
+        store.append(changed(RECORDS[1], **changes))
     store.append(RECORDS[2])
     store.close()
 
@@ -334,7 +335,7 @@ def test_an_id_is_found_in_the_newest_run_folder_that_has_it(tmp_path):
         folder = write(tmp_path / name, record.to_json())
         os.utime(folder, (1_700_000_000 - age, 1_700_000_000 - age))
 
-    assert find_record(RECORDS[0].id, tmp_path).digest == "new"
+    assert find_record(RECORDS[0].id, tmp_path).judgement.digest == "new"
     assert find_record(RECORDS[1].id, tmp_path) == RECORDS[1]
 
 

@@ -65,7 +65,7 @@ def test_a_call_says_nothing_and_changes_nothing(op, library, capfd):
     record = evaluate(Case.from_id(f"{op}/masked_tiles/16x33/s0"), KERNELS[op, library], oracle=ORACLE)
 
     assert record.status == "passed"
-    assert (record.warnings, record.output) == ((), "")
+    assert (record.outcome.warnings, record.outcome.output) == ((), "")
     assert capfd.readouterr() == ("", "")
 
 

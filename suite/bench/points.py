@@ -141,9 +141,9 @@ class Bench:
         copy, matmul = self._best(point.dtype)
         return {
             "status": record.status if record else "",
-            "ratio": record.ratio if record else None,
-            "max_ulp": record.max_ulp if record else None,
-            "digest": record.digest if record else "",
+            "ratio": record.judgement.ratio if record else None,
+            "max_ulp": record.judgement.max_ulp if record else None,
+            "digest": record.judgement.digest if record else "",
             "direction": case.direction,
             "shape": list(case.shape),
             "length": case.shape[2] if len(case.shape) == 4 else case.shape[-1],
@@ -216,7 +216,7 @@ class Bench:
                 )
                 note = f"{which}: {wrong}\n{judgement.message}"
                 return self._failed(record, judgement.status, judgement.broken, note)
-        return _speed(outcome.timed, record.seconds or 0.0)
+        return _speed(outcome.timed, record.outcome.seconds or 0.0)
 
     def _inputs(self, case: Case, dtype: str, further: int = 0) -> Mapping[str, NDArray[Any]]:
         """The inputs of a case, or of the seed so far behind its own. Those of the last case are

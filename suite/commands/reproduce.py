@@ -34,7 +34,9 @@ def command(record: str, runs: Path) -> None:
     ) as session:
         again = session.evaluate(case, session.kernels[recorded.op][0], recorded.dtype)
     click.echo(again.message or f"{again.case} {again.dtype} {again.kernel}: {again.status}")
-    same = "the same output bits" if again.digest == recorded.digest else "other output bits"
+    same = (
+        "the same output bits" if again.judgement.digest == recorded.judgement.digest else "other output bits"
+    )
     if again.kernel_version != recorded.kernel_version:
         same += (
             f"; the kernel's source has changed ({recorded.kernel_version} then, {again.kernel_version} now)"

@@ -17,6 +17,7 @@ from suite.execution import timed
 from suite.kernels import Kernel
 from suite.laws import Memory
 from suite.ops import get_op
+from suite.records.found import Effects
 from suite.records.record import Record
 
 LOST = ("crashed", "timed_out", "out_of_memory", "not_run")
@@ -34,7 +35,7 @@ class DiedError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(Effects):
     """What came of one call."""
 
     status: str | None = None
@@ -45,8 +46,6 @@ class Outcome:
     """The reason for a status."""
     value: torch.Tensor | tuple[torch.Tensor, ...] | None = None
     """What it returned, a tuple where the op has several outputs; None with a status."""
-    seconds: float | None = None
-    """Wall clock of the call alone."""
     elapsed_seconds: float = 0.0
     """Wall clock with all that a host does."""
     modified: bool = False
@@ -57,10 +56,10 @@ class Outcome:
     """What it wrote outside its tensors, where that was watched."""
     state_changes: tuple[str, ...] = ()
     """Global switches that it changed, put back since."""
-    warnings: tuple[str, ...] = ()
-    """What it warned of, shortened."""
-    output: str = ""
-    """What it printed, shortened."""
+
+    def recorded(self) -> Effects:
+        """What a record holds of it."""
+        return Effects(seconds=self.seconds, warnings=self.warnings, output=self.output)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,8 @@ from typing import Any
 from suite.execution.host import Outcome
 from suite.execution.subject import Subject
 from suite.ops import get_op
+from suite.records.found import Effects
 from suite.records.record import Record
-from suite.verdict.judgement import Judgement
 from suite.verdict.verdict import Verdict
 from suite.version import __version__
 
@@ -41,7 +41,7 @@ def with_verdict(
         known=verdict.known if status == "known_failure" else "",
         bitwise=dict(bitwise),
         torch_ratio=torch_ratio,
-        **_found(verdict.judgement),
+        judgement=verdict.judgement.recorded(),
     )
 
 
@@ -70,40 +70,9 @@ def _record(subject: Subject, outcome: Outcome | None, **found: Any) -> Record:
         strict=subject.strict,
         reproduce=reproducing(subject),
         numerics=f"{subject.numerics}{', domain' if subject.domain is not None else ''}",
-        seconds=outcome.seconds if outcome else None,
-        warnings=outcome.warnings if outcome else (),
-        output=outcome.output if outcome else "",
+        outcome=outcome.recorded() if outcome else Effects(),
         **found,
     )
-
-
-def _found(judgement: Judgement) -> dict[str, Any]:
-    """The fields of a record that a judgement fills."""
-    worst = judgement.worst
-    return {
-        "judged": judgement.judged,
-        "ratio": judgement.ratio,
-        "failed": judgement.failed,
-        "entries": judgement.entries,
-        "overflow": judgement.overflow,
-        "index": worst.index if worst else None,
-        "got": worst.got if worst else None,
-        "expected": worst.expected if worst else None,
-        "worst_ulp": worst.ulp if worst else None,
-        "max_ulp": judgement.max_ulp,
-        "bias_ulp": judgement.bias_ulp,
-        "bias_error_ulp": judgement.bias_error_ulp,
-        "inversions": judgement.inversions,
-        "saturated": judgement.saturated,
-        "flushed": judgement.flushed,
-        "false_zeros": judgement.false_zeros,
-        "dead_rows": judgement.dead_rows,
-        "tiles": dict(judgement.tiles),
-        "first_failing_column": judgement.first_failing_column,
-        "fits": judgement.fits,
-        "tier": judgement.tier,
-        "digest": judgement.digest,
-    }
 
 
 def reproducing(subject: Subject) -> str:

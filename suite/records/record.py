@@ -15,11 +15,13 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 from suite.records import schema as json_schema
-from suite.records.schema import Size
+from suite.records.flat import flat
+from suite.records.found import Effects, Judged
+from suite.records.schema import Count, Size, Whole
 
 SCHEMA = 2
 
@@ -58,9 +60,6 @@ def summary_class(status: str) -> str:
     return status if status in (*PASSING, "unjudged") else "failed"
 
 
-LARGEST_INTEGER = 2**63 - 1
-Count = Annotated[int, ("minimum", 0), ("maximum", LARGEST_INTEGER)]
-Whole = Annotated[int, ("minimum", -LARGEST_INTEGER), ("maximum", LARGEST_INTEGER)]
 Version = Annotated[int, ("minimum", 1), ("maximum", SCHEMA)]
 Option = Annotated[Any, ("type", ("boolean", "number", "string", "null"))]
 Verdict = Annotated[str, ("enum", (*STATUSES, "known_failure"))]
@@ -69,83 +68,68 @@ Failure = Annotated[str, ("enum", STATUSES)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One evaluation of one kernel on one case.
-
-    schema: of this row. suite_version, env_id: what judged it and where. started: UTC, ISO 8601.
-    profile, seed: of the case.
-    kernel, kernel_version, op, case, family, shape, options, laws, dtype, device, direction: what was run.
-    outside: the kernel is not one of this suite's own. strict: declarations were ignored.
-    status: the verdict. broken: every status that holds, by precedence. message: the verdict in words.
-    known: why a failure counts as known_failure. reproduce: one self-contained command.
-    judged: share of entries with a meaningful bound. ratio: largest error in times of bound, before
-    output rounding.
-    failed, entries, overflow: counts of entries. index, got, expected, worst_ulp: the worst entry;
-    got as float64 text.
-    max_ulp, bias_ulp, bias_error_ulp: errors of normal results in ulps. torch_ratio: max_ulp over
-    torch's on this input.
-    inversions, saturated, flushed: counts. false_zeros, dead_rows: of a gradient, entries that are
-    exactly 0 where the exact one is a normal number of the format, and rows of nothing but 0 where
-    the exact ones are not.
-    bitwise: laws whose two sides had the same bits, and those that had not.
-    tiles: where in the tile the failures sit. first_failing_column: the first column with a failure.
-    numerics: as declared. fits: the tightest that the errors satisfy. tier: of the reference.
-    digest: of the output.
-    seconds: of the judged call, wall clock, one call, copies left out: a hint, no benchmark.
-    warnings: what the kernel warned of, shortened. output: what it printed, shortened.
+    """One evaluation of one kernel on one case. In files it is one flat object: the fields of
+    `judgement` and `outcome` stand beside the others.
     """
 
     schema: Version = SCHEMA
+    """The version of this row's fields."""
     suite_version: str
+    """What judged it."""
     env_id: str = ""
+    """Where it ran: the environment of that id in the run's env.json."""
     started: str = ""
+    """When, in UTC, ISO 8601."""
     kernel: str
+    """The kernel's id."""
     kernel_version: str = ""
+    """A hash of its source, or its package's version."""
     outside: bool = False
+    """The kernel is not one of this suite's own."""
     op: str
+    """The case's op."""
     case: str
+    """The case's id, which rebuilds its inputs."""
     family: str
+    """The family of the case's inputs."""
     shape: tuple[Count, ...]
+    """Of the case's logits."""
     options: dict[str, Option] = field(default_factory=dict)
+    """The case's, without defaults."""
     laws: tuple[str, ...] = ()
+    """The laws that the case asks about."""
     profile: str = "smoke"
+    """The smallest profile that the case belongs to."""
     seed: Whole = 0
+    """Of the case's inputs."""
     dtype: str
+    """The format."""
     device: str = "cpu"
+    """Where the kernel ran."""
     direction: str = "forward"
+    """forward or backward."""
     strict: bool = False
+    """The kernel's declarations were ignored."""
     status: Verdict
+    """The verdict: the first of `broken`, known_failure or passed."""
     broken: tuple[Failure, ...] = ()
-    judged: Size = 0.0
+    """Every status that holds, in order of precedence."""
     message: str = ""
+    """The verdict in words."""
     known: str = ""
+    """Why a failure counts as a known failure."""
     reproduce: str = ""
-    ratio: Size | None = None
-    failed: Count = 0
-    entries: Count = 0
-    overflow: Count = 0
-    index: tuple[Count, ...] | None = None
-    got: str | None = None
-    expected: str | None = None
-    worst_ulp: Size | None = None
-    max_ulp: Size | None = None
-    bias_ulp: float | None = None
-    bias_error_ulp: Size | None = None
-    torch_ratio: Size | None = None
-    inversions: Count | None = None
-    saturated: Count = 0
-    flushed: Count = 0
-    false_zeros: Count | None = None
-    dead_rows: Count | None = None
-    bitwise: dict[str, bool] = field(default_factory=dict)
-    tiles: dict[str, str] = field(default_factory=dict)
-    first_failing_column: Count | None = None
+    """The command that evaluates the same again."""
     numerics: str = "best practice"
-    fits: str | None = None
-    tier: str = ""
-    digest: str = ""
-    seconds: float | None = None
-    warnings: tuple[str, ...] = ()
-    output: str = ""
+    """What the kernel declares and was judged by."""
+    torch_ratio: Size | None = None
+    """The largest error in ulps divided by that of torch's own kernel on this input."""
+    bitwise: dict[str, bool] = field(default_factory=dict)
+    """Law -> whether its two sides had the same bits."""
+    judgement: Judged = field(default_factory=Judged)
+    """What was found in the output."""
+    outcome: Effects = field(default_factory=Effects)
+    """What the call did beside its output."""
 
     def __post_init__(self) -> None:
         if self.status not in (*STATUSES, "known_failure"):
@@ -168,7 +152,7 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, `id` first; infinities and NaN as the strings "inf", "-inf" and "nan"."""
-        data = plain({"id": self.id, **{f.name: getattr(self, f.name) for f in fields(self)}})
+        data = plain({"id": self.id, **flat(self)})
         assert isinstance(data, dict)
         return data
 
@@ -186,22 +170,30 @@ class Record:
 class Measurement:
     """What was measured of one kernel, for a chapter of the report: a curve or a threshold apart
     from any case, or, of kind "throughput", its speed on one.
-
-    kind: the chapter. kernel, op, dtype, device: what was measured. case: on which case, empty
-    where on none. suite_version, env_id: by what and where. data: JSON-ready numbers, as the module
-    suite/measure/<kind>.py documents them, docs/bench.md those of throughput.
     """
 
     schema: Version = SCHEMA
+    """The version of this row's fields."""
     kind: str
+    """The chapter."""
     kernel: str
+    """The kernel's id."""
     op: str
+    """The kernel's op."""
     dtype: str
+    """The format."""
     device: str = "cpu"
+    """Where the kernel ran."""
     case: str = ""
+    """The id of the case, empty where it was measured apart from any."""
     suite_version: str = ""
+    """What measured it."""
     env_id: str = ""
+    """Where: the environment of that id in the run's env.json."""
     data: dict[str, Any]
+    """JSON-ready numbers, as the module suite/studies/<kind>.py documents them; docs/bench.md for
+    those of throughput.
+    """
 
     def to_json(self) -> str:
         return json.dumps(plain(asdict(self)), allow_nan=False)
@@ -252,7 +244,11 @@ def published() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"softmax-suite, schema {SCHEMA}: a record, a measurement, or what check --json writes",
         "anyOf": [{"$ref": f"#/$defs/{name}"} for name in ("record", "measurement", "result")],
-        "$defs": {"record": _RECORD, "measurement": _MEASUREMENT, "result": result},
+        "$defs": {
+            "record": json_schema.described(Record, _RECORD),
+            "measurement": json_schema.described(Measurement, _MEASUREMENT),
+            "result": result,
+        },
     }
 
 

@@ -8,17 +8,25 @@ stand there as "inf", "-inf" and "nan".
 
 from __future__ import annotations
 
+import ast
 import inspect
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field
+from itertools import pairwise
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+from suite.records.flat import columns, nested
 
 T = TypeVar("T")
 Schema = Mapping[str, Any]
 Size = Annotated[float, ("minimum", 0)]
 """A real number that is not negative: an error, a share."""
+LARGEST_INTEGER = 2**63 - 1
+Count = Annotated[int, ("minimum", 0), ("maximum", LARGEST_INTEGER)]
+Whole = Annotated[int, ("minimum", -LARGEST_INTEGER), ("maximum", LARGEST_INTEGER)]
 
 NOT_FINITE = ("inf", "-inf", "nan")
 REAL: Schema = {
@@ -44,17 +52,43 @@ SHOWN = 80
 
 
 def of_dataclass(cls: type) -> dict[str, Any]:
-    """The schema of a JSON object with the fields of a dataclass: those without a default are
-    required, others allowed.
+    """The schema of a JSON object with the columns of a dataclass (flat.py): those without a default
+    are required, others allowed.
     """
-    hints = get_type_hints(cls, include_extras=True)
-    given = [f for f in fields(cls) if f.init]
+    given = columns(cls)
     return {
         "description": inspect.cleandoc(cls.__doc__ or ""),
         "type": "object",
-        "properties": {f.name: of_type(hints[f.name]) for f in given},
-        "required": [f.name for f in given if f.default is MISSING and f.default_factory is MISSING],
+        "properties": {name: of_type(one.annotated) for name, one in given.items()},
+        "required": [name for name, one in given.items() if _is_required(one.field)],
     }
+
+
+def _is_required(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def described(cls: type, schema: Schema) -> dict[str, Any]:
+    """A schema of a dataclass's rows, with the text below each field as the property's description."""
+    texts = {name: _field_texts(one.owner).get(name) for name, one in columns(cls).items()}
+    properties = {
+        name: {"description": text, **one} if (text := texts.get(name)) else one
+        for name, one in schema["properties"].items()
+    }
+    return {**schema, "properties": properties}
+
+
+def _field_texts(cls: type) -> dict[str, str]:
+    """Field -> the text below it in the source, of a class and those that it inherits from."""
+    found: dict[str, str] = {}
+    for one in reversed(cls.__mro__[:-1]):
+        [tree] = ast.parse(textwrap.dedent(inspect.getsource(one))).body
+        assert isinstance(tree, ast.ClassDef)
+        for above, below in pairwise(tree.body):
+            if isinstance(above, ast.AnnAssign) and isinstance(below, ast.Expr):
+                text = ast.literal_eval(below.value)
+                found[ast.unparse(above.target)] = " ".join(text.split())
+    return found
 
 
 def of_type(hint: Any) -> dict[str, Any]:
@@ -100,10 +134,10 @@ def read(cls: type[T], data: Any, *, noun: str, schema: Schema) -> T:
     missing = [name for name in schema["required"] if name not in data]
     if missing:
         raise ValueError(f"incomplete {noun}: it has no {', '.join(map(repr, missing))}")
-    hints = _hints(cls)
+    known = columns(cls)
     for name in unusual:
-        values[name] = _value(hints[name], data[name]) if name in hints else None
-    return cls(**{name: value for name, value in values.items() if name in hints})
+        values[name] = _value(known[name].type, data[name]) if name in known else None
+    return nested(cls, {name: value for name, value in values.items() if name in known})
 
 
 def check(value: Any, schema: Schema, name: str) -> None:
@@ -247,19 +281,6 @@ def _object_taker(take: Take) -> Take:
         return UNUSUAL if UNUSUAL in items.values() else items
 
     return taken
-
-
-_HINTS: dict[type, dict[str, Any]] = {}
-
-
-def _hints(cls: type) -> dict[str, Any]:
-    """The types of a dataclass's fields, without keywords; resolving them takes longer than reading
-    a record.
-    """
-    if cls not in _HINTS:
-        hints = get_type_hints(cls)
-        _HINTS[cls] = {f.name: hints[f.name] for f in fields(cls) if f.init}
-    return _HINTS[cls]
 
 
 def _value(hint: Any, value: Any) -> Any:

@@ -17,11 +17,12 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from suite.records import strict_json
+from suite.records.flat import changed
 from suite.records.record import Measurement, Record
 from suite.records.strict_json import DamagedError, lines
 
@@ -301,13 +302,13 @@ def _cut(record: Record) -> Record:
         left_out = len(text) - CUT_CHARACTERS
         return f"{text[:CUT_CHARACTERS]} […{left_out:,} characters left out…]" if left_out > 0 else text
 
-    return replace(
+    return changed(
         record,
         message=cut(record.message),
         known=cut(record.known),
-        output=cut(record.output),
         reproduce=cut(record.reproduce),
-        warnings=tuple(cut(text) for text in record.warnings[:100]),
+        output=cut(record.outcome.output),
+        warnings=tuple(cut(text) for text in record.outcome.warnings[:100]),
     )
 
 

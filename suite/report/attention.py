@@ -159,13 +159,17 @@ def _explained(row: Row) -> Row:
 
 def how(record: Record) -> str:
     """How a result is wrong, in a word or two."""
-    got = (record.got or "").lower()
-    if record.overflow and got in ("nan", "inf", "-inf"):
+    got = (record.judgement.got or "").lower()
+    if record.judgement.overflow and got in ("nan", "inf", "-inf"):
         return "NaN" if got == "nan" else "infinite"
     if record.status in ("unjudged", "not_run"):
         return spaced(record.status)
     bad = how_bad(record)
-    return f"{bad} times of bound" if record.ratio is not None and bad == times(record.ratio) else bad
+    return (
+        f"{bad} times of bound"
+        if record.judgement.ratio is not None and bad == times(record.judgement.ratio)
+        else bad
+    )
 
 
 def safe(found: Matrix) -> tuple[list[str], list[tuple[str, int]]]:
@@ -243,6 +247,10 @@ def where(record: Record) -> list[tuple[str, str]]:
     """Where a record's failures sit, each with a label: which keys, heads and queries, else the
     place in the tile.
     """
-    named = [(label, record.tiles[name]) for name, label in PLACES.items() if name in record.tiles]
-    tiles = [words for name, words in record.tiles.items() if name not in PLACES]
+    named = [
+        (label, record.judgement.tiles[name])
+        for name, label in PLACES.items()
+        if name in record.judgement.tiles
+    ]
+    tiles = [words for name, words in record.judgement.tiles.items() if name not in PLACES]
     return [*named, *([("in the tile", "; ".join(tiles))] if tiles else [])]

@@ -69,9 +69,13 @@ def broken_by(baseline: Mapping[Key, float], run: Run) -> list[Reason]:
         if entry is None or record.status in ("unsupported", "known_failure"):
             continue
         best = baseline[entry]
-        ratio = math.inf if record.ratio is None or math.isnan(record.ratio) else record.ratio
+        ratio = (
+            math.inf
+            if record.judgement.ratio is None or math.isnan(record.judgement.ratio)
+            else record.judgement.ratio
+        )
         if worsened(best, ratio):
-            now = record.status if record.ratio is None else f"{ratio:.3g}"
+            now = record.status if record.judgement.ratio is None else f"{ratio:.3g}"
             found.append(_reason(record, f"at most {best:.3g} times of bound, {now} now"))
         elif record.status not in PASSING:
             found.append(_reason(record, f"{record.status} now"))
@@ -97,11 +101,11 @@ def tightened(baseline: Mapping[Key, float], records: Iterable[Record]) -> Basel
         entry = _entry(baseline, patterns, record) or (record.op, record.kernel, record.case, record.dtype)
         if (
             record.status == "passed"
-            and record.ratio is not None
-            and math.isfinite(record.ratio)
+            and record.judgement.ratio is not None
+            and math.isfinite(record.judgement.ratio)
             and entry not in patterns
         ):
-            worst[entry] = max(worst.get(entry, 0.0), record.ratio)
+            worst[entry] = max(worst.get(entry, 0.0), record.judgement.ratio)
     return {
         **baseline,
         **{entry: min(ratio, baseline.get(entry, math.inf)) for entry, ratio in worst.items()},

@@ -216,7 +216,7 @@ def accuracy_of(base: Record, new: Record) -> Accuracy:
     """How the error changed: exactly by ratio and then by max_ulp; NaN counts as infinite. Of a
     known failure, whose error nobody promised, no change is meaningful.
     """
-    if base.ratio is None or new.ratio is None:
+    if base.judgement.ratio is None or new.judgement.ratio is None:
         return NO_ACCURACY
     before, after = _errors(base), _errors(new)
     change = "equal" if before == after else "worse" if after > before else "better"
@@ -258,14 +258,20 @@ def _pair(base: Record | None, new: Record | None, alike: bool) -> Pair:
     if base is None or new is None:
         return Pair(base=base, new=new, change=change)
     bits = ""
-    if base.digest and new.digest:
+    if base.judgement.digest and new.judgement.digest:
         comparable = alike and base.env_id == new.env_id and base.device == new.device
-        bits = "not comparable" if not comparable else "same" if base.digest == new.digest else "other"
+        bits = (
+            "not comparable"
+            if not comparable
+            else "same"
+            if base.judgement.digest == new.judgement.digest
+            else "other"
+        )
     return Pair(base=base, new=new, change=change, accuracy=accuracy_of(base, new), bits=bits)
 
 
 def _errors(record: Record) -> tuple[float, float]:
-    return _known(record.ratio), _known(record.max_ulp)
+    return _known(record.judgement.ratio), _known(record.judgement.max_ulp)
 
 
 def _known(error: float | None) -> float:
@@ -273,7 +279,7 @@ def _known(error: float | None) -> float:
 
 
 def _increase(base: Record, new: Record) -> float:
-    before, after = _known(base.ratio), _known(new.ratio)
+    before, after = _known(base.judgement.ratio), _known(new.judgement.ratio)
     return math.inf if math.isinf(after) else after - before
 
 

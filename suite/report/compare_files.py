@@ -118,8 +118,8 @@ def _of_pair(pair: Pair) -> dict[str, Any]:
             found |= {
                 f"{side}_device": record.device,
                 f"{side}_status": record.status,
-                f"{side}_ratio": record.ratio,
-                f"{side}_max_ulp": record.max_ulp,
+                f"{side}_ratio": record.judgement.ratio,
+                f"{side}_max_ulp": record.judgement.max_ulp,
             }
     return found
 

@@ -63,7 +63,9 @@ def error_table(pairs: Sequence[tuple[Record, Record]]) -> Table:
 def error(m: Measurement | Record) -> str:
     """The error of a judged output: over its bound, and in ulps."""
     ratio, ulp = (
-        (m.ratio, m.max_ulp) if isinstance(m, Record) else (m.data.get("ratio"), m.data.get("max_ulp"))
+        (m.judgement.ratio, m.judgement.max_ulp)
+        if isinstance(m, Record)
+        else (m.data.get("ratio"), m.data.get("max_ulp"))
     )
     return of_bound(ratio) + (f", {digits(_number(ulp))} ulp" if ulp is not None else "")
 
@@ -219,5 +221,9 @@ def _accuracy_row(group: Sequence[Pair], failing: str) -> list[str | Cell]:
 
 
 def _worst_passing(side: Sequence[Record | None]) -> str:
-    errors = [r.ratio for r in side if r is not None and r.status == "passed" and r.ratio is not None]
+    errors = [
+        r.judgement.ratio
+        for r in side
+        if r is not None and r.status == "passed" and r.judgement.ratio is not None
+    ]
     return times(max(errors)) if errors else ""

@@ -13,10 +13,10 @@ import csv
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from suite.records.flat import columns
 from suite.records.record import Record
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "'")
@@ -24,8 +24,8 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "'"
 apostrophe keeps reading exact.
 """
 NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?([eE][-+]?\d+)?|inf|nan)")
-COLUMNS = ("id", *(f.name for f in fields(Record)))
-NOT_TEXT = {f.name for f in fields(Record) if not str(f.type).startswith(("str", "Verdict"))}
+COLUMNS = ("id", *columns(Record))
+NOT_TEXT = {name for name, one in columns(Record).items() if one.type is not str and one.type != (str | None)}
 """Fields that are no text: where they hold one, it is "inf", "-inf" or "nan"."""
 
 

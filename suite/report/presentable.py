@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from suite.records.flat import flat, nested
 from suite.records.record import Measurement, Record
 from suite.records.store import Run
 from suite.report.privacy import private
@@ -86,13 +86,13 @@ def changed(row: T, name: Change, *, long: Change | None = None, items: int | No
     to so many items.
     """
     texts = {}
-    for f in fields(row):
-        value = getattr(row, f.name)
+    values = flat(row)
+    for column, value in values.items():
         if value and isinstance(value, (str, tuple, dict)):
-            shown = mapped(value, long if long is not None and f.name in LONG else name, items, long=long)
+            shown = mapped(value, long if long is not None and column in LONG else name, items, long=long)
             if shown != value:
-                texts[f.name] = shown
-    return replace(row, **texts) if texts else row
+                texts[column] = shown
+    return nested(type(row), values | texts) if texts else row
 
 
 def mapped(value: Any, change: Change, items: int | None, *, long: Change | None = None) -> Any:

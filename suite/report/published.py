@@ -353,7 +353,7 @@ def _cell(records: Sequence[Record], speed: float | None) -> Cell:
         return Cell(ABSENT, True, speed)
     record = worst(records)
     passed = record.status == "passed"
-    return Cell(times(record.ratio) if passed else how_bad(record), passed, speed)
+    return Cell(times(record.judgement.ratio) if passed else how_bad(record), passed, speed)
 
 
 def _row_cells(op: str, row: Row) -> tuple[str, ...]:

@@ -35,8 +35,8 @@ def severity(record: Record) -> tuple[int, float, bool]:
     level = 200 if record.status in ENDED else LEVELS.get(record.status, 4)
     if level < 0:
         return -1, 0.0, False
-    ratio = record.ratio or 0.0
-    overflow = 100 if record.overflow and level > 0 else 0
+    ratio = record.judgement.ratio or 0.0
+    overflow = 100 if record.judgement.overflow and level > 0 else 0
     return level + overflow, math.inf if math.isnan(ratio) else ratio, math.isnan(ratio)
 
 
@@ -51,15 +51,15 @@ def cell(records: Sequence[Record]) -> Cell:
     record = worst(records)
     title = f"{record.case} {record.dtype} {record.kernel}: {record.status}"
     if record.status == "passed":
-        return Cell(times(record.ratio), kind="passed", title=title)
+        return Cell(times(record.judgement.ratio), kind="passed", title=title)
     if record.status == "unsupported":
         return Cell("n/a", kind="absent", title=f"{title}: {record.message}")
     if record.status in (*ENDED, "not_run"):
         kind = "failed ended" if record.status in ENDED else "set-aside"
         return Cell(spaced(record.status), kind=kind, title=f"{title}: {first_line(record.message)}")
     kind = "known" if record.status == "known_failure" else "failed"
-    if record.overflow:
-        share = record.overflow / max(record.entries, 1)
+    if record.judgement.overflow:
+        share = record.judgement.overflow / max(record.judgement.entries, 1)
         text = f"overflow {share:.0%}" if share >= 0.005 else "overflow"
         return Cell(text, kind=f"{kind} overflow", title=title)
     if record.status == "unjudged":
@@ -69,10 +69,10 @@ def cell(records: Sequence[Record]) -> Cell:
 
 def how_bad(record: Record) -> str:
     """The failure of a record in one word or number: overflow, the error over its bound, or its status."""
-    if record.overflow:
+    if record.judgement.overflow:
         return "overflow"
     broken = record.broken[0] if record.broken else record.status
-    return times(record.ratio) if broken == "inaccurate" else spaced(broken)
+    return times(record.judgement.ratio) if broken == "inaccurate" else spaced(broken)
 
 
 def counts(records: Iterable[Record]) -> dict[str, int]:

@@ -42,7 +42,7 @@ def _print_table(console: Console, records: Sequence[Record], labels: Sequence[s
         cells = {name: str(count[name] or "") for name in SUMMARY_CLASSES}
         if aside := sum(r.status == "not_run" for r in group):
             cells["failed"] = f"{count['failed']} ({aside} not run)"
-        passing = [r.ratio or 0.0 for r in group if r.status == "passed"]
+        passing = [r.judgement.ratio or 0.0 for r in group if r.status == "passed"]
         failing = [r for r in group if r.status not in ("passed", "unsupported")]
         table.add_row(
             *map(shown, names),
@@ -59,8 +59,10 @@ def _print_failure(console: Console, record: Record) -> None:
     title = f"{record.case}  {record.dtype}  {record.kernel}  {spaced(record.status)}"
     console.print(visible(title, lines=False), style="bold red", markup=False)
     console.print(visible(record.message), markup=False, soft_wrap=True)
-    if record.warnings:
-        console.print(f"  warned    {visible(record.warnings[0], limit=NAME, lines=False)}", markup=False)
-    if record.output.strip():
-        console.print(f"  printed   {record.output.strip()[-200:]!r}", markup=False)
+    if record.outcome.warnings:
+        console.print(
+            f"  warned    {visible(record.outcome.warnings[0], limit=NAME, lines=False)}", markup=False
+        )
+    if record.outcome.output.strip():
+        console.print(f"  printed   {record.outcome.output.strip()[-200:]!r}", markup=False)
     console.print(f"  reproduce {visible(record.reproduce, lines=False)}", markup=False, soft_wrap=True)

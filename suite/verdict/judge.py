@@ -171,7 +171,7 @@ def judge_values(
         worst=_worst(op, reference, format, y, ratio, interval, shapes, options) if y.size else None,
         digest=hashlib.blake2b(np.ascontiguousarray(y).tobytes(), digest_size=8).hexdigest(),
         first_failing_column=int(np.flatnonzero(failed.any(axis=0))[0]) if failed.any() else None,
-        tiles=op.places(failed, reference.problem),
+        tiles=dict(op.places(failed, reference.problem)),
         numerics=str(numerics),
         tier=reference.tier,
         row_status=_row_status(failures),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
+from suite.records.found import Errors, Judged
 from suite.records.record import by_precedence
 
 
@@ -38,8 +38,8 @@ class Worst:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
-    """What judge() found. Counts are entries of the output, unless a field says otherwise."""
+class Judgement(Errors):
+    """What judge() found."""
 
     op: str
     """The op that was judged: that of the backward for gradients."""
@@ -51,48 +51,14 @@ class Judgement:
     """passed, unjudged, or the first of `broken`."""
     broken: tuple[str, ...] = ()
     """Every status that holds, in order of precedence."""
-    judged: float = 0.0
-    """The share of numbers with a meaningful bound; a number is neither special nor 0 by a mask."""
     ratio: float = 0.0
-    """The largest error divided by its bound, before the output's rounding."""
-    failed: int = 0
-    """Entries outside their interval."""
-    entries: int = 0
-    """All entries."""
+    """The largest error divided by its bound, before the output's rounding; 1 or less is correct."""
     failed_rows: int = 0
     """Rows with a failed entry."""
-    overflow: int = 0
-    """Entries that are NaN or infinite where the definition is finite."""
     worst: Worst | None = None
     """The entry with the largest ratio; None where there is no entry."""
-    bias_ulp: float | None = None
-    """The mean signed error of normal results, in ulps."""
-    bias_error_ulp: float | None = None
-    """The standard error of `bias_ulp`."""
-    max_ulp: float | None = None
-    """The largest error of normal results, in ulps."""
-    inversions: int | None = None
-    """Neighbours in the order of x whose outputs are in the wrong order."""
-    saturated: int = 0
-    """Entries that are exactly 1 where the exact result is below 1."""
-    flushed: int = 0
-    """Entries that are exactly 0 where the exact result rounds to something else."""
-    false_zeros: int | None = None
-    """Entries of a gradient that are exactly 0 where the exact one is a normal number."""
-    dead_rows: int | None = None
-    """Rows of a gradient that hold nothing but 0 where the exact ones round to something else."""
-    digest: str = ""
-    """Of the output's values."""
-    fits: str | None = None
-    """The tightest numerics that all errors satisfy."""
-    first_failing_column: int | None = None
-    """The first column with a failed entry."""
-    tiles: Mapping[str, str] = field(default_factory=dict)
-    """Where the failures sit in a tile, by the tile's size."""
     numerics: str = "best practice"
     """The declaration that the bound belongs to."""
-    tier: str = ""
-    """The reference's highest tier."""
     message: str = ""
     """The judgement in words."""
     row_status: tuple[str, ...] = field(default=(), repr=False)
@@ -101,6 +67,14 @@ class Judgement:
     @property
     def passed(self) -> bool:
         return self.status == "passed"
+
+    def recorded(self) -> Judged:
+        """What a record holds of it."""
+        shared = {one.name: getattr(self, one.name) for one in fields(Errors)}
+        if self.worst is None:
+            return Judged(**shared)
+        index, got, expected = self.worst.index, self.worst.got, self.worst.expected
+        return Judged(**shared, index=index, got=got, expected=expected, worst_ulp=self.worst.ulp)
 
     def raise_if_failed(self) -> None:
         """Raises JudgementError (an AssertionError) with the whole message unless the status is passed."""

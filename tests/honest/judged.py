@@ -136,4 +136,4 @@ def found(
     for record in records(op, dtype, seeds=seeds, every=every, direction=direction):
         if record.status != "unsupported":
             failed = "" if record.status in PASSING else f"{record.case}: {record.message}"
-            yield record.kernel, failed, record.ratio or 0.0
+            yield record.kernel, failed, record.judgement.ratio or 0.0

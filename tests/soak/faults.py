@@ -248,7 +248,7 @@ def _compare(before: Record, after: Record | None, fault: tuple[str, int] | None
         if fault is None:
             found.changed += bool(differing)
         else:
-            found.right += not differing and "bytes before this" in after.output
+            found.right += not differing and "bytes before this" in after.outcome.output
         return
     if _is_right(after, kind, fault[1]):
         found.right += 1

@@ -68,7 +68,7 @@ def _breaks(group: Sequence[Record], thresholds: Mapping[str, Any]) -> list[str]
 
 
 def _badness(record: Record) -> tuple[bool, int, float]:
-    return record.status in ENDED, record.overflow, record.ratio or 0.0
+    return record.status in ENDED, record.judgement.overflow, record.judgement.ratio or 0.0
 
 
 def _numerics(group: Sequence[Record], profile: Mapping[str, Any]) -> list[str]:
@@ -88,8 +88,8 @@ def _distance(op: str, group: Sequence[Record]) -> list[str]:
     passing = [r for r in group if r.status == "passed"]
     if not passing:
         return ["passes nowhere"]
-    lines = [f"{times(max(r.ratio or 0.0 for r in passing))} times of bound"]
-    errors = [r.max_ulp for r in passing if r.max_ulp is not None]
+    lines = [f"{times(max(r.judgement.ratio or 0.0 for r in passing))} times of bound"]
+    errors = [r.judgement.max_ulp for r in passing if r.judgement.max_ulp is not None]
     if result_of(op) is Result.PROBABILITY and errors:
         best = max(errors) <= HALF_ULP and len(passing) == len(group)
         lines.append(

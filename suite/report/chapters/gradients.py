@@ -15,14 +15,16 @@ PLACE = 30
 
 def context(found: Found) -> dict[str, Any] | None:
     """formats; rows: each kernel that lost a gradient, with a cell a format; kept: how many lost none."""
-    judged = [r for r in found.of_kernels if r.direction == "backward" and r.false_zeros is not None]
+    judged = [
+        r for r in found.of_kernels if r.direction == "backward" and r.judgement.false_zeros is not None
+    ]
     if not judged:
         return None
     groups = by(judged, lambda r: (r.op, r.kernel))
     formats = in_order(r.dtype for r in judged)
     rows = []
     for (op, kernel), group in sorted(groups.items(), key=lambda item: item[0]):
-        if any(r.false_zeros or r.dead_rows for r in group):
+        if any(r.judgement.false_zeros or r.judgement.dead_rows for r in group):
             of_format = by(group, lambda r: r.dtype)
             rows.append((f"{op} {kernel}", [_cell(of_format.get(dtype, [])) for dtype in formats]))
     return {"formats": formats, "rows": rows, "kept": len(groups) - len(rows)}
@@ -32,10 +34,10 @@ def _cell(records: Sequence[Record]) -> Cell:
     """False zeros of all entries; the title has the counts."""
     if not records:
         return Cell("–", kind="absent", title="no gradient was judged")
-    zeros = sum(r.false_zeros or 0 for r in records)
-    flushed = sum(r.flushed for r in records)
-    dead = sum(r.dead_rows or 0 for r in records)
-    entries = sum(r.entries for r in records)
+    zeros = sum(r.judgement.false_zeros or 0 for r in records)
+    flushed = sum(r.judgement.flushed for r in records)
+    dead = sum(r.judgement.dead_rows or 0 for r in records)
+    entries = sum(r.judgement.entries for r in records)
     failed = sum(r.status not in PASSING for r in records)
     text = "none" if not zeros else f"{zeros / max(entries, 1):.2g}".replace("e-0", "e-")
     known = any(r.status == "known_failure" for r in records)

@@ -44,7 +44,7 @@ def _row(op: str, kernel: str, group: Sequence[Record]) -> list[str | Cell]:
     among = [f"{statuses[s]:,} {spaced(s)}" for s in (*ENDED, "not_run") if statuses[s]]
     cells["failed"] = Cell(str(count["failed"] or ""), small=among)
     passed = [r for r in group if r.status == "passed"]
-    errors = [r.ratio for r in passed if r.ratio is not None]
+    errors = [r.judgement.ratio for r in passed if r.judgement.ratio is not None]
     against = sorted(r.torch_ratio for r in passed if r.torch_ratio is not None)
     return [
         op,
