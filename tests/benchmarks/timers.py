@@ -5,6 +5,7 @@ The goals: within 3 % of torch's, two runs of ours within 5 %. On a machine with
 says anything.
 """
 
+import argparse
 import statistics
 
 import torch
@@ -18,17 +19,21 @@ SHAPES = ((64, 256), (256, 1024), (1024, 4096))
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="Our CPU timer beside torch's, and beside itself.")
+    parser.add_argument("--short", action="store_true", help="one round, a tenth as long")
+    short = parser.parse_args().short
+    rounds, budget = (1, SECONDS / 10) if short else (ROUNDS, SECONDS)
     torch.set_num_threads(1)
-    print(f"medians of {ROUNDS} rounds")
+    print(f"medians of {rounds} rounds")
     print(f"{'softmax of':<14}{'ours, us':>12}{'torch, us':>12}{'ours / torch':>14}{'ours / ours':>13}")
     for shape in SHAPES:
         x = torch.from_numpy(Draw(f"timers|{shape}").normal(*shape)).float()
         timer = Timer("torch.softmax(x, -1)", globals={"torch": torch, "x": x}, num_threads=1)
         ours, theirs, again = [], [], []
-        for _ in range(ROUNDS):
-            ours.append(seconds(x))
-            theirs.append(timer.blocked_autorange(min_run_time=SECONDS).median)
-            again.append(seconds(x))
+        for _ in range(rounds):
+            ours.append(seconds(x, budget))
+            theirs.append(timer.blocked_autorange(min_run_time=budget).median)
+            again.append(seconds(x, budget))
         beside_torch = statistics.median((a + b) / 2 / c for a, b, c in zip(ours, again, theirs, strict=True))
         beside_ours = statistics.median(a / b for a, b in zip(ours, again, strict=True))
         print(
@@ -37,8 +42,8 @@ def main() -> None:
         )
 
 
-def seconds(x: torch.Tensor) -> float:
-    return cpu.measure(lambda: torch.softmax(x, -1), budget_seconds=SECONDS, target=0.0).median.value
+def seconds(x: torch.Tensor, budget: float) -> float:
+    return cpu.measure(lambda: torch.softmax(x, -1), budget_seconds=budget, target=0.0).median.value
 
 
 if __name__ == "__main__":

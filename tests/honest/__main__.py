@@ -13,6 +13,7 @@ from suite.formats import DTYPES
 from suite.ops import NAMES, row_ops
 from tests.honest.judged import found, kernels_of
 from tests.honest.rows import KERNELS
+from tests.share import share
 
 
 def main() -> None:
@@ -26,12 +27,21 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[2, 17, 33, 130, 257])
     parser.add_argument("--op", choices=NAMES, nargs="+", default=NAMES)
     parser.add_argument("--direction", choices=DIRECTIONS, default="forward")
+    parser.add_argument(
+        "--short",
+        action="store_true",
+        help="one seed, one length, one format, and one case in 20 for each kernel",
+    )
     arguments = parser.parse_args()
+    dtypes = DTYPES
+    if arguments.short:
+        arguments.seeds, arguments.lengths, arguments.every = 1, [130], 20
+        dtypes = share(DTYPES, of=len(DTYPES))
     shapes, direction = [(16, n) for n in arguments.lengths], arguments.direction
     failures = judged = count = 0
     for op in arguments.op:
         largest: dict[str, dict[str, float]] = {}
-        for dtype in DTYPES:
+        for dtype in dtypes:
             for name, failed, ratio in found(op, dtype, arguments.seeds, shapes, arguments.every, direction):
                 judged += 1
                 failures += bool(failed)
@@ -45,10 +55,10 @@ def main() -> None:
                 flush=True,
             )
         print(
-            f"\n{op:<36}" + "".join(f"{dtype:>10}" for dtype in DTYPES) + "   largest error, times of bound"
+            f"\n{op:<36}" + "".join(f"{dtype:>10}" for dtype in dtypes) + "   largest error, times of bound"
         )
         for name, row in largest.items():
-            shown = "".join(f"{row[dtype]:>10.2f}" if dtype in row else f"{'-':>10}" for dtype in DTYPES)
+            shown = "".join(f"{row[dtype]:>10.2f}" if dtype in row else f"{'-':>10}" for dtype in dtypes)
             print(f"{name:<36}{shown}", flush=True)
         of_rows = op in row_ops() and direction == "forward"
         count += sum(kernel.op == op for kernel in KERNELS) if of_rows else len(kernels_of(op, direction))

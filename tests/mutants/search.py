@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from suite.case import PROFILES, Case
 from suite.execution.evaluation import evaluate
@@ -15,6 +17,8 @@ from suite.selection import case_specifications
 from tests.mutants.mutant import Mutant
 
 ORACLE = Oracle(remembered=400)
+REMEMBERED = Path(__file__).with_name("caught.json")
+"""Mutant -> format -> the smallest case that caught it: [id, *laws]. `python -m tests.mutants --remember` writes it."""
 
 
 @functools.cache
@@ -37,17 +41,26 @@ def size(case: Case) -> int:
     return sum(map(math.prod, case.shapes().values()))
 
 
+@functools.cache
+def remembered() -> Mapping[str, Mapping[str, list[str]]]:
+    return json.loads(REMEMBERED.read_text(encoding="utf-8"))
+
+
 def findings(
     mutant: Mutant, dtype: str, *, profile: str, likeliest: bool = False
 ) -> Iterator[tuple[str, Record]]:
     """(smallest profile that runs it, record) of every case of the profile that the mutant does not pass.
 
-    Cases of smaller profiles come first, or the likeliest to show it.
+    Cases of smaller profiles come first, or the likeliest to show it: the one that did last time, and then
+    those that lack the fewest settings.
     """
+    last = remembered().get(mutant.name, {}).get(dtype) if likeliest else None
 
-    def place(entry: tuple[str, Case]) -> tuple[int, int]:
-        profile, missing = PROFILES.index(entry[0]), mutant.missing(entry[1])
-        return (missing, profile) if likeliest else (profile, missing)
+    def place(entry: tuple[str, Case]) -> tuple[bool, int, int]:
+        name, case = entry
+        known = [case.id, *case.laws] == last
+        profile, missing = PROFILES.index(name), mutant.missing(case)
+        return (not known, missing, profile) if likeliest else (not known, profile, missing)
 
     kernel, host = mutant.kernel(), InProcess()
     for name, case in sorted(cases_of(mutant.op, dtype, profile, mutant.direction), key=place):
@@ -71,7 +84,7 @@ def caught_by(mutant: Mutant, dtype: str, *, profile: str) -> tuple[str, Record]
 
 
 def catches(mutant: Mutant, dtype: str, *, profile: str = "smoke", all_cases: bool = False) -> list[Record]:
-    """The records that catch the fault in this dtype; the first for its own reason ends the list,
+    """The records that catch the mutant in this dtype; the first for its own reason ends the list,
     unless all_cases.
     """
     found = []

@@ -278,7 +278,10 @@ def main() -> None:
         "--timeout", type=float, default=1.0, help="--timeout of the runs, in seconds (default: 1)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the places (default: 0)")
+    parser.add_argument("--short", action="store_true", help="a tenth of the faults")
     options = parser.parse_args()
+    if options.short:
+        options.faults //= 10
     arguments = ["--profile=quick", *(f"--kernel={name}" for name in OWN)]
     with tempfile.TemporaryDirectory(prefix="softmax-suite-faults-") as folder:
         found = soak(

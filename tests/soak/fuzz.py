@@ -595,7 +595,11 @@ def parse(arguments):
     parser.add_argument("--template", type=Path, help="a template that --only or a worker uses")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--command", default="suite.commands.main:main", help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
+    parser.add_argument("--short", action="store_true", help="a twentieth of the tries")
+    given = parser.parse_args(arguments)
+    if given.short:
+        given.tries //= 20
+    return given
 
 
 def main(arguments=None):

@@ -284,7 +284,10 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--cold", type=int, help="how many of them in new interpreters (default: a quarter)")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--short", action="store_true", help="a tenth of the kills")
     given = parser.parse_args()
+    if given.short:
+        given.kills //= 10
     cold = given.kills // 4 if given.cold is None else given.cold
     started, draw, count = time.monotonic(), random.Random(given.seed), Count()
     place = Path(tempfile.mkdtemp(prefix="softmax-suite-kills-"))
