@@ -330,7 +330,7 @@ class Session:
         Ctrl-C and a folder that takes no more end the run; the result says so. Raises MisuseError
         for a case that makes no sense, or a pattern that matches none.
         """
-        from suite.studies.measure import measure_missing
+        from suite.studies import measure_missing
 
         progress = progress or Progress()
         errors, stopped, interrupted = list[str](), "", False

@@ -11,8 +11,9 @@ import torch
 
 from suite.formats import bfloat16, float16, float32, float64
 from suite.kernels import Kernel, own_kernels
-from suite.studies import exponential
 from suite.studies.exponential import NAMES, measure
+from suite.studies.exponential.errors import BUCKETS
+from suite.studies.exponential.rows import Rows
 from tests.extras import needs
 
 LOG2E = 1.4426950408889634
@@ -362,7 +363,7 @@ def test_a_measurement_has_every_finding_is_json_and_repeats():
     data = json.loads(first.to_json())["data"]
     assert tuple(data["findings"]) == NAMES
     assert all(finding["text"] for finding in data["findings"].values())
-    assert len(data["curve"]["gap"]) == len(data["curve"]["exp_ulp"]) == exponential.BUCKETS
+    assert len(data["curve"]["gap"]) == len(data["curve"]["exp_ulp"]) == BUCKETS
 
 
 def test_a_slow_kernel_gets_few_rows_and_the_same_findings():
@@ -379,10 +380,7 @@ def test_a_slow_kernel_gets_few_rows_and_the_same_findings():
 
 def test_the_paired_rows_sum_to_two():
     for format in (float32, float64):
-        profile = exponential._Profile(
-            own_kernels("softmax")["fused"], format, "cpu", exponential.InProcess()
-        )
-        rows = profile._paired(format.round(np.array([0.5, 1.0, 5.0, 12.0])))
+        rows = Rows(format, slow=False).paired(format.round(np.array([0.5, 1.0, 5.0, 12.0])))
 
         total = np.exp(rows.astype(np.longdouble)).sum(axis=1)
 

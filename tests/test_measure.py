@@ -13,7 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-import suite.studies.measure
+import suite.studies
 from suite.commands.main import cli
 from suite.execution.host import Outcome
 from suite.execution.in_process import InProcess
@@ -22,7 +22,7 @@ from suite.ops import measured_by
 from suite.records.record import SCHEMA, Measurement
 from suite.records.store import Store, read_run
 from suite.session import Request, Result, Session
-from suite.studies.measure import CHAPTERS, measure_kernel
+from suite.studies import CHAPTERS, measure_kernel
 from tests.test_store import RECORDS, write
 
 CASE = "softmax/normal/16x33/s0"
@@ -370,7 +370,7 @@ def test_measurements_of_ops_without_chapters_are_none_and_other_ops_and_dtypes_
         asked.append((kernel.op, kernel.id, dtype, device))
         return iter(())
 
-    monkeypatch.setattr(suite.studies.measure, "measure_kernel", remembering)
+    monkeypatch.setattr(suite.studies, "measure_kernel", remembering)
     request = Request(
         ops=("softmax", "logsumexp", "cross_entropy"),
         kernels=("shifted",),
@@ -391,7 +391,7 @@ def test_an_interrupt_while_measuring_keeps_what_there_is_and_exits_with_130(tmp
         yield make(kernel=kernel.id, dtype=dtype)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(suite.studies.measure, "measure_kernel", interrupted)
+    monkeypatch.setattr(suite.studies, "measure_kernel", interrupted)
     result, out = run(tmp_path, mine, "--measure")
     assert result.exit_code == 130, result.output
     assert [m.kernel for m in read_run(out).measurements] == [f"{mine}:good"]

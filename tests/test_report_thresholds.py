@@ -12,6 +12,7 @@ from suite.records.record import Measurement
 from suite.report.chapters import Found, chapters
 from suite.report.chapters.thresholds import IDEAS, QUANTITIES, _idea, context, explained
 from suite.studies import thresholds
+from suite.studies.grid import explanations
 
 LENGTHS = (2, 33, 1024, 4096, 151936)
 
@@ -25,7 +26,7 @@ def made(kernel, *, dtype="float16", op="softmax", shift=0.0, overflow=None, dev
         for n in LENGTHS:
             closed = formulas(get_op(op).result, format, n)
             measured = value(n)
-            names = thresholds.explanations(closed, measured, 0.01)
+            names = explanations(closed, measured, 0.01)
             found.append(
                 {"n": n, "measured": measured, "spacing": 0.01, "formulas": closed, "agrees_with": names}
             )

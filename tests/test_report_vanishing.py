@@ -15,6 +15,7 @@ from suite.report.chapters import Found, chapters, vanishing
 from suite.report.chapters.vanishing import is_sound
 from suite.report.words import share
 from suite.studies import vanishing as measuring
+from suite.studies.vanishing.mitigations import MITIGATIONS
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +53,7 @@ def made(kernel, *, op="softmax", dtype="float16", gap=8.32, share=0.0, note="",
         "gap": curve([0.5, 2.0, 8.0, 20.0], share=share, n=2),
         "saturation": [] if op == "logsumexp" else entries(gap, f"rounded {dtype}"),
         "lost": entries(17.34, f"zero {dtype}"),
-        "mitigations": [{"name": name, **counts} for name in measuring.MITIGATIONS],
+        "mitigations": [{"name": name, **counts} for name in MITIGATIONS],
     }
     return Measurement(kind="vanishing", kernel=kernel, op=op, dtype=dtype, device=device, data=data)
 

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 import suite.execution.evaluation
-import suite.studies.measure
+import suite.studies
 from suite.commands.main import cli
 from suite.records.configuration import read_configuration
 from suite.records.record import Measurement
@@ -219,11 +219,11 @@ def test_what_is_measured_is_not_measured_again(tmp_path, monkeypatch):
     measured = []
 
     def measuring(kernel, dtype, **given):
-        for kind in suite.studies.measure.CHAPTERS:
+        for kind in suite.studies.CHAPTERS:
             measured.append(kind)
             yield Measurement(kind=kind, kernel=kernel.id, op=kernel.op, dtype=dtype, data={})
 
-    monkeypatch.setattr(suite.studies.measure, "measure_kernel", measuring)
+    monkeypatch.setattr(suite.studies, "measure_kernel", measuring)
     # No chapter of the report is made of these: what counts is what is measured.
     monkeypatch.setattr("suite.commands.run.write_report", lambda folder: None)
     words = ("run", *SELECTION, "--measure", "--out", tmp_path)
@@ -236,7 +236,7 @@ def test_what_is_measured_is_not_measured_again(tmp_path, monkeypatch):
     file.write_text(file.read_text().splitlines()[0] + "\n")
     invoke(*words, "--resume")
 
-    assert first == list(suite.studies.measure.CHAPTERS)
+    assert first == list(suite.studies.CHAPTERS)
     assert none == []
     assert file.read_text().count("\n") == len(first)
 

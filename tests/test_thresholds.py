@@ -15,7 +15,8 @@ from suite.formats import DTYPES, get_format
 from suite.kernels import Kernel
 from suite.records.record import Measurement
 from suite.studies import thresholds
-from suite.studies.thresholds import Grid, explanations, measure, tables
+from suite.studies.grid import GRID_BITS, SMALLEST, Grid, explanations
+from suite.studies.thresholds import measure, tables
 
 SHORT = (2, 33, 1024)
 DOCUMENT = Path(__file__).parent.parent / "docs" / "thresholds.md"
@@ -347,15 +348,11 @@ def test_the_grid_holds_consecutive_numbers_of_the_format(dtype):
     numbers = grid.numbers(places)
 
     assert format.holds(numbers)
-    assert numbers[0] == 2.0**thresholds.SMALLEST
+    assert numbers[0] == 2.0**SMALLEST
     below = grid.numbers(places[1:] - 1)
     assert np.array_equal([grid.spacing(float(v)) for v in numbers[1:]], numbers[1:] - below)
     last = float(grid.numbers(np.array([grid.size - 1]))[0])
-    assert (
-        last == format.largest
-        if format.precision <= thresholds.GRID_BITS
-        else 0 <= 1 - last / format.largest < 2e-6
-    )
+    assert last == format.largest if format.precision <= GRID_BITS else 0 <= 1 - last / format.largest < 2e-6
 
 
 @pytest.mark.parametrize("candidates", [1, 2, 16, 64])

@@ -1,4 +1,4 @@
-"""measure/vanishing.py: gradients that are known to vanish, and faults that the counts must tell apart."""
+"""studies/vanishing: gradients that are known to vanish, and faults that the counts must tell apart."""
 
 import json
 import math
@@ -15,20 +15,11 @@ from suite.kernels import Kernel, own_kernels
 from suite.ops import Result, get_op, measured_by
 from suite.records.record import Measurement
 from suite.studies import vanishing
-from suite.studies.vanishing import (
-    COLUMNS,
-    Question,
-    attention_zeros,
-    counts,
-    losses,
-    measure,
-    measured_threshold,
-    median_maximum,
-    stepwise,
-    theory_of_length,
-    theory_of_scale,
-    threshold_table,
-)
+from suite.studies.vanishing import COLUMNS, measure
+from suite.studies.vanishing.mitigations import LOSSES, MITIGATIONS
+from suite.studies.vanishing.question import Question, counts
+from suite.studies.vanishing.tables import attention_zeros, measured_threshold, stepwise, threshold_table
+from suite.studies.vanishing.theory import losses, median_maximum, theory_of_length, theory_of_scale
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "vanishing.md"
 
@@ -388,7 +379,7 @@ def test_each_mitigation_helps_where_theory_says():
     """torch.softmax in float16 on logits of scale 16."""
     found = by_name(data(torch.softmax, "float16"))
 
-    assert list(found) == [*vanishing.MITIGATIONS, *vanishing.LOSSES]
+    assert list(found) == [*MITIGATIONS, *LOSSES]
     assert found["none"]["zero"] > 0.9
     assert found["float32 inside"]["zero"] == pytest.approx(found["float32 inside"]["underflow"], abs=0.001)
     assert found["temperature 4"]["zero"] < 0.2

@@ -43,7 +43,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,23 +50,22 @@ from numpy.typing import NDArray
 
 from suite.formats import DTYPES, FORMATS, Array, Format, compute_format, get_format
 from suite.kernels import Kernel
-from suite.ops import Result, get_op, measured_by
+from suite.ops import Result
 from suite.records.record import Measurement
+from suite.studies.grid import Fails, Formulas, Grid, threshold
+from suite.studies.probing import Probe, UnmeasuredError, refuse_other_ops
 from suite.tensors import to_float64, to_torch
 
 if TYPE_CHECKING:
     from suite.execution.host import Host
 
-Formulas = dict[str, float | None]
-Fails = Callable[[Array], NDArray[np.bool_]]
-GRID_BITS = 20
-SMALLEST = -6
 LOST = 1.5
 
 LENGTHS = (2, 33, 1024, 4096, 32768)
 LENGTHS_IF_SLOW = (2, 33, 1024)
 LENGTHS_IF_DECLARED_SLOW = (2, 33)
-LONGEST_SUM, LONGEST_SUM_IF_SLOW = 2**16, 2**12
+LONGEST_SUM = 2**16
+LONGEST_SUM_IF_SLOW = 2**12
 PARTS = (2, 4, 8, 16, 32)
 """Numbers of parts in which sums are taken: trees, lanes of a vector, unrolled loops."""
 
@@ -75,8 +73,8 @@ SLOW_SECONDS = 0.005
 """A kernel that takes longer than this for one row of about 1,000 logits of a new length gets fewer
 lengths.
 """
-ENTRIES_PER_CALL = 2**18
-CANDIDATES, CANDIDATES_IF_SLOW = 64, 16
+CANDIDATES = 64
+CANDIDATES_IF_SLOW = 16
 
 
 # The closed formulas: for tensors of a format, evaluated for every arithmetic that a kernel may use inside.
@@ -176,72 +174,7 @@ def _reachable(formulas: Formulas, format: Format) -> Formulas:
     return {name: value for name, value in formulas.items() if value is None or value <= format.largest}
 
 
-def explanations(formulas: Formulas, measured: float | None, spacing: float) -> list[str]:
-    """The names of the formulas that explain a measured threshold. measured = None: never."""
-    if measured is None:
-        return [name for name, value in formulas.items() if value is None]
-    values = {name: value for name, value in formulas.items() if value is not None}
-    if measured == 0:
-        return [name for name, value in values.items() if value <= 0]
-    between = [name for name, value in values.items() if measured - spacing < value <= measured]
-    return between or [name for name, value in values.items() if abs(value - measured) <= spacing]
-
-
-# The grid and the search on it.
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """The positive numbers of a format with at most GRID_BITS significand bits, from 2^SMALLEST on,
-    in order.
-    """
-
-    format: Format
-
-    @property
-    def bits(self) -> int:
-        return min(self.format.precision, GRID_BITS)
-
-    @property
-    def size(self) -> int:
-        return int((self.format.emax - SMALLEST + 1) * 2 ** (self.bits - 1))
-
-    def numbers(self, index: NDArray[np.int64]) -> Array:
-        """The numbers at these places of the grid."""
-        binade, place = np.divmod(index, 2 ** (self.bits - 1))
-        return np.asarray(np.ldexp(2.0 ** (self.bits - 1) + place, binade + SMALLEST - self.bits + 1))
-
-    def spacing(self, value: float) -> float:
-        """The distance to the number next below, down to 0 for the smallest."""
-        place = math.ldexp(1.0, math.frexp(value)[1] - self.bits)
-        if value == 2.0**SMALLEST:
-            return value
-        return place / 2 if math.frexp(value)[0] == 0.5 else place
-
-    def first(self, fails: Fails, candidates: int) -> float | None:
-        """The first number that fails, None where the last of the grid does not; `fails` takes a
-        batch of candidates.
-        """
-        works, broken = -1, self.size  # two places just outside: what lies between is to be found out
-        while broken - works > 1:
-            steps = (broken - works) * np.arange(1, candidates + 1, dtype=np.int64) // (candidates + 1)
-            index = works + np.maximum(
-                steps, 1
-            )  # always as many candidates: some libraries compile for every new shape
-            failing = np.flatnonzero(fails(self.numbers(index)))
-            first = int(failing[0]) if len(failing) else candidates
-            works, broken = (
-                int(index[first - 1]) if first > 0 else works,
-                int(index[first]) if first < candidates else broken,
-            )
-        return float(self.numbers(np.array([broken]))[0]) if broken < self.size else None
-
-
 # The measurement.
-
-
-class _UnmeasuredError(Exception):
-    """The kernel did not return a result on a plain row; the text says why."""
 
 
 def measure(kernel: Kernel, dtype: str, *, device: str = "cpu", host: Host | None = None) -> Measurement:
@@ -251,62 +184,32 @@ def measure(kernel: Kernel, dtype: str, *, device: str = "cpu", host: Host | Non
     dtype: a format's name. host: where its calls run, this process by default. What the kernel does
     wrong is a reason in the data. Raises ValueError for an unknown dtype or another op.
     """
-    from suite.execution.in_process import InProcess
-    from suite.version import __version__
-
-    known = measured_by("thresholds")
-    if kernel.op not in known:
-        raise ValueError(
-            f"kernel {kernel.id} is a kernel of {kernel.op}; thresholds are measured of {', '.join(known)}"
-        )
-    probe = _Probe(kernel, get_format(dtype), device, host or InProcess())
-    reason = kernel.supports({"dim": -1}, probe.format, device)
-    try:
-        data = {"reason": reason} if reason is not None else probe.data()
-    except _UnmeasuredError as error:
-        data = {"reason": str(error)}
-    return Measurement(
-        kind="thresholds",
-        kernel=kernel.id,
-        op=kernel.op,
-        dtype=dtype,
-        device=device,
-        suite_version=__version__,
-        data=data,
-    )
+    refuse_other_ops(kernel, "thresholds", "are")
+    return _Probe(kernel, get_format(dtype), device, host).measurement()
 
 
-class _Probe:
+class _Probe(Probe):
     """A kernel, called on rows of one or two values."""
 
-    def __init__(self, kernel: Kernel, format: Format, device: str, host: Host) -> None:
-        self.kernel, self.format, self.device, self.host = kernel, format, device, host
-        self.op = get_op(kernel.op)
-        self.grid = Grid(format)
+    chapter = "thresholds"
 
     def data(self) -> dict[str, Any]:
         self.rows(np.zeros(1), np.zeros(1), 2)
         seconds = min(self.call(np.zeros(1), np.zeros(1), n)[1] for n in (1024, 1023, 1022))
-        slow = self.kernel.slow or seconds > SLOW_SECONDS
         lengths: tuple[int, ...] = LENGTHS
-        note = ""
-        if slow:
+        note = self.slowness(seconds, SLOW_SECONDS, "a row of 1,024")
+        if note:
             lengths = LENGTHS_IF_DECLARED_SLOW if self.kernel.slow else LENGTHS_IF_SLOW
-            note = (
-                "declared slow"
-                if self.kernel.slow
-                else f"a row of 1,024 takes more than {1000 * SLOW_SECONDS:g} ms"
-            )
-        most = CANDIDATES_IF_SLOW if self.kernel.slow else CANDIDATES
+        grid = Grid(self.format)
         return {
-            "grid_bits": self.grid.bits,
-            "up_to": float(self.grid.numbers(np.array([self.grid.size - 1]))[0]),
+            "grid_bits": grid.bits,
+            "up_to": float(grid.numbers(np.array([grid.size - 1]))[0]),
             "note": note,
-            "overflow": [self._threshold(self._level, overflow_formulas, n, most) for n in (1, *lengths)],
-            "underflow": [self._threshold(self._lost, underflow_formulas, n, most) for n in lengths],
-            "saturation": [self._threshold(self._alone, saturation_formulas, n, most) for n in lengths],
+            "overflow": [self._threshold(self._level, overflow_formulas, n) for n in (1, *lengths)],
+            "underflow": [self._threshold(self._lost, underflow_formulas, n) for n in lengths],
+            "saturation": [self._threshold(self._alone, saturation_formulas, n) for n in lengths],
             "stagnation": self._stagnation(
-                powers(LONGEST_SUM_IF_SLOW) if slow else powers_and_halves(LONGEST_SUM)
+                powers(LONGEST_SUM_IF_SLOW) if note else powers_and_halves(LONGEST_SUM)
             ),
         }
 
@@ -315,24 +218,14 @@ class _Probe:
         prepare: Callable[[int], Fails | None],
         formulas: Callable[[Result, Format, int], Formulas],
         n: int,
-        most: int,
     ) -> dict[str, Any]:
         try:
             fails = prepare(n)
-            measured = (
-                0.0 if fails is None else self.grid.first(fails, max(1, min(most, ENTRIES_PER_CALL // n)))
-            )
-        except _UnmeasuredError as error:
+        except UnmeasuredError as error:
             return {"n": n, "reason": str(error)}
+        candidates = CANDIDATES_IF_SLOW if self.kernel.slow else CANDIDATES
         expected = formulas(self.op.result, self.format, n)
-        spacing = self.grid.spacing(measured) if measured else 0.0
-        return {
-            "n": n,
-            "measured": measured,
-            "spacing": spacing,
-            "formulas": expected,
-            "agrees_with": explanations(expected, measured, spacing),
-        }
+        return threshold(self.format, n, fails, expected, candidates=candidates)
 
     # Each of the next three returns the test of a batch of candidates: which of them fail. None: a
     # row of zeros does already.
@@ -371,7 +264,7 @@ class _Probe:
         for n in lengths:
             try:
                 low, high = (float(side[0]) for side in self.rows(np.zeros(1), np.zeros(1), n))
-            except _UnmeasuredError as error:
+            except UnmeasuredError as error:
                 return {"n": n, "reason": str(error)}
             exact = {
                 Result.PROBABILITY: 1 / n,
@@ -430,9 +323,7 @@ class _Probe:
         """rows() and the seconds that the kernel took."""
         x = to_torch(others, self.format, self.device)[:, None].repeat(1, n)
         x[:, 0] = to_torch(first, self.format, self.device)
-        outcome = self.host.call(self.kernel, x, {"dim": -1})
-        if outcome.status is not None:
-            raise _UnmeasuredError(f"{outcome.status} on {len(others)} rows of {n}: {outcome.message}")
+        outcome = self.call_kernel(x, {"dim": -1}, f" on {len(others)} rows of {n}")
         assert not isinstance(outcome.value, tuple)
         assert outcome.value is not None
         result = outcome.value.detach()
