@@ -1,6 +1,6 @@
 """Kernel profiles: what the numerics of each kernel look like from outside, in words and a curve.
 
-Reads measurements of kind "exponential" (suite/studies/exponential.py).
+Reads measurements of kind "exponential" (suite/studies/exponential/).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Vanishing gradients: from which logit scale and gap on they are gone, by kernel, beside theory.
 
-Reads measurements of kind "vanishing" (suite/studies/vanishing.py).
+Reads measurements of kind "vanishing" (suite/studies/vanishing/).
 """
 
 from __future__ import annotations
