@@ -248,7 +248,8 @@ class Session:
 
     def _start(self, closing: contextlib.ExitStack) -> None:
         request = self.request
-        if request.isolate == "always" or (request.isolate == "outside" and request.kernels):
+        outside = any(":" in name or name.endswith(".py") for name in request.kernels)
+        if request.isolate == "always" or (request.isolate == "outside" and outside):
             start_server()
 
         import torch

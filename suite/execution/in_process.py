@@ -18,7 +18,7 @@ from suite.execution import state, timed
 from suite.execution.adapters import adapted_call, wrong_kind
 from suite.execution.gradients import WrongTypeError
 from suite.execution.host import Call, Host, Outcome, TimedOutcome
-from suite.execution.memory import Guards, filled, guarding
+from suite.execution.memory import Guards, filled, guarding, new_guards
 from suite.execution.texts import KEPT_CHARACTERS, Tail, said, shortened, some, warning_text
 from suite.kernels import Kernel
 from suite.laws import Memory
@@ -72,7 +72,7 @@ class InProcess(Host):
             return Outcome(status="not_run", message=f"this process lost the device before: {self._lost}")
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         dtype = dtype_name(first)
-        guards = Guards() if memory == "guarded" else None
+        guards = new_guards() if memory == "guarded" else None
         if guards is not None:
             tensors = {name: guards.around(tensor, "the input") for name, tensor in tensors.items()}
         before = {name: bits(tensor) for name, tensor in tensors.items()}

@@ -36,7 +36,8 @@ def filled() -> Iterator[None]:
     switches: Any = deterministic  # a module whose class has the switch as a property
     before = switches.fill_uninitialized_memory
     mode = torch.get_deterministic_debug_mode()
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # use_deterministic_algorithms() says the same, and imports torch's compiler for it: seconds.
+    torch.set_deterministic_debug_mode("warn")
     switches.fill_uninitialized_memory = True
     try:
         yield
@@ -59,13 +60,11 @@ def guarding(guards: Guards) -> Iterator[None]:
         yield
 
 
-class Guards(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Puts every floating tensor that is allocated while it is on between canaries; broken() tells
-    which were overrun.
-    """
+class _Canaries:
+    """Puts tensors between canaries; broken() tells which were overrun."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._guarded: list[tuple[str, torch.Tensor, int]] = []
 
     def around(self, tensor: torch.Tensor, what: str) -> torch.Tensor:
@@ -98,3 +97,21 @@ class Guards(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 made.fill_(torch.nan) if made.is_floating_point() else made, "a tensor that the kernel made"
             )
         return made
+
+
+class Guards(_Canaries, TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Puts every floating tensor that is allocated while it is on between canaries."""
+
+
+class GuardsFromCompiler(Guards):  # type: ignore[no-untyped-call]
+    """Guards that torch's compiler does not look into: torch hides the method of a class that defines
+    it, and imports the compiler for that, which takes seconds.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+def new_guards() -> Guards:
+    """Guards, hidden from torch's compiler where it is at work."""
+    return GuardsFromCompiler() if "torch._dynamo" in sys.modules else Guards()

@@ -5,11 +5,7 @@ seconds to import.
 import gc
 
 from suite.execution.child import clear_up_at_exit
-from suite.execution.memory import filled
 
 clear_up_at_exit()
-
-with filled():  # torch imports its compiler for it
-    pass
 
 gc.freeze()  # what is here stays shared between the processes
