@@ -116,73 +116,33 @@ def errors_of(block: Block, numerics: Numerics, target: Format) -> Errors:
 
 def errors(block: Block, numerics: Numerics, target: Format) -> Errors:
     """How far the coefficients of the gradients of a block of queries may be off."""
-    arithmetic, stored, facts, queries = (
-        numerics.arithmetic(target),
-        _stored(numerics, target),
-        block.facts,
-        block.queries,
-    )
+    arithmetic, stored = numerics.arithmetic(target), _stored(numerics, target)
+    rows, queries = block.facts.rows, block.queries
+    keys, width = queries.visible.shape[1], block.value.shape[1]
+    more = rows.x.shape[1] - keys  # one column more where there is a sink, which has no value
     u, u_stored = arithmetic.unit_roundoff, stored.unit_roundoff if stored.bits < arithmetic.bits else 0.0
     scores = numerics.format_of("scores", target)
-    rows, keys, width = facts.rows, queries.visible.shape[1], block.value.shape[1]
-    more = rows.x.shape[1] - keys
+    cast_scores = scores.unit_roundoff if scores is not None else 0.0
+    weights = _weights(block, numerics, target)
+    p, grown, sees = weights.p, weights.grown, weights.sees
+    centred = _centred(block, weights, u, stored if u_stored else None)
 
-    # P: one column more where there is a sink, which has no value
-    theta = weight_error(facts, numerics, target)
-    tiles = max(-(-keys // size) for size in tile_sizes(keys)) + more
-    theta = theta - u * (2 * numerics.exp_ulp + 1) * np.maximum(rows.larger - tiles, 0.0)
-    lse = log_sum_exp.bound(facts, numerics, target).absolute
-    phi = theta + lse + u * (3 * np.abs(rows.log_sum_exp) + 3.25 * rows.log_total + 2 * numerics.exp_ulp + 4)
-    sees, p = rows.x > -np.inf, np.where(rows.x > -np.inf, rows.probability, 0.0)
-    gone = -rows.gap - rows.log_total + phi < np.log(arithmetic.smallest_normal)
-    grown = np.where(p > 0, p * np.expm1(np.where(gone, 0.0, phi)), 0.0)
-    grown = np.where(sees, grown + 2 * arithmetic.smallest_normal, 0.0)
-    kappa = grown.sum(axis=1, keepdims=True)
-
-    # dP, D and x = dP - D + dlse; 0 for the sink's dP
-    upstream, value = np.abs(block.upstream), np.abs(block.value)
-    d_p = _padded(np.where(queries.visible, block.upstream @ block.value.T, 0.0), more)
-    of_products = _padded(np.where(queries.visible, upstream @ value.T, 0.0), more)
-    d, mean = ((p * terms).sum(axis=1, keepdims=True) for terms in (d_p, of_products))
-    d_lse = block.upstream_lse[:, None]
-    x = np.where(sees, d_p - d + d_lse, 0.0)
-    lost = np.minimum(p * of_products, u * mean).sum(axis=1, keepdims=True)
-    magnitude = of_products + mean + np.abs(d_lse)
-    of_d = (
-        (grown * np.abs(d_p)).sum(axis=1, keepdims=True)
-        + lost
-        + u * (width + 8 + np.minimum(rows.rescales, tiles)) * mean
-    )
-    output = (upstream * np.abs(p[:, :keys] @ block.value)).sum(axis=1, keepdims=True)
-    of_d_stored = u_stored * (mean + output)
-    if u_stored:
-        lowest = of_products.sum(axis=1, keepdims=True) + upstream.sum(axis=1, keepdims=True)
-        of_d_stored = of_d_stored + stored.smallest_subnormal * lowest
-
-    # a kernel that normalises a part of the keys by itself has that part's D, which may be as large
-    # as its largest dP
-    largest, largest_products = (
-        np.abs(t).max(axis=1, keepdims=True, initial=0.0) for t in (d_p, of_products)
-    )
-    worst = np.where(gone, 0.0, phi).max(axis=1, keepdims=True, initial=0.0)
-    nested = 2 * largest * (worst + u * 2.25 * np.log(keys)) + u * (width + 8) * largest_products
-    of_x = u * (width + 8) * magnitude + of_d + nested
-
-    held = p + grown
-    own = grown * np.abs(x) + held * of_x + arithmetic.smallest_subnormal * (1 + held * (2 * width + keys))
+    held, x = p + grown, np.abs(centred.x)
+    own = grown * x + held * centred.error + arithmetic.smallest_subnormal * (1 + held * (2 * width + keys))
     own = np.where(sees, own, 0.0)
     # Autograd through a maximum that is not detached takes the weights as they are: what is left
     # there is rounding alone.
-    size = magnitude + largest_products
     at_maxima = left_at_maxima(
-        rows.x, keys, u * (width + 8 + 2 * tiles) * p * size, u * p * (of_products + 2 * largest + np.abs(x))
+        rows.x,
+        keys,
+        u * (width + 8 + 2 * weights.tiles) * p * (centred.magnitude + centred.largest_products),
+        u * p * (centred.products + 2 * centred.largest + x),
     )
-    cast_scores = scores.unit_roundoff if scores is not None else 0.0
     cast = u_stored + cast_scores
     below = stored.smallest_subnormal if u_stored else 0.0
-    rounded = held * (of_d_stored + 2 * cast * np.abs(x)) + below * (np.abs(x) + 1)
+    rounded = held * (centred.stored_error + 2 * cast * x) + below * (x + 1)
     d_s = own + at_maxima + rounded
-    unknown = sees & ~(kappa < 0.5)
+    unknown = sees & ~(grown.sum(axis=1, keepdims=True) < 0.5)
     d_s = np.where(unknown, np.inf, np.where(sees, d_s, 0.0))
 
     of_p = grown + cast * held + 3 * u * p + np.where(sees, below, 0.0)
@@ -191,11 +151,96 @@ def errors(block: Block, numerics: Numerics, target: Format) -> Errors:
     d_s, d_product = d_s[:, :keys], d_s[:, :keys]
     if any(term.has_slope for term in queries.terms):
         _, exact, _, _ = exact_gradients(block)
-        of_products_of_q = (u * (queries.query.shape[1] + 3) + 2 * cast_scores) * facts.products
-        slope, of_slope = _slopes(block, of_products_of_q, numerics, u)
+        of_products = (u * (queries.query.shape[1] + 3) + 2 * cast_scores) * block.facts.products
+        slope, of_slope = _slopes(block, of_products, numerics, u)
         d_product = d_s * (slope + of_slope) + np.abs(exact) * of_slope
         d_product = np.where(queries.visible, np.where(np.isnan(d_product), np.inf, d_product), 0.0)
     return Errors(p=of_p, d_s=d_s, d_product=d_product, d_sink=d_sink)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Weights:
+    """P of a block, [n, S], with a column more where there is a sink."""
+
+    p: Array
+    sees: NDArray[np.bool_]
+    grown: Array
+    """How far each may be off."""
+    worst: Array
+    """[n, 1]: phi, the largest relative error of those that do not underflow."""
+    tiles: int
+
+
+def _weights(block: Block, numerics: Numerics, target: Format) -> _Weights:
+    arithmetic, facts = numerics.arithmetic(target), block.facts
+    rows, keys, u = facts.rows, block.queries.visible.shape[1], arithmetic.unit_roundoff
+    theta = weight_error(facts, numerics, target)
+    tiles = max(-(-keys // size) for size in tile_sizes(keys)) + rows.x.shape[1] - keys
+    theta = theta - u * (2 * numerics.exp_ulp + 1) * np.maximum(rows.larger - tiles, 0.0)
+    lse = log_sum_exp.bound(facts, numerics, target).absolute
+    phi = theta + lse + u * (3 * np.abs(rows.log_sum_exp) + 3.25 * rows.log_total + 2 * numerics.exp_ulp + 4)
+    sees, p = rows.x > -np.inf, np.where(rows.x > -np.inf, rows.probability, 0.0)
+    gone = -rows.gap - rows.log_total + phi < np.log(arithmetic.smallest_normal)
+    grown = np.where(p > 0, p * np.expm1(np.where(gone, 0.0, phi)), 0.0)
+    grown = np.where(sees, grown + 2 * arithmetic.smallest_normal, 0.0)
+    worst = np.where(gone, 0.0, phi).max(axis=1, keepdims=True, initial=0.0)
+    return _Weights(p=p, sees=sees, grown=grown, worst=worst, tiles=tiles)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Centred:
+    """x = dP - D + dlse of a block, as _Weights; dP is 0 for the sink."""
+
+    x: Array
+    error: Array
+    stored_error: Array
+    """[n, 1]: what storing O and D in the tensors' format costs."""
+    magnitude: Array
+    products: Array
+    """A = |dO| |V|^T."""
+    largest: Array
+    """[n, 1]: the largest |dP|."""
+    largest_products: Array
+    """[n, 1]: the largest A."""
+
+
+def _centred(block: Block, weights: _Weights, u: float, stored: Format | None) -> _Centred:
+    rows, visible = block.facts.rows, block.queries.visible
+    keys, width = visible.shape[1], block.value.shape[1]
+    more, p, grown = rows.x.shape[1] - keys, weights.p, weights.grown
+    upstream, value = np.abs(block.upstream), np.abs(block.value)
+    d_p = _padded(np.where(visible, block.upstream @ block.value.T, 0.0), more)
+    of_products = _padded(np.where(visible, upstream @ value.T, 0.0), more)
+    d, mean = ((p * terms).sum(axis=1, keepdims=True) for terms in (d_p, of_products))
+    d_lse = block.upstream_lse[:, None]
+    magnitude = of_products + mean + np.abs(d_lse)
+    lost = np.minimum(p * of_products, u * mean).sum(axis=1, keepdims=True)
+    of_d = (
+        (grown * np.abs(d_p)).sum(axis=1, keepdims=True)
+        + lost
+        + u * (width + 8 + np.minimum(rows.rescales, weights.tiles)) * mean
+    )
+    of_d_stored = np.zeros_like(mean)
+    if stored is not None:
+        output = (upstream * np.abs(p[:, :keys] @ block.value)).sum(axis=1, keepdims=True)
+        lowest = of_products.sum(axis=1, keepdims=True) + upstream.sum(axis=1, keepdims=True)
+        of_d_stored = stored.unit_roundoff * (mean + output) + stored.smallest_subnormal * lowest
+
+    # a kernel that normalises a part of the keys by itself has that part's D, which may be as large
+    # as its largest dP
+    largest, largest_products = (
+        np.abs(t).max(axis=1, keepdims=True, initial=0.0) for t in (d_p, of_products)
+    )
+    nested = 2 * largest * (weights.worst + u * 2.25 * np.log(keys)) + u * (width + 8) * largest_products
+    return _Centred(
+        x=np.where(weights.sees, d_p - d + d_lse, 0.0),
+        error=u * (width + 8) * magnitude + of_d + nested,
+        stored_error=of_d_stored,
+        magnitude=magnitude,
+        products=of_products,
+        largest=largest,
+        largest_products=largest_products,
+    )
 
 
 def _slopes(block: Block, error: Array, numerics: Numerics, u: float) -> tuple[Array, Array]:
