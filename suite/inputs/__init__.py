@@ -22,11 +22,12 @@ Generator = Callable[[int, int, Format, Draw], Array]
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A named generator of rows of logits. fixed_shape: (rows, n) of a family of captured data, else None."""
+    """A named generator of rows of logits."""
 
     name: str
     generate: Generator
     fixed_shape: tuple[int, int] | None = None
+    """(rows, n) of a family of captured data."""
 
     @property
     def summary(self) -> str:

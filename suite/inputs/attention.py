@@ -77,11 +77,12 @@ Generator = Callable[[Sizes, Format, Draw], Tensors]
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A named generator of q, k and v. fixed: the sizes of a family of captured data, else None."""
+    """A named generator of q, k and v."""
 
     name: str
     generate: Generator
     fixed: Sizes | None = None
+    """The sizes of a family of captured data."""
 
     @property
     def summary(self) -> str:

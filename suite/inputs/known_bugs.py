@@ -18,16 +18,15 @@ LOWEST = -1.7976931348623157e308
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """The logits of a report and what stands behind them in a longer row.
-
-    rest: "masked" = -inf, which leaves the result of the short row as it was; "repeated" = the
-    logits again and again; "last" = the last logit, for rows of one entry against many. source:
-    repository#number of the reports.
-    """
+    """The logits of a report and what stands behind them in a longer row."""
 
     source: str
+    """repository#number of the reports."""
     logits: tuple[float, ...]
     rest: Literal["masked", "repeated", "last"] = "masked"
+    """"masked" = -inf, which leaves the result of the short row as it was; "repeated" = the logits
+    again and again; "last" = the last logit, for rows of one entry against many.
+    """
 
     def row(self, n: int) -> Array:
         """The logits and the rest, float64 [n]; where n is too small for all of them, the last ones."""

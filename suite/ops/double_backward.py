@@ -72,10 +72,12 @@ class Twice:
 
 @dataclass(frozen=True, eq=False)
 class TwiceFacts(GradientFacts):
-    """factor: [rows, 1], what stands before p_k (h_k - H), in magnitude; None of softmax. second: h."""
+    """What the bound needs beside the facts of the first gradient."""
 
     factor: Array | None
+    """[rows, 1]: what stands before p_k (h_k - H), in magnitude; None of softmax."""
     second: Array
+    """h."""
 
 
 class DoubleBackward(RowBackward[Twice, TwiceFacts]):

@@ -19,15 +19,14 @@ LOG2_E = 1.4426950408889634
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Logits as rows: the canonical form of a row-wise op's inputs.
-
-    x: float64 [rows, n]. temperature: by which the logits are divided. hidden: how many columns at
-    the end are logits that the op itself adds, which have no entry in the output.
-    """
+    """Logits as rows: the canonical form of a row-wise op's inputs."""
 
     x: Array
+    """float64 [rows, n]."""
     temperature: float = 1.0
+    """By which the logits are divided."""
     hidden: int = 0
+    """How many columns at the end are logits that the op itself adds, without an entry in the output."""
 
     @property
     def shown(self) -> Array:
@@ -78,11 +77,15 @@ class RowFacts:
     an infinite gap. Gaps and the maximum are those of x / temperature.
     """
 
-    x: Array  # [rows, n]
+    x: Array
+    """[rows, n]."""
     maximum: Array
-    gap: Array  # [rows, n]: D_i = max x - x_i
-    exponential: Array  # [rows, n]: e^-D_i
-    total: Array  # s = sum_j e^-D_j, between 1 and n
+    gap: Array
+    """[rows, n]: D_i = max x - x_i."""
+    exponential: Array
+    """[rows, n]: e^-D_i."""
+    total: Array
+    """s = sum_j e^-D_j, between 1 and n."""
     temperature: float = field(default=1.0, kw_only=True)
     hidden: int = field(default=0, kw_only=True)
 
@@ -193,19 +196,18 @@ def _distinct_before(ordered: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What a bound allows, element by element, in the shape of the reference.
-
-    absolute: float64, the largest allowed |output - exact| before the output's own rounding; inf =
-    not judged.
-    flush_below: an exact 0 is accepted where the exact result is at most this (a device that
-    flushes subnormals); or None.
-    may_overflow: where an honest intermediate overflows, so that an infinity of the result's sign
-    is accepted too; or None.
-    """
+    """What a bound allows, element by element, in the shape of the reference."""
 
     absolute: Array
+    """float64: the largest allowed |output - exact| before the output's own rounding; inf = not judged."""
     flush_below: Array | None = None
+    """An exact 0 is accepted where the exact result is at most this, as from a device that flushes
+    subnormals; None for nowhere.
+    """
     may_overflow: NDArray[np.bool_] | None = None
+    """Where a correct kernel's intermediate overflows, so that an infinity of the result's sign is
+    accepted too; None for nowhere.
+    """
 
     @property
     def judged(self) -> NDArray[np.bool_]:

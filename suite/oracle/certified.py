@@ -17,11 +17,10 @@ ASSUMED_ULP = 4.0
 
 
 class Certified(NamedTuple):
-    """Rows of a problem by a certified tier: hi + lo within radius of the exact value. rows: which,
-    ascending.
-    """
+    """Rows of a problem by a certified tier: hi + lo within radius of the exact value."""
 
     rows: NDArray[np.intp]
+    """Which, ascending."""
     hi: Array
     lo: Array
     radius: Array

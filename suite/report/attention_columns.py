@@ -62,13 +62,14 @@ COLUMNS = {column.name: column for part in PARTS.values() for column in part}
 
 
 class Asked(NamedTuple):
-    """What a case asks for. columns: their names. alone: one thing only. drawn: entries of the mask
-    drawn to say so.
-    """
+    """What a case asks for."""
 
     columns: tuple[str, ...] = ()
+    """The names of its columns."""
     alone: bool = False
+    """Whether that is one thing only."""
     drawn: int = 0
+    """Entries of the mask that were drawn to say so."""
 
 
 @functools.lru_cache(maxsize=4096)

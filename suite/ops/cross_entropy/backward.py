@@ -67,13 +67,14 @@ class ClassGradientRows(ClassRows):
 
 @dataclass(frozen=True, eq=False)
 class ClassGradientFacts(GradientFacts):
-    """share: [rows, n], the weight of each class with smoothing. weight: [rows, 1], w. divisor: of
-    w, or None.
-    """
+    """What the bound needs of targets beside the facts of every gradient."""
 
     share: Array
+    """[rows, n]: the weight of each class with smoothing."""
     weight: Array
+    """[rows, 1]: w."""
     divisor: int | None
+    """Of w, or None."""
     smoothed: bool
 
 

@@ -35,16 +35,15 @@ LARGEST_FLOAT64 = Fraction(sys.float_info.max)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ClassRows(Rows):
-    """Logits with their targets. weights: [rows, n], before smoothing. kept: [rows], False for an
-    ignored row.
-
-    divisor: by which the sum of the losses is divided, None where the losses are not reduced.
-    """
+    """Logits with their targets."""
 
     weights: Array
+    """[rows, n], before smoothing."""
     kept: NDArray[np.bool_]
+    """[rows]: False for an ignored row."""
     smoothing: float
     divisor: int | None
+    """By which the sum of the losses is divided, None where the losses are not reduced."""
 
     @cached_property
     def ordinary(self) -> NDArray[np.bool_]:
@@ -73,17 +72,15 @@ class ClassRows(Rows):
 
 @dataclass(frozen=True)
 class ClassFacts:
-    """Facts of the rows, and what the bound needs of their targets.
-
-    share: [rows, n], the weight of each class with smoothing; 0 for an ignored row. loss: [rows,
-    1], in float64.
-    spread: [rows, 1], the sum of the surprisals of all classes where they are smoothed, else 0.
-    """
+    """Facts of the rows, and what the bound needs of their targets."""
 
     rows: RowFacts
     share: Array
+    """[rows, n]: the weight of each class with smoothing; 0 for an ignored row."""
     loss: Array
+    """[rows, 1], in float64."""
     spread: Array
+    """[rows, 1]: the sum of the surprisals of all classes where they are smoothed, else 0."""
     divisor: int | None
 
     @property

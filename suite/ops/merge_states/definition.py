@@ -24,10 +24,12 @@ from suite.ops.special import Special
 
 @dataclass(frozen=True, eq=False)
 class States:
-    """Pairs of states. x: [rows, 2], their log-sum-exps; value: [rows, 2, E], their outputs."""
+    """Pairs of states."""
 
     x: Array
+    """[rows, 2]: their log-sum-exps."""
     value: Array
+    """[rows, 2, E]: their outputs."""
 
     def take(self, rows: NDArray[np.intp]) -> Self:
         """The problem of these rows alone."""
