@@ -14,6 +14,7 @@ from suite.formats import DTYPES, float32
 from suite.inputs.attention import FAMILIES
 from suite.inputs.attention_tensors import BOOLEAN_MASKS, MASKS
 from suite.ops import get_op
+from suite.ops.attention.settings import SETTINGS
 from suite.report import attention_columns
 from suite.report.attention import (
     FAILED,
@@ -74,6 +75,13 @@ EXPECTED = {
     "attention/normal/1x2x33x16/keys=70/mask=lowest/s0": (),
 }
 """Case id -> the columns that it stands in, read off the id by hand."""
+EXPECTED |= {
+    f"attention/probe/1x2x17x16/{setting.name}={setting.text(level)}/s0": (wording.name,)
+    for setting in SETTINGS
+    for level in setting.levels
+    if (wording := setting.wording(level)) and wording.name not in {*itertools.chain(*EXPECTED.values())}
+}
+"""A setting that has no example above is one of its own columns, and of no other."""
 
 PLAIN, CAUSAL, SINK, EMPTY = (
     "attention/normal/2x2x17x16/s0",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -220,7 +221,10 @@ class Op(ABC, Generic[ProblemT, FactsT]):
             if alone:
                 raise ValueError(f"{alone[0]} is given without {UPSTREAM}, the gradient of the first output")
             return self
-        module = importlib.import_module(f"suite.ops.{self.name}.backward")
+        module_name = f"suite.ops.{self.name}.backward"
+        if importlib.util.find_spec(module_name) is None:
+            raise NotImplementedError(f"{self.name} has no backward here")
+        module = importlib.import_module(module_name)
         backward: AnyOp = module.backward(self.wanted(tensors))
         if SECOND not in tensors:
             return backward
