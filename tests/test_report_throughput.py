@@ -105,7 +105,7 @@ def verdicts(*measurements, **changes):
 
 
 def sections(*measurements):
-    return throughput_context(measurements, verdicts(*measurements))["throughput"]
+    return throughput_context(measurements, verdicts(*measurements))["sections"]
 
 
 def advised(*measurements, others=()):
@@ -141,11 +141,11 @@ def test_the_fastest_is_named_with_its_error():
 
     [table], [section] = advised(*measured), sections(*measured)
 
-    assert table["inputs"] == ["16x4096"]
-    [(label, [cell])] = table["rows"]
+    assert inputs(table) == ["16x4096"]
+    [[label, cell]] = table["table"].rows
     assert label == "float32"
-    assert (cell["kernel"], cell["latency"], cell["error"]) == ("quick", "1 ms", "0.12 × bound")
-    assert [row["kernel"] for row in section["rows"]] == ["quick", "middle", "slow"]
+    assert (cell.text, cell.small) == ("quick", ["1 ms", "0.12 × bound"])
+    assert list(cells(section)) == ["quick", "middle", "slow"]
 
 
 def test_a_wrong_kernel_is_never_named_and_shows_no_time():
@@ -155,15 +155,22 @@ def test_a_wrong_kernel_is_never_named_and_shows_no_time():
     [section] = sections(made("honest"), liar, wrong("other"))
     text = page(made("honest"), liar)
 
-    assert section["use"]["kernel"] == "honest"
-    assert section["front"] == ["honest"]
-    assert cells(section)["liar"] == [{"kind": "inaccurate", "reason": "wrong in row 3"}]
+    assert section["use"] == "honest"
+    assert section["front"] == "honest"
+    assert [(c.text, c.chip, c.small) for c in cells(section)["liar"]] == [
+        ("inaccurate", "failed", ["wrong in row 3"])
+    ]
     assert "1 ms" in text
     assert "1 µs" not in text
 
 
 def cells(section):
-    return {row["kernel"]: row["cells"] for row in section["rows"]}
+    return {row[0].text: row[1:] for row in section["table"].rows}
+
+
+def inputs(shown):
+    """The columns of inputs."""
+    return [column.heading for column in shown["table"].columns[1:]]
 
 
 def test_each_input_has_its_answer():
@@ -172,19 +179,19 @@ def test_each_input_has_its_answer():
 
     [table], [section] = (show(*fast_when_short, *fast_when_long) for show in (advised, sections))
 
-    assert table["inputs"] == section["inputs"] == ["256x256", "16x4096"]
-    assert [cell["kernel"] for cell in table["rows"][0][1]] == ["a", "b"]
-    assert section["use"]["kernel"] == "b"
-    assert {kernel: [cell["best"] for cell in row] for kernel, row in cells(section).items()} == {
+    assert inputs(table) == inputs(section) == ["256x256", "16x4096"]
+    assert [cell.text for cell in table["table"].rows[0][1:]] == ["a", "b"]
+    assert section["use"] == "b"
+    assert {kernel: [cell.bold for cell in row] for kernel, row in cells(section).items()} == {
         "a": [True, False],
         "b": [False, True],
     }
 
 
 def test_kernels_whose_intervals_overlap_are_named_beside_the_fastest():
-    [section] = sections(made("a"), made("b", milliseconds=1.1), made("c", milliseconds=2.0))
+    [table] = advised(made("a"), made("b", milliseconds=1.1), made("c", milliseconds=2.0))
 
-    assert section["use"]["as_fast"] == "b"
+    assert table["table"].rows[0][1].small[-1] == "as fast: b"
 
 
 def test_a_faster_kernel_that_is_declared_unsafe_is_a_baseline():
@@ -193,13 +200,15 @@ def test_a_faster_kernel_that_is_declared_unsafe_is_a_baseline():
 
     shown = throughput_context([naive, online], records)
 
-    [table], [section] = shown["advised"], shown["throughput"]
-    [(_, [cell])] = table["rows"]
-    assert (cell["kernel"], cell["unsafe"]) == ("online", "naive 2 ×")
+    [table], [section] = shown["advised"], shown["sections"]
+    [[_, cell]] = table["table"].rows
+    assert (cell.text, cell.small[-1]) == ("online", "not safe: naive 2 ×")
     assert table["against"] == [("naive", "declares probabilities=input, shift=none, a domain", "float32")]
-    assert section["front"] == ["online"]
-    assert section["rows"][0]["standing"] == "not safe: declares probabilities=input, shift=none, a domain"
-    assert cells(section)["naive"][0]["best"] is False
+    assert section["front"] == "online"
+    assert section["table"].rows[0][0].small == [
+        "not safe: declares probabilities=input, shift=none, a domain"
+    ]
+    assert cells(section)["naive"][0].bold is False
 
 
 def test_a_kernel_that_fails_on_other_inputs_is_not_named():
@@ -207,8 +216,8 @@ def test_a_kernel_that_fails_on_other_inputs_is_not_named():
 
     [table] = advised(made("quick"), made("slow", milliseconds=2.0), others=elsewhere)
 
-    [(_, [cell])] = table["rows"]
-    assert (cell["kernel"], cell["unsafe"]) == ("slow", "quick 2 ×")
+    [[_, cell]] = table["table"].rows
+    assert (cell.text, cell.small[-1]) == ("slow", "not safe: quick 2 ×")
     assert table["against"] == [("quick", "passes 1 of 2", "float32")]
 
 
@@ -225,13 +234,13 @@ def test_where_none_is_safe_the_page_says_so_and_names_the_fastest():
 def test_the_answer_says_how_much_faster_than_torch():
     ours, torch = made("online"), made("fused", milliseconds=4.0)
 
-    [(_, [cell])] = advised(ours, torch)[0]["rows"]
-    [(_, [own])] = advised(torch)[0]["rows"]
-    [(_, [alone])] = advised(ours)[0]["rows"]
+    [[_, cell]] = advised(ours, torch)[0]["table"].rows
+    [[_, own]] = advised(torch)[0]["table"].rows
+    [[_, alone]] = advised(ours)[0]["table"].rows
 
-    assert re.fullmatch(r"4 × fused \(3\.[5-9]\d* … 4\.[0-5]\d*\)", cell["against_torch"])
-    assert own["against_torch"] == "torch’s own"
-    assert alone["against_torch"] == ""
+    assert re.fullmatch(r"4 × fused \(3\.[5-9]\d* … 4\.[0-5]\d*\)", cell.small[1])
+    assert own.small[1] == "torch’s own"
+    assert alone.small == ["1 ms", "0.25 × bound"]
 
 
 def test_the_page_says_where_only_easy_inputs_were_judged():
@@ -248,9 +257,9 @@ def test_a_kernel_that_passes_without_times_says_why():
 
     [section] = sections(made("k"), untimed)
 
-    assert section["use"]["kernel"] == "k"
-    assert cells(section)["jax"] == [
-        {"kind": "not timed", "reason": "not timed: arrays cannot be written to"}
+    assert section["use"] == "k"
+    assert [(c.text, c.chip) for c in cells(section)["jax"]] == [
+        ("not timed: arrays cannot be written to", "")
     ]
 
 
@@ -265,9 +274,9 @@ def test_what_has_no_times_is_listed_with_its_note_those_of_one_reason_together(
 
     shown = throughput_context(measured, verdicts(*measured))["untimed"]
 
-    assert [(one["kernel"], one["kind"], one["dtypes"], one["inputs"], one["note"]) for one in shown] == [
-        ("bad", "inaccurate", "float32, bfloat16", "16x4096", note),
-        ("jax", "not timed", "float32", "16x4096", "later"),
+    assert [(*row[:3], row[3].text, row[4]) for row in shown.rows] == [
+        ("softmax bad", "float32, bfloat16", "16x4096", "inaccurate", note),
+        ("softmax jax", "float32", "16x4096", "not timed", "later"),
     ]
     assert r"got \x1b[31m&lt;b&gt;</td>" in page(*measured)
     assert "<b>Without times</b>: softmax bad (inaccurate), softmax jax (not timed)</summary>" in page(
@@ -295,7 +304,7 @@ def test_slow_first_calls_are_listed(compile_seconds, milliseconds, listed):
 
     shown = throughput_context(measured, verdicts(*measured))["starts"]
 
-    assert [one["kernel"] for one in shown] == ["k"] * listed
+    assert [row[0] for row in shown.rows] == ["softmax k"] * listed
 
 
 def test_a_slow_first_call_is_shown_where_it_took_longest():
@@ -304,14 +313,9 @@ def test_a_slow_first_call_is_shown_where_it_took_longest():
         for n, seconds in ((256, 0.5), (512, 2.0), (1024, 0.0))
     ]
 
-    [shown] = throughput_context(measured, verdicts(*measured))["starts"]
+    [shown] = throughput_context(measured, verdicts(*measured))["starts"].rows
 
-    assert (shown["seconds"], shown["calls"], shown["at"], shown["slow"]) == (
-        "2 s",
-        "2,000",
-        "float32 1x512",
-        "2 of 3",
-    )
+    assert shown[1:] == ["2 s", "2,000", "float32 1x512", "2 of 3"]
 
 
 def test_the_time_of_a_row_has_an_exponent_in_length():
@@ -321,10 +325,8 @@ def test_the_time_of_a_row_has_an_exponent_in_length():
 
     [section], [table] = sections(*lengths), advised(*lengths)
 
-    assert (section["rows"][0]["exponent"]["value"], section["rows"][0]["exponent"]["last"]) == (
-        "2.00",
-        "last two 2.00",
-    )
+    exponent = section["table"].rows[0][-1]
+    assert (exponent.text, exponent.small[-1]) == ("2.00", "last two 2.00")
     assert table["exponents"] == ("2.00", "2.00", 1)
     assert "1 is linear, 2 quadratic" in page(*lengths)
     assert "1 is linear, 2 quadratic" not in page(made("k"))
@@ -353,10 +355,10 @@ def test_the_front_is_named_fastest_first():
         made("unknown", ratio=None, milliseconds=0.5),
     ]
 
-    [section] = sections(*measured)
+    [section], [table] = sections(*measured), advised(*measured)
 
-    assert section["front"] == ["quick", "exact"]
-    assert section["use"]["error"] == "? × bound"
+    assert section["front"] == "quick, exact"
+    assert "? × bound" in table["table"].rows[0][1].small
 
 
 # Numbers and their place.
@@ -366,11 +368,13 @@ def test_a_cell_has_latency_interval_rates_and_memory():
     [section] = sections(made("k"))
     [[cell]] = cells(section).values()
 
-    assert cell["latency"] == "1 ms"
-    assert cell["interval"] == "920 µs … 1.08 ms"
-    assert (cell["bandwidth"], cell["of_copy"]) == ("1 GB/s", "25 % of copy")
-    assert (cell["compute"], cell["of_matmul"]) == ("0.004 TFLOP/s", "5 % of matmul")
-    assert cell["peak"] == "2 MB"
+    assert cell.text == "1 ms"
+    assert cell.small == [
+        "920 µs … 1.08 ms",
+        "1 GB/s, 25 % of copy",
+        "0.004 TFLOP/s, 5 % of matmul, 2 MB",
+        "0.25 × bound",
+    ]
 
 
 def test_what_was_not_measured_is_left_empty():
@@ -379,7 +383,7 @@ def test_what_was_not_measured_is_left_empty():
     )
     [[cell]] = cells(section).values()
 
-    assert cell["peak"] == cell["of_copy"] == cell["of_matmul"] == ""
+    assert cell.small[1:3] == ["1 GB/s", "0.004 TFLOP/s"]
     assert "this machine" not in section["how"]
 
 
@@ -408,13 +412,13 @@ def test_what_cannot_be_compared_stands_apart():
 def test_lengths_of_one_setting_stand_side_by_side():
     [section] = sections(*(made("k", op="attention", shape=(1, 2, n, 64)) for n in (2048, 256)))
 
-    assert section["inputs"] == ["1x2x256x64", "1x2x2048x64"]
+    assert inputs(section) == ["1x2x256x64", "1x2x2048x64"]
 
 
 def test_the_later_of_two_measurements_counts():
     [section] = sections(made("k", milliseconds=1.0), made("k", milliseconds=2.0))
 
-    assert section["use"]["latency"] == "2 ms"
+    assert cells(section)["k"][0].text == "2 ms"
 
 
 def test_texts_are_escaped():
@@ -462,7 +466,7 @@ def test_an_unsafe_kernel_is_drawn_open_and_said_to_be(charts):
     naive, online = made("naive", ratio=0.01), made("online", milliseconds=2.0)
     records = [*verdicts(naive, numerics="shift=none"), *verdicts(online)]
 
-    [section] = throughput_context([naive, online], records)["throughput"]
+    [section] = throughput_context([naive, online], records)["sections"]
 
     assert all(">naive (not safe)<" in str(chart) and ">online<" in str(chart) for chart in section["charts"])
     open_marker = re.compile("<use [^>]*fill-opacity: 0;")
@@ -482,7 +486,7 @@ def test_charts_are_of_each_op_and_direction_first(monkeypatch):
 
     shown = throughput_context(measured, verdicts(*measured))
 
-    assert [section["title"] for section in shown["throughput"] if section["charted"]] == [
+    assert [section["title"] for section in shown["sections"] if section["charted"]] == [
         "softmax, float32, forward",
         "softmax, float32, backward",
         "log_softmax, float32, forward",
@@ -497,9 +501,9 @@ def test_the_tables_of_a_page_are_bounded():
 
     [section], [table], text = sections(*strange), advised(*strange), page(*strange)
 
-    assert section["inputs"][-1] == "1x350"
-    assert (len(section["inputs"]), section["left_out"]) == (throughput.INPUTS, 350 - throughput.INPUTS)
-    assert (len(table["inputs"]), table["left_out"]) == (throughput.ANSWERED, 350 - throughput.ANSWERED)
+    assert inputs(section)[-1] == "1x350"
+    assert (len(inputs(section)), section["left_out"]) == (throughput.INPUTS, 350 - throughput.INPUTS)
+    assert (len(inputs(table)), table["left_out"]) == (throughput.ANSWERED, 350 - throughput.ANSWERED)
     assert "And 50 more" in text
     assert "reason 301" not in text.partition("What was measured")[0]
 
@@ -634,9 +638,9 @@ def test_a_measured_kernel_is_sound_after_json_and_shown(monkeypatch):
 
     assert is_sound(read)
     [section] = sections(read)
-    assert section["use"]["kernel"] == "fused"
+    assert section["use"] == "fused"
     assert math.isclose(
-        read.data["ratio"], float(cells(section)["fused"][0]["error"].split()[0]), rel_tol=0.05
+        read.data["ratio"], float(cells(section)["fused"][0].small[-1].split()[0]), rel_tol=0.05
     )  # two digits
 
 

@@ -70,6 +70,7 @@ class Cell(NamedTuple):
     """What a page shows when one points at the cell."""
     code: bool = False
     """The text is an identifier, in the page's fixed-width letters."""
+    bold: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from suite.records.record import STATUSES, Measurement
 from suite.report.advice import UNKNOWN, Advice, Standing, Subject, standings, times_as_fast
 from suite.report.chapters import Found
 from suite.report.shapes import COUNT, SECONDS, TEXT, fields, many, one_of, or_null
-from suite.report.tables import by
+from suite.report.tables import Cell, Column, Table, by, numbers
 from suite.report.throughput_charts import DRAWN, charts, error, per_second, roof, work
 from suite.report.throughput_sections import (
     Input,
@@ -28,7 +28,17 @@ from suite.report.throughput_sections import (
     remarks,
     sections_of,
 )
-from suite.report.words import count, first_line, in_order, seconds, some, spaced, times
+from suite.report.words import (
+    NAMED,
+    count,
+    first_line,
+    in_order,
+    seconds,
+    some,
+    spaced,
+    times,
+    with_direction,
+)
 from suite.timing.statistics import MOST, Scaling
 
 PLACE = 75
@@ -51,6 +61,8 @@ MANY_CALLS = 10
 """... or as long as so many later calls ..."""
 SHORTEST_START = 1e-3
 """... and no less than so many seconds."""
+
+CHIPS = {"known failure": "known", "not timed": "absent"}
 
 AMOUNT = COUNT | {"minimum": 0, "maximum": 2**63}
 RATE = or_null({"type": "number", "minimum": 1, "maximum": 1e24})
@@ -97,9 +109,9 @@ def is_sound(m: Measurement) -> bool:
 
 
 def context(found: Found) -> dict[str, Any] | None:
-    """advised: a table for each op and direction of which kernel to use; untested: those of which only
-    timed inputs were judged; untimed, untimed_named: what has no times; starts: slow first calls;
-    throughput: the sections; sections_left_out, charted, drawn, listed: how much is left out.
+    """advised: for each op and direction which kernel to use; untested: those of which only timed
+    inputs were judged; untimed, untimed_named: what has no times; starts: slow first calls; sections:
+    all numbers; sections_left_out, charted, drawn: how much is left out.
     """
     timed = found.measured(KIND)
     if not timed:
@@ -111,21 +123,19 @@ def context(found: Found) -> dict[str, Any] | None:
     advised = [_answer(op, direction, group, standing) for (op, direction), group in groups.items()]
     every = [m for section in sections for m in section.at.values()]
     untimed = _untimed(every)
+    named = dict.fromkeys(f"{row[0]} ({row[3].text})" for row in untimed.rows)
     return {
-        "throughput": [
+        "advised": advised,
+        "untested": some([f"{one['op']} {one['direction']}" for one in advised if one["families"] == 1]),
+        "untimed": untimed.cut(LISTED),
+        "untimed_named": some(list(named)),
+        "starts": _slow_starts(every).cut(LISTED),
+        "sections": [
             _shown_section(section, standing, charted=number in drawn)
             for number, section in enumerate(sections)
         ],
-        "charted": len(drawn),
         "sections_left_out": left_out,
-        "advised": advised,
-        "untested": some([f"{one['op']} {one['direction']}" for one in advised if one["families"] == 1]),
-        "untimed": untimed,
-        "untimed_named": some(
-            list(dict.fromkeys(f"{one['op']} {one['kernel']} ({one['kind']})" for one in untimed))
-        ),
-        "starts": _slow_starts(every),
-        "listed": LISTED,
+        "charted": len(drawn),
         "drawn": DRAWN,
     }
 
@@ -136,64 +146,59 @@ def context(found: Found) -> dict[str, Any] | None:
 def _answer(
     op: str, direction: str, group: Sequence[Section], standing: Mapping[Subject, Standing]
 ) -> dict[str, Any]:
-    """Settings down, inputs across."""
+    """table: settings down, inputs across."""
     inputs = sorted({one.column for section in group for one in section.inputs})
     shown = inputs[-ANSWERED:]
     rows = []
     for section in group:
         of_input = {one.column: _advised(section.advice[one], standing) for one in section.inputs}
-        rows.append((section.label, [of_input.get(column) for column in shown]))
+        rows.append([section.label, *(of_input.get(column, "–") for column in shown)])
     advised = [advice for section in group for advice in section.advice.values()]
     used = [standing[Subject.of(advice.use)] for advice in advised if advice.use is not None]
-    families = frozenset[str]().union(*(one.families for one in used))
-    against: dict[tuple[str, str], set[str]] = {}
-    for advice in advised:
-        for m, reason in advice.unsafe[:4]:
-            against.setdefault((m.kernel, reason), set()).add(m.dtype)
+    against = by(
+        (pair for advice in advised for pair in advice.unsafe[:NAMED]),
+        lambda pair: (pair[0].kernel, pair[1]),
+    )
     exponents = [found.exponent.value for section in group for found in section.scalings.values()]
+    columns = [Column("", "row"), *(Column(label) for _, _, label in shown)]
     return {
         "op": op,
         "direction": direction,
-        "inputs": [label for _, _, label in shown],
+        "table": Table(columns=columns, rows=rows, kind="answers"),
+        "inputs": len(inputs),
         "left_out": len(inputs) - len(shown),
-        "rows": rows,
         "evaluations": min((one.evaluations for one in used), default=0),
-        "families": len(families),
+        "families": len(frozenset[str]().union(*(one.families for one in used))),
         "against": [
-            (kernel, reason, ", ".join(in_order(dtypes)))
-            for (kernel, reason), dtypes in sorted(against.items())[:LISTED]
+            (kernel, reason, ", ".join(in_order(m.dtype for m, _ in pairs)))
+            for (kernel, reason), pairs in sorted(against.items(), key=lambda item: item[0])[:LISTED]
         ],
-        "exponents": (f"{min(exponents):.2f}", f"{max(exponents):.2f}", len(exponents))
-        if exponents
-        else None,
+        "exponents": exponents and (f"{min(exponents):.2f}", f"{max(exponents):.2f}", len(exponents)),
         "unit": "row" if get_op(op).of_rows else "head",
     }
 
 
-def _advised(advice: Advice, standing: Mapping[Subject, Standing]) -> dict[str, Any]:
-    """A cell of the answer."""
+def _advised(advice: Advice, standing: Mapping[Subject, Standing]) -> Cell:
+    """What to use at one input, and what speaks for it."""
     use = advice.use
     unsafe = some([f"{m.kernel}{_faster(m, use)}" for m, _ in advice.unsafe])
+    not_safe = [f"not safe: {unsafe}"] if unsafe else []
     if use is None:
-        return {"unsafe": unsafe, "kernel": ""}
-    return {
-        "unsafe": unsafe,
-        "kernel": use.kernel,
-        "declares": standing[Subject.of(use)].declares,
-        "latency": seconds(use.data["median_seconds"]),
-        "error": f"{times(use.data['ratio'])} × bound",
-        "against_torch": _against_torch(use, advice.torch),
-        "as_fast": some([m.kernel for m in advice.as_fast]),
-    }
+        return Cell("none is safe", small=not_safe)
+    declares = standing[Subject.of(use)].declares
+    lines = [f"declares {declares}"] if declares else []
+    lines += [seconds(use.data["median_seconds"])]
+    lines += [_against_torch(use, advice.torch)] if advice.torch is not None else []
+    lines += [f"{times(use.data['ratio'])} × bound"]
+    lines += [f"as fast: {some([m.kernel for m in advice.as_fast])}"] if advice.as_fast else []
+    return Cell(use.kernel, bold=True, small=lines + not_safe)
 
 
 def _faster(m: Measurement, than: Measurement | None) -> str:
     return "" if than is None else f" {than.data['median_seconds'] / m.data['median_seconds']:.3g} ×"
 
 
-def _against_torch(use: Measurement, torch: Measurement | None) -> str:
-    if torch is None:
-        return ""
+def _against_torch(use: Measurement, torch: Measurement) -> str:
     if torch is use:
         return "torch’s own"
     ratio, low, high = times_as_fast(use, torch)
@@ -203,48 +208,49 @@ def _against_torch(use: Measurement, torch: Measurement | None) -> str:
 # What has no times; first calls that are slow.
 
 
-def _untimed(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
-    """Each kernel without times and why; what has the same reason stands together."""
-    groups = by(
-        (m for m in measurements if not passes(m)),
-        lambda m: (m.op, m.data["direction"], m.kernel, _kind(m), m.data["note"].strip()),
-    )
-    return [
-        dict(zip(("op", "direction", "kernel", "kind", "note"), key, strict=True))
-        | {
-            "dtypes": ", ".join(in_order(m.dtype for m in group)),
-            "inputs": some(list(dict.fromkeys(one.label for one in sorted(map(Input.of, group))))),
-        }
-        for key, group in groups.items()
-    ]
+def _kernel(m: Measurement) -> tuple[str, str, str]:
+    return m.op, m.data["direction"], m.kernel
 
 
 def _kind(m: Measurement) -> str:
     return "not timed" if m.data["status"] == "passed" else spaced(m.data["status"])
 
 
-def _slow_starts(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
-    """Kernels whose first call took long beside later ones, each where it took longest, slowest first."""
-    started = (m for m in measurements if passes(m) and m.data["compile_seconds"] is not None)
+def _untimed(measurements: Sequence[Measurement]) -> Table:
+    """Each kernel without times and why; what has the same reason stands together."""
+    columns = map(Column, ("formats", "inputs", "what happened"))
+    groups = by(
+        (m for m in measurements if not passes(m)), lambda m: (*_kernel(m), _kind(m), m.data["note"].strip())
+    )
     rows = []
-    for (op, direction, kernel), group in by(
-        started, lambda m: (m.op, m.data["direction"], m.kernel)
-    ).items():
+    for (op, direction, kernel, kind, note), group in groups.items():
+        name, formats = f"{with_direction(op, direction)} {kernel}", in_order(m.dtype for m in group)
+        inputs = dict.fromkeys(one.label for one in sorted(map(Input.of, group)))
+        happened = Cell(kind, chip=CHIPS.get(kind, "failed"))
+        rows.append([name, ", ".join(formats), some(list(inputs)), happened, note])
+    return Table(columns=(Column("kernel", "row"), *columns, Column("note", "words")), rows=rows)
+
+
+def _slow_starts(measurements: Sequence[Measurement]) -> Table:
+    """Kernels whose first call took long beside later ones, each where it took longest, slowest first."""
+    columns = (
+        Column("kernel", "row"),
+        *numbers("first call", "in calls"),
+        Column("at"),
+        *numbers("inputs with a slow first call"),
+    )
+    started = by((m for m in measurements if passes(m) and m.data["compile_seconds"] is not None), _kernel)
+    rows = []
+    for (op, direction, kernel), group in started.items():
         slow = [m for m in group if _starts_slowly(m)]
         if slow:
             worst = max(slow, key=lambda m: float(m.data["compile_seconds"]))
-            start = worst.data["compile_seconds"]
-            row = {
-                "op": op,
-                "direction": direction,
-                "kernel": kernel,
-                "seconds": seconds(start),
-                "calls": f"{start / worst.data['median_seconds']:,.0f}",
-                "at": f"{worst.dtype} {Input.of(worst).label}",
-                "slow": f"{len(slow)} of {len(group)}",
-            }
-            rows.append((start, row))
-    return [row for _, row in sorted(rows, key=lambda pair: -pair[0])]
+            start, call = worst.data["compile_seconds"], worst.data["median_seconds"]
+            name, at = f"{with_direction(op, direction)} {kernel}", f"{worst.dtype} {Input.of(worst).label}"
+            cells = [name, seconds(start), f"{start / call:,.0f}", at, f"{len(slow)} of {len(group)}"]
+            rows.append((start, cells))
+    rows.sort(key=lambda row: -row[0])
+    return Table(columns=columns, rows=[cells for _, cells in rows])
 
 
 def _starts_slowly(m: Measurement) -> bool:
@@ -263,8 +269,6 @@ def _shown_section(
     known = [m for m in ranked if not math.isnan(error(m)) and m.kernel not in unsafe]
     front = [known[i] for i in pareto_front([(error(m), per_second(m, work(m.op))) for m in known])]
     place = {m.kernel: number for number, m in enumerate(ranked)}
-    kernels = by(section.at.values(), lambda m: m.kernel)
-    inputs = section.inputs[-INPUTS:]
     picture: list[Any] = []
     if charted and ranked:
         named = [m for m in (advice.use, advice.torch) if m is not None] + front
@@ -275,65 +279,73 @@ def _shown_section(
     return {
         "title": section.title,
         "how": _how(section),
-        "inputs": [one.label for one in inputs],
-        "left_out": len(section.inputs) - len(inputs),
-        "rows": [
-            {
-                "kernel": kernel,
-                "standing": _standing_text(kernels[kernel][0], standing),
-                "cells": [_cell(section, kernel, one) for one in inputs],
-                "exponent": _exponent(section.scalings.get(kernel)),
-            }
-            for kernel in sorted(kernels, key=lambda kernel: (place.get(kernel, len(place)), kernel))
-        ],
-        "scaled": bool(section.scalings),
-        "use": _advised(advice, standing) | {"input": section.last.label},
-        "front": [m.kernel for m in front],
-        "front_named": some([m.kernel for m in front], FRONT),
+        "table": _numbers(section, place, standing),
+        "inputs": len(section.inputs),
+        "left_out": max(len(section.inputs) - INPUTS, 0),
+        "use": "" if advice.use is None else advice.use.kernel,
+        "at": section.last.label,
+        "front": some([m.kernel for m in front], FRONT),
         "remarks": remarks(section.at.values()),
         "charts": picture,
+        "scaled": bool(section.scalings),
         "charted": charted,
     }
 
 
-def _standing_text(m: Measurement, standing: Mapping[Subject, Standing]) -> str:
+def _numbers(section: Section, place: Mapping[str, int], standing: Mapping[Subject, Standing]) -> Table:
+    """Kernels down, those that pass at the longest input first; inputs across. place: among those."""
+    inputs = section.inputs[-INPUTS:]
+    kernels = by(section.at.values(), lambda m: m.kernel)
+    rows = []
+    for kernel in sorted(kernels, key=lambda kernel: (place.get(kernel, len(place)), kernel)):
+        cells = [Cell(kernel, small=_standing_lines(kernels[kernel][0], standing))]
+        cells += [_cell(section, kernel, one) for one in inputs]
+        rows.append(cells + ([_exponent(section.scalings.get(kernel))] if section.scalings else []))
+    headings = [*(one.label for one in inputs), *(["exponent"] if section.scalings else [])]
+    return Table(columns=[Column("kernel", "row"), *numbers(*headings)], rows=rows)
+
+
+def _standing_lines(m: Measurement, standing: Mapping[Subject, Standing]) -> list[str]:
     found = standing.get(Subject.of(m), UNKNOWN)
     if found.against:
-        return f"not safe: {found.against}"
-    return f"declares {found.declares}" if found.declares else ""
+        return [f"not safe: {found.against}"]
+    return [f"declares {found.declares}"] if found.declares else []
 
 
-def _exponent(found: Scaling | None) -> dict[str, str] | None:
+def _exponent(found: Scaling | None) -> Cell:
     if found is None:
-        return None
-    exponent = found.exponent
-    return {
-        "value": f"{exponent.value:.2f}",
-        "interval": f"{exponent.low:.2f} … {exponent.high:.2f}",
-        "last": f"last two {found.last:.2f}",
-    }
+        return Cell("")
+    value = found.exponent
+    interval = f"{value.low:.2f} … {value.high:.2f}"
+    return Cell(f"{value.value:.2f}", small=[interval, f"last two {found.last:.2f}"])
 
 
-def _cell(section: Section, kernel: str, one: Input) -> dict[str, Any]:
+def _cell(section: Section, kernel: str, one: Input) -> Cell:
     """What stands at a kernel and an input: times, or why there are none."""
     m, use = section.at.get((kernel, one)), section.advice[one].use
     if m is None:
-        return {"kind": "absent"}
-    data = m.data
+        return Cell("–")
+    data, reason = m.data, first_line(m.data["note"])
+    if not passes(m) and _kind(m) == "not timed":
+        return Cell(reason or "not timed", kind="reason")
     if not passes(m):
-        return {"kind": _kind(m), "reason": first_line(data["note"])}
-    return {
-        "kind": "timed",
-        "best": use is not None and use.kernel == kernel,
-        "latency": seconds(data["median_seconds"]),
-        "interval": f"{seconds(data['low_seconds'])} … {seconds(data['high_seconds'])}",
-        "bandwidth": f"{per_second(m, 'bytes') / 1e9:.3g} GB/s",
-        "of_copy": _of(per_second(m, "bytes"), data["copy_bytes_per_second"], "copy"),
-        "compute": f"{per_second(m, 'operations') / 1e12:.3g} TFLOP/s",
-        "of_matmul": _of(per_second(m, "operations"), data["matmul_operations_per_second"], "matmul"),
-        "peak": "" if data["peak_bytes"] is None else f"{data['peak_bytes'] / 1e6:.3g} MB",
-        "error": "?" if data["ratio"] is None else f"{error(m):.2g} × bound",
-    }
+        return Cell(_kind(m), chip=CHIPS.get(_kind(m), "failed"), small=[reason], kind="reason")
+    traffic, operations = per_second(m, "bytes"), per_second(m, "operations")
+    peak = "" if data["peak_bytes"] is None else f"{data['peak_bytes'] / 1e6:.3g} MB"
+    lines = (
+        (f"{seconds(data['low_seconds'])} … {seconds(data['high_seconds'])}",),
+        (f"{traffic / 1e9:.3g} GB/s", _of(traffic, data["copy_bytes_per_second"], "copy")),
+        (
+            f"{operations / 1e12:.3g} TFLOP/s",
+            _of(operations, data["matmul_operations_per_second"], "matmul"),
+            peak,
+        ),
+        ("?" if data["ratio"] is None else f"{error(m):.2g} × bound",),
+    )
+    best = use is not None and use.kernel == kernel
+    return Cell(
+        seconds(data["median_seconds"]), bold=best, small=[", ".join(filter(None, line)) for line in lines]
+    )
 
 
 def _of(rate: float, most: float | None, what: str) -> str:
