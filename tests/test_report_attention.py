@@ -333,7 +333,7 @@ def test_a_known_failure_is_not_safe():
     found = matrix([one(), one(SINK, status="known_failure", known="why", ratio=7.0, broken=("inaccurate",))])
 
     assert safe(found) == ([], [])
-    assert unsafe(found) == [(KNOWN, "mine", ["with a sink (7 times of bound, known)"])]
+    assert unsafe(found) == [(KNOWN, "mine", ["with a sink (7 × bound, known)"])]
 
 
 def test_the_page_has_a_chapter_only_where_attention_was_run():
@@ -355,7 +355,7 @@ def test_a_cell_of_the_page_says_formats_answer_and_count():
     assert parsed.broken == []
     assert [(c["class"], c["title"]) for c in chips] == [
         ("chip passed", "float32: 1 passed\nbfloat16: 1 passed"),
-        ("chip failed", "float16: 1 inaccurate; the worst is 3 times of bound: " + PLAIN),
+        ("chip failed", "float16: 1 inaccurate; the worst is 3 × bound: " + PLAIN),
         ("chip passed", "float32: 1 passed"),
     ]
     assert "✓ f32 bf16" in parsed.text

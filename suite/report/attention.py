@@ -166,7 +166,7 @@ def how(record: Record) -> str:
         return spaced(record.status)
     bad = how_bad(record)
     return (
-        f"{bad} times of bound"
+        f"{bad} × bound"
         if record.judgement.ratio is not None and bad == times(record.judgement.ratio)
         else bad
     )

@@ -76,7 +76,7 @@ def broken_by(baseline: Mapping[Key, float], run: Run) -> list[Reason]:
         )
         if worsened(best, ratio):
             now = record.status if record.judgement.ratio is None else f"{ratio:.3g}"
-            found.append(_reason(record, f"at most {best:.3g} times of bound, {now} now"))
+            found.append(_reason(record, f"at most {best:.3g} × bound, {now} now"))
         elif record.status not in PASSING:
             found.append(_reason(record, f"{record.status} now"))
     timed = [m for m in caught_while_timed(run) if _entry(baseline, patterns, m) is not None]

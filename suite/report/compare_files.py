@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from suite.records.record import plain
+from suite.records.record import Measurement, Record, plain
 from suite.records.store import is_own_file
 from suite.report.compare import Comparison, Pair
 from suite.report.compare_words import reasons_of, run_names
@@ -101,37 +101,21 @@ def to_json(comparisons: Sequence[Comparison]) -> dict[str, Any]:
 
 
 def _of_pair(pair: Pair) -> dict[str, Any]:
-    r = pair.record
-    found: dict[str, Any] = {
-        "op": r.op,
-        "kernel": r.kernel,
-        "case": r.case,
-        "dtype": r.dtype,
-        "direction": r.direction,
+    found = _what(pair.record, pair.record.direction) | {
         "change": pair.change,
         "accuracy": pair.accuracy.change,
         "meaningful": pair.accuracy.meaningful if pair.accuracy.change else None,
         "bits": pair.bits,
     }
-    for side, record in (("base", pair.base), ("new", pair.new)):
-        if record is not None:
-            found |= {
-                f"{side}_device": record.device,
-                f"{side}_status": record.status,
-                f"{side}_ratio": record.judgement.ratio,
-                f"{side}_max_ulp": record.judgement.max_ulp,
-            }
+    for side, r in (("base", pair.base), ("new", pair.new)):
+        if r is not None:
+            found |= _side(side, r.device, r.status, r.judgement.ratio, r.judgement.max_ulp)
     return found
 
 
 def _of_speed(speed: Speed) -> dict[str, Any]:
     m = speed.measurement
-    found: dict[str, Any] = {
-        "op": m.op,
-        "kernel": m.kernel,
-        "case": m.case,
-        "dtype": m.dtype,
-        "direction": m.data["direction"],
+    found = _what(m, m.data["direction"]) | {
         "change": speed.change,
         "time_ratio": speed.ratio,
         "time_ratio_low": speed.low,
@@ -141,11 +125,17 @@ def _of_speed(speed: Speed) -> dict[str, Any]:
     }
     for side, one in (("base", speed.base), ("new", speed.new)):
         if one is not None:
-            found |= {
-                f"{side}_device": one.device,
-                f"{side}_status": one.data["status"],
-                f"{side}_ratio": one.data.get("ratio"),
-                f"{side}_max_ulp": one.data.get("max_ulp"),
-                f"{side}_median_seconds": median(times_of(one)) if times_of(one) else None,
-            }
+            samples, data = times_of(one), one.data
+            found |= _side(side, one.device, data["status"], data.get("ratio"), data.get("max_ulp"))
+            found[f"{side}_median_seconds"] = median(samples) if samples else None
     return found
+
+
+def _what(row: Record | Measurement, direction: str) -> dict[str, Any]:
+    values = (row.op, row.kernel, row.case, row.dtype, direction)
+    return dict(zip(("op", "kernel", "case", "dtype", "direction"), values, strict=True))
+
+
+def _side(side: str, device: str, status: str, ratio: Any, max_ulp: Any) -> dict[str, Any]:
+    values = {"device": device, "status": status, "ratio": ratio, "max_ulp": max_ulp}
+    return {f"{side}_{name}": value for name, value in values.items()}

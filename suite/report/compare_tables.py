@@ -25,7 +25,7 @@ WHAT = (Column("op"), Column("kernel", "words"), Column("dtype"), Column("case",
 
 def status_table(comparison: Comparison, change: str) -> Table:
     """What has this change: its status before and now, and why."""
-    why = Column("why, and the command to run it again", "words")
+    why = Column("why, and the command to run it again", "words command")
     rows = [_status_row(one, change) for one in comparison.changes()[change]]
     return Table(columns=(*WHAT, Column("before", "tight"), Column("now", "tight"), why), rows=rows)
 

@@ -27,7 +27,7 @@ def gate(comparison: Comparison, wanted: Mapping[str, float | None]) -> list[Rea
             reasons.append(Reason("status", f"{_named(row)}: {before or 'absent'} before, {now} now{timed}"))
     if "accuracy" in wanted:
         for base, new in comparison.worse():
-            errors = f"{base.judgement.ratio:.3g} times of bound before, {new.judgement.ratio:.3g} now"
+            errors = f"{base.judgement.ratio:.3g} × bound before, {new.judgement.ratio:.3g} × bound now"
             reasons.append(Reason("accuracy", f"{_named(new)}: {errors}"))
     if "speed" in wanted:
         limit = comparison.threshold if wanted["speed"] is None else wanted["speed"]

@@ -19,21 +19,10 @@ from suite.records.record import STATUSES
 
 SHORTEST = 3
 ORDINARY = {
-    "localhost",
-    "cpu",
-    "cuda",
-    "gpu",
-    "torch",
-    "numpy",
-    "jax",
-    "triton",
-    "kernel",
-    "suite",
-    *NAMES,
-    *DTYPES,
-    *STATUSES,
+    *["localhost", "cpu", "cuda", "gpu", "torch", "numpy", "jax", "triton", "kernel", "suite"],
+    *(*NAMES, *DTYPES, *STATUSES),
 }
-"""Host names that are words of every report, and so tell nothing."""
+"""Host names that are words of every report, and so reveal nothing."""
 
 _NAME = r"(?:[^/\\\s'\"`:;,<>()\[\]{}|]|(?<=\w)'(?=\w))+"
 _WEB = r"https?://(?:(?![,;:|)\]}]/)[^\s'\"<>])+"

@@ -47,7 +47,7 @@ HEIGHT = 3.4
 
 
 def error(m: Measurement) -> float:
-    """In times of the bound; NaN where it is not known."""
+    """Over the bound; NaN where it is not known."""
     return math.nan if m.data["ratio"] is None else float(m.data["ratio"])
 
 
@@ -137,7 +137,7 @@ def _error_chart(
 
     at_edge = " (0 at the left edge)" if any(not error(m) for m in known) else ""
     heading = f"Length {ranked[0].data['length']}; dashed: the Pareto front"
-    _logarithmic(axes, f"worst error, times of the bound{at_edge}", f"throughput, {unit}", title=heading)
+    _logarithmic(axes, f"worst error over the bound{at_edge}", f"throughput, {unit}", title=heading)
     if front:
         steps = sorted(place(m) for m in front)
         axes.step(*zip(*steps, strict=True), where="post", color=GRAY, linestyle="--", linewidth=1, zorder=1)

@@ -88,7 +88,7 @@ def _distance(op: str, group: Sequence[Record]) -> list[str]:
     passing = [r for r in group if r.status == "passed"]
     if not passing:
         return ["passes nowhere"]
-    lines = [f"{times(max(r.judgement.ratio or 0.0 for r in passing))} times of bound"]
+    lines = [f"{times(max(r.judgement.ratio or 0.0 for r in passing))} × bound"]
     errors = [r.judgement.max_ulp for r in passing if r.judgement.max_ulp is not None]
     if result_of(op) is Result.PROBABILITY and errors:
         best = max(errors) <= HALF_ULP and len(passing) == len(group)

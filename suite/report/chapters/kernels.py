@@ -22,7 +22,7 @@ COLUMNS = (
         "known failure",
         "unjudged",
         "unsupported",
-        "worst passing error, times of bound",
+        "worst passing error over the bound",
         "error against torch’s, median",
     ),
     Column("declares", "note"),

@@ -56,9 +56,9 @@ LISTED = 100
 FRONT = 12
 """Kernels of a Pareto front that are named."""
 SLOW_START_SECONDS = 0.1
-"""A first call is slow that takes so long, ..."""
+"""A first call is slow if it takes so much longer than a later one, ..."""
 MANY_CALLS = 10
-"""... or as long as so many later calls ..."""
+"""... or longer by so many later calls ..."""
 SHORTEST_START = 1e-3
 """... and no less than so many seconds."""
 

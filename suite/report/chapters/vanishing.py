@@ -25,34 +25,6 @@ PLACE = 100
 KIND = "vanishing"
 COUNTS = ("zero", "false_zero", "flushed", "top_lost", "dead", "defect", "gain", "exact_gain", "not_finite")
 COLUMNS = (*COUNTS, "underflow", "dead_floor", "top_error", "entropy", "entropy_bound")
-IDEAS = (
-    (
-        "absorbed",
-        "p ln 2: 1 + e^−g is 1 in the format, so p is 1 and the gradient of the largest logit, p (1 − p),"
-        " is 0.",
-    ),
-    ("sum", "p ln 2 + ln(n − 1): the competitors are summed first, and absorbed together."),
-    ("part", "p ln 2 + ln(n/k): the row is summed in k parts of n/k entries."),
-    (
-        "rounded",
-        "ln(2^(p+1) − 1) + ln(n − 1): a p that is computed wide is stored in the format, and is 1 there.",
-    ),
-    (
-        "others",
-        "The gradient of the largest logit is the negative sum of the others’, so it lives as long as they"
-        " do: autograd through the row’s maximum.",
-    ),
-    (
-        "zero",
-        "(p − e_min) ln 2: e^−g is below half the smallest subnormal number; plus ln(n − 1) for a sum of"
-        " competitors.",
-    ),
-    ("flushed", "−e_min ln 2: e^−g is below the normal numbers, and what is subnormal is 0."),
-)
-"""What explains a threshold. The format that follows in a name is the arithmetic whose p and e_min
-are meant.
-"""
-
 _CURVE = {"at": many(DRAWN), "theory": by_name(DRAWN), **dict.fromkeys(COLUMNS, many(or_null(NUMBER)))}
 _ENTRY = either(
     fields(n=COUNT, reason=TEXT), fields(n=COUNT, measured=or_null(NUMBER), agrees_with=many(TEXT))
@@ -88,9 +60,7 @@ def is_sound(m: Measurement) -> bool:
 
 
 def context(found: Found) -> dict[str, Any] | None:
-    """vanishing: a section for each op; glance: (format, sentences); ideas: names of formulas and
-    their text; entropy: a chart or None.
-    """
+    """vanishing: a section for each op; glance: (format, sentences); entropy: a chart or None."""
     chosen = found.measured(KIND)
     if not chosen:
         return None
@@ -99,7 +69,6 @@ def context(found: Found) -> dict[str, Any] | None:
     return {
         "vanishing": [_section(op, ops[op]) for op in measured_by(KIND) if op in ops],
         "glance": [(dtype, _glance(formats[dtype])) for dtype in in_order(formats)],
-        "ideas": IDEAS,
         "entropy": drawn(entropy_chart, measured[0].data) if measured else None,
     }
 
