@@ -113,6 +113,7 @@ def test_the_reference_is_the_definition_written_out(name, dtype):
             assert off <= reference.radius[index, column]
 
 
+@pytest.mark.share(of=4)
 @pytest.mark.parametrize("name", CALLS)
 def test_honest_kernels_pass(name):
     call = CALLS[name]
@@ -134,6 +135,7 @@ def refused(kernel, call, dtype):
 WITH_LSE = ("plain", "hard", "rising", "sink", "nothing seen", "sink and nothing seen", "large sink", "much")
 
 
+@pytest.mark.share(of=4)
 @pytest.mark.parametrize("name", WITH_LSE)
 def test_the_lse_of_honest_kernels_passes(name):
     call = CALLS[name]
@@ -181,6 +183,7 @@ def same_bits(a, b):
     return torch.equal(a.view(torch.uint8), b.view(torch.uint8))
 
 
+@pytest.mark.share(of=4)
 @pytest.mark.parametrize("name", ATTENTION)
 def test_a_fault_is_caught_by_every_call_that_needs_it(name):
     mutant = ATTENTION[name]

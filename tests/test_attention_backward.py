@@ -305,6 +305,7 @@ def autograd_passes(kernel, tensors, options):
         assert found.passed, (kernel, name, found.message)
 
 
+@pytest.mark.share(of=4)
 @pytest.mark.parametrize("name", HONEST_CALLS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_gradients_of_honest_kernels_pass(name, dtype):
@@ -529,6 +530,7 @@ def refused(fault, dtype):
     return False
 
 
+@pytest.mark.share(of=3)
 @pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_faults_are_refused(name, dtype):

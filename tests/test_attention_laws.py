@@ -300,6 +300,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.share(of=4)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_correct_kernels_keep_every_law(settings, dtype):

@@ -102,6 +102,7 @@ def test_the_reference_is_the_definition_written_out(name, dtype):
             assert abs(got - exact) <= reference.radius[index, 0]
 
 
+@pytest.mark.share(of=3)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
     "name", ["plain", "hard", "additive mask", "sink", "softcap", "ALiBi", "rising", "low scores", "S = 130"]

@@ -31,6 +31,7 @@ def template(tmp_path_factory):
     return folder
 
 
+@pytest.mark.share(of=3)
 @pytest.mark.parametrize(
     ("kind", "numbers"),
     [

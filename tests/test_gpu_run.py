@@ -292,6 +292,7 @@ def test_what_cannot_run_is_told_before_anything_runs(arguments, message, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.share(of=4, group="whole runs")
 def test_the_whole_run_on_the_cpu(tmp_path, monkeypatch, capfd):
     """As on a GPU, with every stage small and Triton's kernels interpreted; some 30 seconds."""
     needs("triton")

@@ -37,6 +37,7 @@ CASES = [
 ]
 
 
+@pytest.mark.share(of=4, by=lambda op, family, dtype: (op, family))
 @pytest.mark.parametrize(("op", "family", "dtype"), CASES)
 def test_honest_kernels_never_fail(op, family, dtype):
     found = list(ratios(op, family, dtype, seeds=1, shapes=[(16, 130)], most_rows=24))
@@ -45,6 +46,7 @@ def test_honest_kernels_never_fail(op, family, dtype):
     assert not [f"{name}: {failed}" for name, failed, _ in found if failed]
 
 
+@pytest.mark.share(of=4, by=lambda op, dtype: op)
 @pytest.mark.parametrize("op", ["attention", "merge_states"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_honest_kernels_pass_the_cases(op, dtype):

@@ -35,6 +35,7 @@ def test_there_are_enough_mutants():
     )
 
 
+@pytest.mark.share(of=5, by=lambda name, dtype: (MUTANTS[name].op, MUTANTS[name].direction))
 @pytest.mark.parametrize(("name", "dtype"), PAIRS)
 def test_a_mutant_is_caught_for_its_own_reason(name, dtype):
     mutant = MUTANTS[name]
@@ -54,6 +55,7 @@ def test_an_exp2_of_degree_3_is_caught_in_bfloat16():
     assert record.judgement.failed < record.judgement.entries / 2
 
 
+@pytest.mark.share(of=2)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_loss_whose_steps_are_replaced_is_right(dtype):
     """Every mutant of cross_entropy is this kernel with one step exchanged."""
@@ -95,6 +97,7 @@ def right_by(name):
     return {f.__name__: f for f in (written_in_full, read_by_its_strides, rescaled, one_shifted)}[name]
 
 
+@pytest.mark.share(of=2)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["written_in_full", "read_by_its_strides", "rescaled", "one_shifted"])
 def test_a_mutant_that_is_mended_passes(name, dtype):

@@ -75,6 +75,7 @@ def right(op):
     )
 
 
+@pytest.mark.share(of=3, by=lambda op, dtype: op)
 @pytest.mark.parametrize("dtype", NARROW)
 @pytest.mark.parametrize("op", NAMES)
 def test_the_way_back_whose_steps_are_replaced_is_right(op, dtype):
@@ -85,6 +86,7 @@ def test_the_way_back_whose_steps_are_replaced_is_right(op, dtype):
         assert record.status == "passed", record.message
 
 
+@pytest.mark.share(of=3, by=lambda op, dtype: op)
 @pytest.mark.parametrize("dtype", NARROW)
 @pytest.mark.parametrize("op", NAMES)
 def test_honest_backward_passes(op, dtype):

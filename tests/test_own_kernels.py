@@ -193,6 +193,7 @@ def shift(x, dim):
     return torch.exp(x - row_max(x, dim))
 
 
+@pytest.mark.share(of=3)
 @quiet
 @pytest.mark.parametrize("op", OPS)
 def test_compiled_is_compiled_and_its_graph_serves_other_lengths(op, graphs):
@@ -202,6 +203,7 @@ def test_compiled_is_compiled_and_its_graph_serves_other_lengths(op, graphs):
     assert graphs() == 1
 
 
+@pytest.mark.share(of=4)
 @quiet
 @pytest.mark.parametrize(("shape", "dim"), [((3, 511), -1), ((3, 512), 1), ((2, 3, 1025), 2), ((513, 4), 0)])
 def test_blocks_of_a_compiled_row_need_not_be_full(shape, dim):

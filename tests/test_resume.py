@@ -170,6 +170,7 @@ REFUSALS = {
 }
 
 
+@pytest.mark.share(of=4)
 @pytest.mark.parametrize(("words", "changed", "line"), REFUSALS.values(), ids=REFUSALS)
 def test_another_run_is_not_resumed_and_the_difference_is_named(words, changed, line, half):
     if changed:
@@ -305,6 +306,7 @@ def test_a_shard_without_cases_is_no_failure(tmp_path):
     assert invoke("merge", tmp_path / "1", tmp_path / "2", "--out", tmp_path / "all").exit_code == 0
 
 
+@pytest.mark.share(of=4)
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "x", "1"])
 def test_a_shard_that_is_none_is_misuse(shard, tmp_path):
     result = invoke("run", *SELECTION, f"--shard={shard}", "--out", tmp_path / "run")
@@ -386,6 +388,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 
 
+@pytest.mark.share(of=4, group="whole runs")
 def test_a_full_disk_ends_the_run_at_once_with_its_reason_and_the_run_can_be_resumed(tmp_path, whole):
     size = sum(len(line) + 1 for line in lines(whole))
     limit = size // 2
@@ -417,6 +420,7 @@ def test_a_full_disk_ends_the_run_at_once_with_its_reason_and_the_run_can_be_res
     assert facts(tmp_path / "run") == facts(whole)
 
 
+@pytest.mark.share(of=4, group="whole runs")
 def test_workers_record_what_one_process_records_whatever_the_hash_seed_and_order(tmp_path, whole):
     words = ["-m", "pytest", "-q", "-p", "xdist", "-p", "no:cacheprovider", "-n2", "--dist=worksteal"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
@@ -431,6 +435,7 @@ def test_workers_record_what_one_process_records_whatever_the_hash_seed_and_orde
     assert read_configuration(tmp_path) == read_configuration(whole)
 
 
+@pytest.mark.share(of=4, group="whole runs")
 def test_killing_everything_at_random_moments_loses_nothing():
     """Ten of the 200 kills of `python -m tests.soak.kills`."""
     soak = start("-m", "tests.soak.kills", "--kills=10", "--cold=2", cwd=ROOT)
