@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 
 from suite import inputs, judge
 from suite.formats import FORMATS, get_format
+from suite.inputs import __main__ as command
+from suite.inputs import attention
+from suite.inputs.digests import digest, of_logits
 from suite.inputs.draws import Draw, _quantiles
 from suite.inputs.families import TILES, boundaries
 from suite.oracle import Oracle
@@ -77,10 +80,36 @@ def test_every_family_gives_the_committed_bits(name):
     """The same bits on every machine: a changed bit anywhere changes recorded results, so it is a
     change of the cases.
     """
-    values = rows_of(name).astype("<f8")
-    canonical = np.where(np.isnan(values), np.nan, values)
+    assert of_logits(name) == GOLDEN[name]
 
-    assert hashlib.blake2b(canonical.tobytes(), digest_size=8).hexdigest() == GOLDEN[name]
+
+def test_a_digest_is_blake2b_of_little_endian_bytes_in_which_all_nans_are_one():
+    strange = np.array([0x7FF0000000000001], dtype=np.uint64).view(np.float64)
+    values = np.array([1.0, -0.0, np.nan])
+
+    expected = hashlib.blake2b(values.astype("<f8").tobytes(), digest_size=8).hexdigest()
+    assert digest(values) == digest(values.astype(">f8")) == expected
+    assert digest(np.append(values[:2], strange)) == expected
+    assert digest(values, values) == digest(np.tile(values, 2)) != expected
+
+
+def test_the_command_prints_the_line_that_belongs_in_golden(capsys):
+    assert command.main(["normal", "sparse"]) == 0
+
+    printed = capsys.readouterr().out
+    assert f'"sparse": "{GOLDEN["sparse"]}",  # GOLDEN of tests/test_inputs.py' in printed
+    assert printed.count('"normal": ') == 1 + ("normal" in attention.FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"), [(["spars"], "unknown input family 'spars'"), ([], "no input family is named")]
+)
+def test_the_command_answers_a_wrong_name_with_the_valid_ones(names, words, capsys):
+    assert command.main(names) == 2
+
+    said = capsys.readouterr().err
+    assert said.startswith(words)
+    assert all(name in said for name in (*FAMILIES, *attention.FAMILIES))
 
 
 @pytest.mark.parametrize("format", FORMATS.values(), ids=lambda f: f.name)
