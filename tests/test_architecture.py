@@ -115,7 +115,8 @@ NAMED = {
     "suite/laws/__init__.py": "modules of laws",
     "suite/report/published.py": "the ops of the published table",
     "suite/studies/claims/noci.py": "stacks of layers",
-    "suite/studies/depth.py": "stacks of layers and modules",
+    "suite/studies/depth/__init__.py": "stacks of layers and modules",
+    "suite/studies/depth/__main__.py": "stacks of layers",
     "suite/studies/gpu_goals.py": "what is timed",
     "suite/studies/tuning.py": "configurations of Triton's kernels",
 }

@@ -52,6 +52,8 @@ def kernel_names(op: str) -> list[str]:
 
 
 class _Own(NamedTuple):
+    """One kernel that a decorator in a module of this suite declares."""
+
     op: str
     name: str
     module: str

@@ -26,14 +26,19 @@ POINTS_WITHOUT_FLINT = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Largest error of exp on [-745, 0] and log on [1, 2^20] in ulps, over `points` points each,
-    against `against`.
-    """
+    """How accurate this machine's exp and log are."""
 
     exp_ulp: float
+    """The largest error of exp on [-745, 0]."""
+
     log_ulp: float
+    """The largest error of log on [1, 2^20]."""
+
     points: int
+    """For each of the two."""
+
     against: str
+    """The tier that they were compared with."""
 
 
 def measure(points: int | None = None) -> Accuracy:

@@ -49,24 +49,33 @@ of the exact result.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
-    """A pair (rtol, atol) with what it holds for.
-
-    n: length of the rows. against: what the output is compared with. rtol, atol: rounded up to three digits.
-    assumptions: of the rows and the kernel. basis: where the numbers come from. defaults: how those
-    of assert_close differ.
-    assert_close: a line to paste; y is the kernel's output, x its input.
-    """
+    """A pair (rtol, atol) with what it holds for."""
 
     op: str
     dtype: str
+
     n: int
+    """The length of the rows."""
+
     against: Against
+    """What the output is compared with."""
+
     rtol: float
+    """Rounded up to three digits, as atol is."""
+
     atol: float
+
     assumptions: str
+    """Of the rows and the kernel."""
+
     basis: str
+    """Where the numbers come from."""
+
     defaults: str
+    """How those of assert_close differ."""
+
     assert_close: str
+    """A line to paste; y is the kernel's output, x its input."""
 
 
 class NoToleranceError(ValueError):
@@ -106,18 +115,54 @@ def tolerance(
     """The tolerance for an op on rows of a shape and dtype in the worst case, or on one `input`,
     which is sharper.
 
-    shape: of the kernel's input, or just the length of its rows. dim: the reduced one. gap: every
-    logit is at most this far below its row's largest (those at -inf left out). largest: every
-    finite logit is at most this in magnitude. Without either, every row whose results the format
-    can hold.
-    input: a torch tensor or numpy array in the place of shape, gap and largest; dtype then is its
-    own unless given.
-    numerics: what the kernel declares. against: "exact", "rounded reference" (the exact result
-    rounded once to dtype) or "other kernel" (another honest kernel's result in dtype).
+    shape: of the kernel's input, or the length of its rows. dim: the reduced one. gap: how far a
+    logit is at most below its row's largest, those at -inf left out. largest: the largest magnitude
+    of a finite logit. Without gap and largest, every row whose results the format can hold.
+    input: a torch tensor or numpy array in their place; dtype is then its own unless given.
+    against: "exact", "rounded reference" (the exact result rounded once to dtype) or "other kernel"
+    (another honest kernel's result in dtype).
 
     Raises NoToleranceError where the pair would say nothing (an error of a half, or an overflow, is
     allowed), ValueError or TypeError for misuse.
     """
+    _check(op, against, gap, largest)
+    definition = get_op(op)
+    if input is not None:
+        if any(given is not None for given in (shape, gap, largest)):
+            raise ValueError("shape, gap and largest are read from the input; give either them or the input")
+        x, format = _values(input, dtype)
+        options = definition.resolve_options({"dim": dim}, {"x": x.shape})
+        problem = definition.problem({"x": x}, options)
+        n = problem.x.shape[1]
+        with subnormals_kept():
+            pair, assumptions, basis = _of_rows(definition, problem, format, numerics)
+    else:
+        if dtype is None or shape is None:
+            missing = [word for word, given in (("shape", shape), ("dtype", dtype)) if given is None]
+            raise ValueError(f"a tolerance needs a {' and a '.join(missing)}, or an input")
+        format, n = _format(dtype), _length(shape, dim)
+        with subnormals_kept():
+            pair, assumptions, basis = _of_worst_case(definition, n, format, numerics, gap, largest)
+    advice = "use judge()" if input is not None else "use --input (input=) or judge()"
+    where = f"{op} in {format.name} at n = {n} against {against}"
+    compared = _compared(pair, against, format, where, advice)
+    if numerics != BEST_PRACTICE:
+        assumptions += f"; declared numerics: {numerics}"
+    return Tolerance(
+        op=op,
+        dtype=format.name,
+        n=n,
+        against=against,
+        rtol=compared.rtol,
+        atol=compared.atol,
+        assumptions=assumptions,
+        basis=basis,
+        defaults=_defaults(definition, format, n, compared),
+        assert_close=_line(op, format, dim, against, compared),
+    )
+
+
+def _check(op: str, against: str, gap: float | None, largest: float | None) -> None:
     known = measured_by("tolerance")
     if op not in known:
         raise ValueError(
@@ -129,25 +174,10 @@ def tolerance(
     for name, value in (("gap", gap), ("largest", largest)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ValueError(f"{name}={value!r} must be a number")
-    definition = get_op(op)
-    if input is not None:
-        if shape is not None or gap is not None or largest is not None:
-            raise ValueError("shape, gap and largest are read from the input; give either them or the input")
-        x, format = _values(input, dtype)
-        options = definition.resolve_options({"dim": dim}, {"x": x.shape})
-        problem = definition.problem({"x": x}, options)
-        n = problem.x.shape[1]
-        with subnormals_kept():
-            pair, assumptions, basis = _of_rows(definition, problem, format, numerics)
-    else:
-        if dtype is None or shape is None:
-            missing = " and a ".join(
-                word for word, given in (("shape", shape), ("dtype", dtype)) if given is None
-            )
-            raise ValueError(f"a tolerance needs a {missing}, or an input")
-        format, n = _format(dtype), _length(shape, dim)
-        with subnormals_kept():
-            pair, assumptions, basis = _of_worst_case(definition, n, format, numerics, gap, largest)
+
+
+def _compared(pair: Pair, against: Against, format: Format, where: str, advice: str) -> Pair:
+    """The pair for what the output is compared with, rounded up. Raises NoToleranceError."""
     reference = {
         "exact": Pair(0.0, 0.0),
         "rounded reference": Pair(format.unit_roundoff, format.smallest_subnormal / 2),
@@ -155,26 +185,10 @@ def tolerance(
     }
     compared = pair.against(reference[against])
     if not (compared.rtol < SAYS_NOTHING and compared.atol < SAYS_NOTHING):
-        advice = "use judge()" if input is not None else "use --input (input=) or judge()"
         raise NoToleranceError(
-            f"no tolerance says anything about {op} in {format.name} at n = {n} against {against}: "
-            f"an error of one half is allowed; {advice}"
+            f"no tolerance says anything about {where}: an error of one half is allowed; {advice}"
         )
-    rtol, atol = _rounded_up(compared.rtol), _rounded_up(compared.atol)
-    if numerics != BEST_PRACTICE:
-        assumptions += f"; declared numerics: {numerics}"
-    return Tolerance(
-        op=op,
-        dtype=format.name,
-        n=n,
-        against=against,
-        rtol=rtol,
-        atol=atol,
-        assumptions=assumptions,
-        basis=basis,
-        defaults=_defaults(definition, format, n, Pair(rtol, atol)),
-        assert_close=_line(op, format, dim, against, rtol, atol),
-    )
+    return Pair(_rounded_up(compared.rtol), _rounded_up(compared.atol))
 
 
 # The mathematics: a pair in the worst case, and a pair for given rows.
@@ -396,7 +410,7 @@ def _defaults(op: AnyOp, format: Format, n: int, pair: Pair) -> str:
     return f"assert_close's defaults for {format.name} (rtol {rtol:g}, atol {atol:g}) allow {text}{tight}"
 
 
-def _line(op: str, format: Format, dim: int, against: Against, rtol: float, atol: float) -> str:
+def _line(op: str, format: Format, dim: int, against: Against, pair: Pair) -> str:
     """Compared in float64, as assert_close compares 16-bit tensors in 16 bits, with roundings of its own."""
     expected = {
         "exact": "exact",
@@ -405,4 +419,5 @@ def _line(op: str, format: Format, dim: int, against: Against, rtol: float, atol
     }[against]
     if against == "exact" and format.name != "float64":
         expected = f"torch.{op}(x.double(), {dim})"
-    return f"torch.testing.assert_close(y.double(), {expected}, rtol={rtol:g}, atol={atol:g}, equal_nan=True)"
+    given = f"rtol={pair.rtol:g}, atol={pair.atol:g}"
+    return f"torch.testing.assert_close(y.double(), {expected}, {given}, equal_nan=True)"

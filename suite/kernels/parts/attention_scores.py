@@ -25,26 +25,39 @@ Result = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """What the scores of a call, or of a part of it, are made of: q [B, H, L, E], k [B, H, S, E], v
-    [B, H, S, Ev].
-
-    query [L, 1], key [S]: positions on one axis. visible: a boolean mask and the lengths, bias: an
-    additive mask, both [B, H, L, S] or None. slopes, sink: [H, 1, 1] or None.
-    """
+    """What the scores of a call, or of a part of it, are made of."""
 
     q: torch.Tensor
+    """[B, H, L, E]."""
+
     k: torch.Tensor
+    """[B, H, S, E]."""
+
     v: torch.Tensor
+    """[B, H, S, Ev]."""
+
     query: torch.Tensor
+    """[L, 1]: positions, on the axis of the keys'."""
+
     key: torch.Tensor
+    """[S]: positions."""
+
     scale: float
     softcap: float | None
     causal: str | None
     window: Window | None
+
     visible: torch.Tensor | None
+    """[B, H, L, S]: a boolean mask and the lengths."""
+
     bias: torch.Tensor | None
+    """[B, H, L, S]: an additive mask."""
+
     slopes: torch.Tensor | None
+    """[H, 1, 1]."""
+
     sink: torch.Tensor | None
+    """[H, 1, 1]."""
 
     def seen(self) -> torch.Tensor:
         """Which key is visible to which query: boolean, broadcastable to [B, H, L, S]."""

@@ -40,9 +40,8 @@ def attention_kernel(
     """One block of queries of one head. shared: heads of q to a head of k. reach: o, where a query
     i sees keys j <= i + o.
     """
-    blocks = (
-        length + QUERIES - 1
-    ) // QUERIES  # of a head; all in one axis of the grid, as the others end at 65535
+    # The blocks of all heads are in one axis of the grid, as the others end at 65535.
+    blocks = (length + QUERIES - 1) // QUERIES  # of a head
     block, of_all = tl.program_id(0) % blocks, tl.program_id(0) // blocks
     i = (block * QUERIES + tl.arange(0, QUERIES)).to(tl.int64)[:, None]
     batch, head = (of_all // heads).to(tl.int64), (of_all % heads).to(tl.int64)

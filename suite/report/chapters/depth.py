@@ -1,6 +1,6 @@
 """Depth: gradients through many layers, rank collapse, and what attention in front of softmax changes.
 
-Reads measurements of kind "depth" (suite/studies/depth.py).
+Reads measurements of kind "depth" (suite/studies/depth/).
 """
 
 from __future__ import annotations

@@ -38,39 +38,46 @@ class NotRunHereError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What a measurement found. measured: the numbers, as text. note: what else matters.
-
-    agrees: by the claim's criterion; None where a sample does not decide.
-    """
+    """What a measurement found."""
 
     measured: str
+    """The numbers, as text."""
+
     agrees: bool | None
+    """By the claim's criterion; None where a sample does not decide."""
+
     note: str = ""
+    """What else matters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A published result and how it is measured here.
-
-    published: the printed numbers, or None where the claim is not a number. criterion: how
-    agreement is decided.
-    seconds: typical duration. exhaustive_seconds: of the exhaustive measurement, where a sample is
-    the default; then `measure` takes `points`, the size of the sample, None for all.
-    """
+    """A published result and how it is measured here."""
 
     name: str
     source: str
     stated: str
+
     published: str | None
+    """The printed numbers, or None where the claim is not a number."""
+
     criterion: str
+    """How agreement is decided."""
+
     seconds: float
+    """The typical duration."""
+
     measure: Callable[..., Finding]
+
     exhaustive_seconds: float | None = None
+    """The duration of the exhaustive measurement, where a sample is the default. `measure` then takes
+    `points`, the size of the sample, None for all.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """A claim with its outcome on this machine. seconds: what the measurement took."""
+    """A claim with its outcome on this machine."""
 
     name: str
     source: str
@@ -80,7 +87,9 @@ class Result:
     outcome: Outcome
     measured: str
     note: str
+
     seconds: float
+    """What the measurement took."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

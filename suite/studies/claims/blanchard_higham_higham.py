@@ -25,14 +25,19 @@ ALGORITHMS = ("unshifted division", "unshifted subtraction", "shifted division",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Computed:
-    """One algorithm family on rows x: total = sum of exponentials, lse [rows], division and
-    subtraction [rows, n].
-    """
+    """One algorithm family on rows x [rows, n]."""
 
     total: Array
+    """[rows]: the sum of exponentials."""
+
     lse: Array
+    """[rows]."""
+
     division: Array
+    """[rows, n]: softmax as e_i / s."""
+
     subtraction: Array
+    """[rows, n]: softmax as exp(x_i - lse)."""
 
 
 def unshifted(x: Array, f: Format) -> Computed:

@@ -79,14 +79,18 @@ DOMAINS = {
 
 @dataclass(frozen=True, slots=True)
 class Worst:
-    """The largest error in ulps, the argument that has it, over how many numbers, and whether those
-    are all.
-    """
+    """The largest error of a function."""
 
     ulp: float
+
     at: float
+    """The argument that has it."""
+
     count: int
+    """Over how many numbers."""
+
     complete: bool
+    """Whether those are all."""
 
     def __str__(self) -> str:
         numbers = (

@@ -4,7 +4,7 @@ two readings.
 elementwise   e_i = q^T W x_i,  a = softmax(e),  x'_i = a_i x_i,  y = softmax(x') over the elements i
 pooled        the same weights from linear layers,  y = softmax over the features of sum_i a_i x_i
 
-The promise that they improve the gradient and the stability of softmax is measured in suite/studies/depth.py.
+The promise that they improve the gradient and the stability of softmax is measured in suite/studies/depth/.
 """
 
 from __future__ import annotations

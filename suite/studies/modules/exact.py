@@ -176,13 +176,15 @@ FORMULAS: dict[type[nn.Module], Callable[..., Objects]] = {
 
 @dataclass(frozen=True, slots=True)
 class Exact:
-    """Arrays of mpf. output: the module's. inputs: gradients of floating inputs, None for tokens.
-    parameters: by name.
-    """
+    """A module's output and gradients, as arrays of mpf."""
 
     output: Objects
+
     inputs: tuple[Objects | None, ...]
+    """The gradients of floating inputs; None for tokens."""
+
     parameters: dict[str, Objects]
+    """The gradients by name."""
 
 
 def exact(

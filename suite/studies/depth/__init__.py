@@ -74,13 +74,26 @@ after are the same.
 """
 
 DEPTHS = (1, 2, 4, 8, 16, 32, 64)
-TOKENS, SIZE, HEADS = 32, 64, 4
-CHECKED, CHECKED_SIZE = 2, 8
-COLLAPSE_SIZE, COLLAPSE_LAYERS, DRAWS = 64, 12, 8
+TOKENS = 32
+SIZE = 64
+HEADS = 4
+
+CHECKED = 2
+CHECKED_SIZE = 8
+
+COLLAPSE_SIZE = 64
+COLLAPSE_LAYERS = 12
+DRAWS = 8
 EXACT_LAYERS = 6
-LENGTHS, ENTRIES = (2, 3, 8, 32), 2**15
+
+LENGTHS = (2, 3, 8, 32)
+ENTRIES = 2**15
+
 SCALES = (1.0, 4.0, 16.0, 64.0)
-BATCH, POSITIONS, FEATURES, HIDDEN = 8, 6, 16, 4
+BATCH = 8
+POSITIONS = 6
+FEATURES = 16
+HIDDEN = 4
 BITS = 1024
 """Of the exact gradients at the largest scale: a product of two weights of e^-400 still has 130
 bits and more.
@@ -458,104 +471,3 @@ def reordered(module: nn.Module, x: Array, dim: int) -> float:
     y = to_float64(module(to_torch(x, float64)))
     chosen = np.take_along_axis(y, np.expand_dims(x.argmax(axis=dim), dim), axis=dim)
     return float(np.mean(chosen < y.max(axis=dim, keepdims=True)))
-
-
-# The tables of docs/depth.md.
-
-
-def tables() -> str:
-    """What measure() finds, as Markdown."""
-    found: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
-    for m in measure():
-        found.setdefault(m.op, {}).setdefault(m.kernel, {})[m.dtype] = m.data
-    stacks, exact = found["transformer_stack"], found["rank_collapse_exact"]["attention"]["float64"]["log10"]
-    layers = (0, 3, 7, 15, 31, 63)
-    parts = [
-        _table(
-            "gradient of the input over that of the output, float64", DEPTHS, _of(stacks, "float64", "gain")
-        ),
-        _table(
-            "float64 against the exact gradient",
-            [f"{CHECKED} layers"],
-            {n: [of["float64"]["check"]] for n, of in stacks.items()},
-        ),
-        _table(
-            "the first layer whose output is not finite, 0 = none",
-            DTYPES,
-            {name: [of[f]["overflow"] or 0 for f in DTYPES] for name, of in stacks.items()},
-        ),
-        _table(
-            "share of the last layer's softmaxes that are one-hot",
-            DTYPES,
-            {name: [of[f]["one_hot"] for f in DTYPES] for name, of in stacks.items()},
-        ),
-        *(
-            _table(f"relative error of the input's gradient, {f}", DEPTHS, _of(stacks, f, "error"))
-            for f in DTYPES[1:]
-        ),
-        *(
-            _table(
-                f"gradient of W_q over that of W_v at layer, {f}",
-                [number + 1 for number in layers],
-                {
-                    name: [values[number] for number in layers]
-                    for name, values in _of(stacks, f, "query").items()
-                },
-            )
-            for f in DTYPES
-        ),
-        *(
-            _table(
-                f"median relative residual after layer, {f}",
-                range(9),
-                {n: v[:9] for n, v in of_format.items()},
-            )
-            for f in DTYPES
-            for of_format in [_of(found["rank_collapse"], f, "median")]
-        ),
-        _table(
-            "log10 of the residual after layer, exact, 8 tokens",
-            range(1, EXACT_LAYERS + 1),
-            {"attention": exact},
-        ),
-        _table(
-            "largest norm of the Jacobian, n =",
-            LENGTHS,
-            {f"{f}, {q}": found["lipschitz"]["softmax"][f][q] for f in DTYPES for q in ("infinity", "two")},
-            digits=6,
-        ),
-    ]
-    contenders = found["attention_softmax"]
-    for quantity in ("zeros", "false_zeros", "tiny", "dead", "lost", "saturated"):
-        rows = {f"{name}, {f}": of[f][quantity] for name, of in contenders.items() for f in DTYPES}
-        parts.append(_table(f"{quantity}, logits times", [f"{scale:g}" for scale in SCALES], rows))
-    for quantity in ("gain", "order", "order_below_zero"):
-        rows = {name: of["float64"][quantity] for name, of in contenders.items() if quantity in of["float64"]}
-        parts.append(_table(f"{quantity}, logits times", [f"{scale:g}" for scale in SCALES], rows))
-    return "\n\n".join(parts)
-
-
-def _of(
-    kernels: dict[str, dict[str, dict[str, Any]]], format: str, quantity: str
-) -> dict[str, list[float | None]]:
-    return {kernel: of_format[format][quantity] for kernel, of_format in kernels.items()}
-
-
-def _table(
-    title: str, columns: Sequence[object], rows: dict[str, list[float | None]], *, digits: int = 3
-) -> str:
-    lines = [
-        f"| {title} | " + " | ".join(str(column) for column in columns) + " |",
-        "| --- " * (1 + len(columns)) + "|",
-    ]
-    for name, values in rows.items():
-        lines.append(
-            f"| {name} | "
-            + " | ".join("not finite" if v is None else f"{v:.{digits}g}" for v in values)
-            + " |"
-        )
-    return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(tables())
