@@ -297,7 +297,7 @@ def test_a_row_masked_by_the_smallest_number_is_not_judged():
         ({}, {"scale": math.nan}, "scale=nan"),
         ({}, {"softcap": 0.0}, "softcap"),
         ({}, {"window": (-1, 0)}, "window"),
-        ({"bias": torch.zeros(1)}, {}, "mask, alibi_slopes, sink, kv_lengths"),
+        ({"bias": torch.zeros(1)}, {}, "mask, kv_lengths, alibi_slopes, sink"),
     ],
 )
 def test_misuse_is_a_value_error_that_names_what_is_wrong(change, options, fragment):
