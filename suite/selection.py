@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -140,9 +141,15 @@ def check_patterns(
             )
 
 
-def existing_cases(specifications: Iterable[CaseSpecification]) -> Iterator[str]:
-    """The ids of all cases of the largest profile."""
-    return (case.id for specification in specifications for case in specification.cases("full"))
+def existing_cases(
+    specifications: Iterable[CaseSpecification], patterns: Sequence[str] = ("*",)
+) -> Iterator[str]:
+    """The ids of all cases of the largest profile; at least those that match one of the patterns."""
+    beginnings = [re.split(r"[*?[]", pattern)[0] for pattern in patterns]
+    for specification in specifications:
+        own = [f"{op}/{specification.family}/" for op in specification.ops]
+        if any(one.startswith(begin) or begin.startswith(one) for one in own for begin in beginnings):
+            yield from (case.id for case in specification.cases("full"))
 
 
 def chosen_kernels(request: Request, hosts: Hosts) -> dict[str, list[Kernel]]:

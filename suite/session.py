@@ -429,8 +429,8 @@ class Session:
         met = {record.case for record in self.records}
         unmet = [entry for entry in entries if not any(entry.names(case) for case in met)]
         narrowed = bool(self.request.patterns) or self.request.shard != ALL
-        # Every case that exists takes a second to list: only for entries that none of these explains.
-        existing = {*met, *existing_cases(self._specifications)} if unmet else met
+        # To list every case takes a second: only those that entries without a case here might mean.
+        existing = {*met, *existing_cases(self._specifications, [entry.case for entry in unmet])}
         return stale(entries, self.records, existing, narrowed=narrowed)
 
 

@@ -146,7 +146,7 @@ def quokka(monkeypatch):
     """A machine and a user whose names nobody else has."""
     monkeypatch.setattr("platform.node", lambda: "quokka")
     monkeypatch.setattr("getpass.getuser", lambda: "zebra9")
-    monkeypatch.setattr("suite.report.privacy._home", lambda: Path("/home/jane"))
+    monkeypatch.setattr("suite.report.privacy._home", lambda: "/home/jane")
 
 
 @pytest.mark.usefixtures("quokka")

@@ -481,7 +481,7 @@ def test_visible_text_is_printable_and_bounded_and_printable_text_is_untouched(t
 def quokka(monkeypatch):
     """A machine called zebra9.example.com whose user quokka lives in /srv/people/quokka."""
     monkeypatch.setattr(platform, "node", lambda: "zebra9.example.com")
-    monkeypatch.setattr(privacy.Path, "home", lambda: Path("/srv/people/quokka"))
+    monkeypatch.setattr(privacy, "_home", lambda: "/srv/people/quokka")
     monkeypatch.setattr(privacy.getpass, "getuser", lambda: "quokka")
 
 

@@ -152,9 +152,7 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, `id` first; infinities and NaN as the strings "inf", "-inf" and "nan"."""
-        data = plain({"id": self.id, **flat(self)})
-        assert isinstance(data, dict)
-        return data
+        return {"id": self.id, **{name: plain(value) for name, value in flat(self).items()}}
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), allow_nan=False)
@@ -213,6 +211,8 @@ def plain(value: Any) -> Any:
     """The value as JSON has it: lists, objects, infinities and NaN as text, and text without lone
     surrogates.
     """
+    if value is None or isinstance(value, int):  # most of a record, so first
+        return value
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, float) and not math.isfinite(value):

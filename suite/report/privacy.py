@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import functools
 import getpass
+import os
 import platform
 import re
-from pathlib import Path
 
 from suite.formats import DTYPES
 from suite.ops import NAMES
@@ -36,7 +36,7 @@ def private(text: str) -> str:
     """The text with ~ for home directories, USER for this machine's user in a path or an address,
     HOST for its name.
     """
-    web_or_home, host, user = _patterns(str(_home()), platform.node(), _user())
+    web_or_home, host, user = _patterns(_home(), platform.node(), _user())
     if "/" in text or "\\" in text:
         text = web_or_home.sub(
             lambda found: found[0] if found[0].startswith(("http:", "https:")) else "~", text
@@ -62,11 +62,9 @@ def _patterns(
     )
 
 
-def _home() -> Path:
-    try:
-        return Path.home()
-    except RuntimeError:
-        return Path("/")
+def _home() -> str:
+    home = os.path.expanduser("~")  # noqa: PTH111 - ten times as fast as pathlib's, and asked for every text
+    return "/" if home == "~" else home
 
 
 def _user() -> str:
