@@ -40,6 +40,7 @@ EXPECTED = {
     "attention/probe/1x2x33x16/causal=top_left/s0": ("top_left",),
     "attention/probe/1x2x17x16/causal=bottom_right/keys=40/s0": ("bottom_right",),
     "attention/probe/2x2x33x16/keys=140/mask=checkerboard/s0": ("boolean",),
+    "attention/probe/2x4x33x16/return_lse=True/keys=9/mask=random_with_empty_rows/s0": ("empty",),
     "attention/probe/2x2x33x16/keys=140/mask=sentinels/s0": ("additive",),
     "attention/probe/2x2x17x16/keys=70/mask=additive_infinite/s0": ("empty",),
     "attention/probe/2x2x33x16/keys=140/mask=all_masked/s0": ("empty",),

@@ -149,7 +149,8 @@ def sees_nothing(case: Case) -> bool | None:
         reach = setting.reach(value, place)
         if reach is None:
             own = setting.visible(value, place)
-            shown = own if shown is None or own is None else shown & own
+            if own is not None:  # most settings hide no key
+                shown = own if shown is None else shown & own
             continue
         first = first if reach[0] is None else np.maximum(first, reach[0])
         last = last if reach[1] is None else np.minimum(last, reach[1])
