@@ -21,14 +21,14 @@ def peak_bytes(call: Callable[[], Any], *, device: str = "cpu") -> int:
 
 
 def _cpu(call: Callable[[], Any], device: str) -> tuple[int, Any]:
-    os.environ.setdefault(
-        "KINETO_LOG_LEVEL", "99"
-    )  # else the profiler writes to the terminal whenever it starts and ends
-    from torch.profiler import ProfilerActivity, profile
+    # Else the profiler writes to the terminal whenever it starts and ends.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    # torch.profiler is made of this one and imports torch's compiler besides, which takes seconds.
+    from torch.autograd.profiler import profile
 
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+    with profile(profile_memory=True) as profiled:
         output = call()
-    results = profiled.profiler.kineto_results if profiled.profiler is not None else None
+    results = profiled.kineto_results
     assert results is not None
     events = sorted(
         (event for event in results.events() if event.name() == "[memory]"),
