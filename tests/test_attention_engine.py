@@ -405,7 +405,7 @@ def test_a_declared_name_is_known_in_its_own_process(host, tmp_path):
 def test_names_of_what_is_no_argument_by_name_are_refused(names):
     with pytest.raises(
         ValueError,
-        match="which is no argument by name of attention; expected some of mask, alibi_slopes, sink, ",
+        match="which is no argument by name of attention; expected some of mask, kv_lengths, alibi_slopes, sink, ",
     ):
         kernel("attention", names=names)
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suite.records.flat import changed, columns, flat
-from suite.records.record import PASSING, SCHEMA, STATUSES, Record, by_precedence, summary_class
+from suite.records.flat import changed, columns, flat, nested
+from suite.records.record import PASSING, SCHEMA, STATUSES, Record, by_precedence, published, summary_class
 from tests.records import make_record
 
 
@@ -228,3 +228,26 @@ def test_every_status_has_one_summary_class():
     assert {s for s, c in classes.items() if s == c} == named
     assert {c for s, c in classes.items() if s not in named} == {"failed"}
     assert "unjudged" not in PASSING
+
+
+def test_a_flat_row_holds_the_fields_of_the_judgement_and_the_outcome():
+    record = make(ratio=2.0, index=(1, 2), seconds=0.5)
+
+    assert (record.judgement.ratio, record.judgement.index, record.outcome.seconds) == (2.0, (1, 2), 0.5)
+    row = flat(record)
+    assert list(row) == list(columns(Record))
+    assert (row["ratio"], row["index"], row["seconds"]) == (2.0, (1, 2), 0.5)
+    assert {"judgement", "outcome"}.isdisjoint(row)
+    assert nested(Record, row) == record
+
+
+def test_a_name_that_is_no_column_is_refused():
+    with pytest.raises(TypeError, match="ration"):
+        changed(make(), ration=1.0)
+
+
+@pytest.mark.parametrize("name", ["record", "measurement"])
+def test_the_schema_describes_every_field(name):
+    properties = published()["$defs"][name]["properties"]
+
+    assert [field for field, one in properties.items() if field != "id" and not one.get("description")] == []
