@@ -123,14 +123,16 @@ def console_of(width: int) -> Console:
 
 
 def rich_table(*names: str, numbers: Iterable[str] = (), wrap: bool = True, **options: Any) -> RichTable:
-    """An empty table of the terminal; numbers stand to the right. wrap: names may take several lines."""
+    """An empty table of the terminal; numbers stand to the right. wrap: names may take several lines;
+    else the headings of the numbers may.
+    """
     from rich.table import Table as RichTable
 
     table = RichTable(box=None, pad_edge=False, header_style="bold", **options)
     for name in names:
         table.add_column(name, overflow="fold", no_wrap=not wrap)
     for name in numbers:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=wrap)
     return table
 
 
