@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.share(of=4, group="whole runs")
 @pytest.mark.skipif(shutil.which("cc") is None, reason="one of the faults is a library that cc compiles")
 def test_every_kind_once_in_a_run_has_its_status_and_changes_nothing_else(tmp_path):
     found = soak(

@@ -410,6 +410,7 @@ def test_float32_inside_keeps_what_a_kernel_in_the_format_loses(dtype):
 # The measurement as a whole.
 
 
+@pytest.mark.share(of=4)
 @pytest.mark.parametrize("op", measured_by("vanishing"))
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 def test_every_op_is_measured_and_fits_its_file(op, dtype):
