@@ -82,6 +82,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="threads of torch while kernels run (default: 1)",
     )
+    _add_processes(add)
+    add(
+        "--ignore-declarations",
+        action="store_true",
+        help="judge by best practice, whatever a kernel declares",
+    )
+    add(
+        "--known-failures",
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help="failures that are known, with reason and link",
+    )
+
+
+def _add_processes(add: Callable[..., None]) -> None:
+    """The options about the processes of kernels."""
     add(
         "--isolate",
         default="outside",
@@ -103,18 +120,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=_positive,
         metavar="GIB",
         help="what a kernel in a process of its own may take (default: half of this machine's memory)",
-    )
-    add(
-        "--ignore-declarations",
-        action="store_true",
-        help="judge by best practice, whatever a kernel declares",
-    )
-    add(
-        "--known-failures",
-        action="append",
-        type=Path,
-        metavar="FILE",
-        help="failures that are known, with reason and link",
     )
 
 

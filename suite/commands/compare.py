@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from suite.commands.options import misuse, show_paths_option
 from suite.commands.output import full, write
+
+if TYPE_CHECKING:
+    from suite.records.record import Record
+    from suite.report.baseline import Baseline
 
 
 @click.command("compare")
@@ -64,7 +70,6 @@ def command(
 
     Exit code 1 where a gate of --fail-on or the baseline fails, 0 otherwise.
     """
-    from suite.report import FullDiskError
     from suite.report import baseline as ratchet
     from suite.report.compare import compare as join
     from suite.report.compare_files import check_targets, to_csv, to_json
@@ -77,11 +82,9 @@ def command(
     if update_baseline and baseline is None:
         misuse("--update-baseline tightens the file that --baseline names; name it")
     named = {"--baseline": baseline, "--csv": csv_file, "--json": json_file, "--out": out}
+    written = {option: path for option, path in named.items() if path is not None and str(path) != "-"}
     try:
-        check_targets(
-            {option: path for option, path in named.items() if path is not None and str(path) != "-"},
-            [base, *new],
-        )
+        check_targets(written, [base, *new])
         gates, share = parse_gates(fail_on), parse_share(threshold)
         best: ratchet.Baseline = {}
         if baseline is not None and (baseline.exists() or not update_baseline):
@@ -98,12 +101,7 @@ def command(
         misuse(visible(str(error), lines=False))
     print_comparison(comparisons, show_paths=show_paths)
     if baseline is not None and update_baseline:
-        try:
-            ratchet.write_baseline(baseline, ratchet.tightened(best, records))
-        except FullDiskError as error:
-            full(str(error))
-        except ValueError as error:
-            misuse(str(error))
+        _tighten(baseline, best, records)
     if csv_file is not None:
         write(csv_file, to_csv(comparisons, show_paths=show_paths).removesuffix("\n"))
     if json_file is not None:
@@ -113,3 +111,16 @@ def command(
         write(out, render(comparisons, gates=asked, show_paths=show_paths))
         click.echo(f"page: {out}")
     sys.exit(1 if any(one.reasons for one in comparisons) else 0)
+
+
+def _tighten(path: Path, best: Baseline, records: Sequence[Record]) -> None:
+    """Writes the baseline with the errors of these records where they are smaller."""
+    from suite.report import FullDiskError
+    from suite.report.baseline import tightened, write_baseline
+
+    try:
+        write_baseline(path, tightened(best, records))
+    except FullDiskError as error:
+        full(str(error))
+    except ValueError as error:
+        misuse(str(error))

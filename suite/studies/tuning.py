@@ -142,6 +142,40 @@ def lost(device: str) -> str:
     return ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trials:
+    """The work of one kernels' configurations on one device."""
+
+    kernels: str
+    work: Work
+    device: str
+    tensors: Sequence[torch.Tensor]
+
+    def times(self, candidate: Configuration) -> list[float] | str:
+        """The seconds of each tensor, or why there are none."""
+        return self._each(candidate, lambda _, call: seconds(call, self.device))
+
+    def wrong(self, candidate: Configuration) -> str:
+        """Why an output is wrong, or there is none; "" where all are right."""
+        found = self._each(candidate, lambda x, call: _wrong(self.work, x, call()))
+        return found if isinstance(found, str) else next(filter(None, found), "")
+
+    def _each(
+        self, candidate: Configuration, measure: Callable[[torch.Tensor, Callable[[], Any]], Any]
+    ) -> list[Any] | str:
+        """What `measure` gives for each tensor and its call; or why there is nothing."""
+        try:
+            with trying(self.kernels, candidate):
+                return [measure(x, _call(self.work, x)) for x in self.tensors]
+        except Exception as error:  # its compiler's, or too little shared memory or registers for it
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
+            if why := lost(self.device):
+                raise DeviceLostError(
+                    f"{self.kernels} {dict(candidate)}: {reason}; the device no longer answers: {why}"
+                ) from None
+            return reason
+
+
 def tune(
     kernels: str,
     work: Work,
@@ -160,32 +194,8 @@ def tune(
     stored = configuration(kernels, torch.device(device))
     draw = repeated if get_op(work.op).of_rows else normal
     tensors = [draw(f"tune|{kernels}", shape, device).to(work.format) for shape in work.shapes]
-
-    def each(
-        candidate: Configuration, measure: Callable[[torch.Tensor, Callable[[], Any]], Any]
-    ) -> list[Any] | str:
-        """What `measure` gives for each tensor and its call; or why there is nothing."""
-        try:
-            with trying(kernels, candidate):
-                return [measure(x, _call(work, x)) for x in tensors]
-        except (
-            Exception
-        ) as error:  # its compiler's, or the device has too little shared memory or registers for it
-            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
-            if why := lost(device):
-                raise DeviceLostError(
-                    f"{kernels} {dict(candidate)}: {reason}; the device no longer answers: {why}"
-                ) from None
-            return reason
-
-    def times(candidate: Configuration) -> list[float] | str:
-        return each(candidate, lambda _, call: seconds(call, device))
-
-    def wrong(candidate: Configuration) -> str:
-        found = each(candidate, lambda x, call: _wrong(work, x, call()))
-        return found if isinstance(found, str) else next(filter(None, found), "")
-
-    first = wrong(stored) or times(stored)
+    trials = _Trials(kernels=kernels, work=work, device=device, tensors=tensors)
+    first = trials.wrong(stored) or trials.times(stored)
     if isinstance(first, str):
         raise RuntimeError(f"{kernels}: the stored configuration {dict(stored)}: {first}")
     best, least = stored, 1.0
@@ -193,25 +203,32 @@ def tune(
         if time.monotonic() > until:
             say(f"{kernels}: its time is over; of {len(tried)} candidates {len(tried) - number} are left")
             break
-        found = times(candidate)
+        found = trials.times(candidate)
         ratio = math.inf if isinstance(found, str) else geometric_mean(found, first)
-        say(
-            f"{kernels} {dict(candidate)}:"
-            f" {found if isinstance(found, str) else f'{ratio:.3f} of the stored time'}"
-        )
+        what = found if isinstance(found, str) else f"{ratio:.3f} of the stored time"
+        say(f"{kernels} {dict(candidate)}: {what}")
         if ratio < least:
-            if message := wrong(candidate):
+            if message := trials.wrong(candidate):
                 say(f"{kernels} {dict(candidate)}: {message}")
             else:
                 best, least = candidate, ratio
     if best is stored:
         return stored
-    rounds = [(times(best), times(stored)) for _ in range(ROUNDS)]
-    again = statistics.median(
-        math.inf if isinstance(a, str) or isinstance(b, str) else geometric_mean(a, b) for a, b in rounds
-    )
+    again = _in_turns(trials.times, best, stored)
     say(f"{kernels} {dict(best)}: {again:.3f} of the stored time, taking turns")
     return best if again <= 1 - GAIN else stored
+
+
+def _in_turns(
+    times: Callable[[Configuration], list[float] | str], one: Configuration, stored: Configuration
+) -> float:
+    """The time of a configuration over the stored one's, timed again in turns: the fastest of many is
+    the luckiest too. Infinite where one of them has no time.
+    """
+    rounds = [(times(one), times(stored)) for _ in range(ROUNDS)]
+    return statistics.median(
+        math.inf if isinstance(a, str) or isinstance(b, str) else geometric_mean(a, b) for a, b in rounds
+    )
 
 
 def geometric_mean(times: Sequence[float], others: Sequence[float]) -> float:
