@@ -426,11 +426,15 @@ class Session:
         """What is wrong with the known failures of the kernels that ran."""
         ran = {record.kernel for record in self.records}
         entries = [] if self.request.strict else [entry for entry in self.known if entry.kernel in ran]
-        met = {record.case for record in self.records}
-        unmet = [entry for entry in entries if not any(entry.names(case) for case in met)]
+        existing = {record.case for record in self.records}
+        unmet = [entry for entry in entries if not any(entry.names(case) for case in existing)]
+        # To list every case takes a second: only those that entries without a case so far might mean.
+        for specification in self._specifications:
+            for case in existing_cases([specification], [entry.case for entry in unmet]):
+                if any(entry.names(case) for entry in unmet):
+                    existing.add(case)
+                    unmet = [entry for entry in unmet if not entry.names(case)]
         narrowed = bool(self.request.patterns) or self.request.shard != ALL
-        # To list every case takes a second: only those that entries without a case here might mean.
-        existing = {*met, *existing_cases(self._specifications, [entry.case for entry in unmet])}
         return stale(entries, self.records, existing, narrowed=narrowed)
 
 

@@ -4,6 +4,7 @@ in a folder of its own.
 
 from __future__ import annotations
 
+import functools
 import importlib
 
 from suite.ops.op import (
@@ -43,6 +44,7 @@ NAMES = ("softmax", "log_softmax", "logsumexp", "cross_entropy", "attention", "m
 """All ops. A new one is its folder, a folder of kernels, and its name here."""
 
 
+@functools.cache
 def get_op(name: str) -> AnyOp:
     """The op of that name. Raises ValueError with the valid names."""
     if name not in NAMES:
