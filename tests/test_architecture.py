@@ -192,6 +192,20 @@ def test_every_module_says_what_it_is():
     assert silent == []
 
 
+def test_files_and_functions_fit_their_limits():
+    """A file of at most 500 lines, a function of at most 60."""
+    long = []
+    for module, path in MODULES.items():
+        text = path.read_text(encoding="utf-8")
+        if (lines := text.count("\n")) > 500:
+            long.append(f"{module} has {lines} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 60:
+                long.append(f"{module}.{node.name} has {node.end_lineno - node.lineno + 1} lines")
+
+    assert long == []
+
+
 def test_relative_imports_are_not_used():
     relative = [
         module

@@ -46,6 +46,17 @@ LAUNCH_BOUND = 1.25
 BACK_TO_BACK = 20
 
 
+ELSEWHERE = (
+    "works on other streams, which events do not see: the host's clock, the device waited for before and"
+    " after"
+)
+"""The note of a timing by the host's clock."""
+
+
+Take = Callable[[Callable[[], Any], str], float]
+"""(call, device) -> the seconds of one call."""
+
+
 def measure(
     call: Callable[[], Any],
     *,
@@ -74,15 +85,9 @@ def measure(
         once = _warmed_up(call, device)
         take, clock, note = event_seconds, "cuda_event", ""
         if works_elsewhere(call, device):
-            take, clock = synchronized_seconds, "perf_counter"
-            note = (
-                "works on other streams, which events do not see: the host's clock, the device waited for"
-                " before and after"
-            )
+            take, clock, note = synchronized_seconds, "perf_counter", ELSEWHERE
 
-        def samples_of(
-            timed: Callable[[], Any], take: Callable[[Callable[[], Any], str], float]
-        ) -> tuple[float, ...]:
+        def samples_of(timed: Callable[[], Any], take: Take) -> tuple[float, ...]:
             def sample(index: int) -> float:
                 prepare(index % sets)
                 flush()
