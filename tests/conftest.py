@@ -57,6 +57,6 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write_line("SHARE=all: every test")
     else:
         terminalreporter.write_line(
-            f"SHARE={number}: a share of the costly tests, by the commit. `make test SHARE={number}` runs the same"
-            " ones again, `make test-all` every test"
+            f"SHARE={number}: a share of the costly tests, by the commit. `make test SHARE={number}` runs"
+            " the same ones again, `make test-all` every test"
         )

@@ -16,7 +16,9 @@ from suite.records.flat import flat
 from suite.records.store import read_records
 
 COMPARED = ("status", "broken", "known", "ratio", "failed", "entries", "overflow", "index", "fits", "digest")
-"""What must be the same. Times, versions, messages and the statistics of torch's own kernel are not compared."""
+"""What must be the same. Times, versions, messages and the statistics of torch's own kernel are not
+compared.
+"""
 
 SHOWN = 20
 

@@ -157,7 +157,8 @@ TINY_CALLS = {
     "ALiBi": Call(sizes=TINY, further={"alibi_slopes": fixed(0.5, 0.25)}),
     "sink": Call(sizes=TINY, further={"sink": fixed(0.5, -1.25)}),
     "sink of -inf": Call(sizes=TINY, further={"sink": fixed(0.5, -INF)}),
-    "sink alone": Call(sizes=TINY, further={"sink": fixed(0.5, 1.5), "mask": tiny_mask(2, 3, hidden=((1,),))}),
+    "sink alone": Call(sizes=TINY,
+        further={"sink": fixed(0.5, 1.5), "mask": tiny_mask(2, 3, hidden=((1,),))}),
     "lengths": Call(sizes=TINY, further={"kv_lengths": lambda n, generator: torch.tensor([2])}),
     "much": Call(sizes=TINY, options={"softcap": 2.0, **TOP}, further={
         "mask": tiny_mask(2, 1, 3), "sink": fixed(0.5, 2.0), "alibi_slopes": fixed(0.5, 0.25)}),
@@ -237,8 +238,8 @@ def test_what_nobody_sees_has_a_gradient_of_exactly_0():
     entries and sinks of -inf.
     """
     call = Call(sizes={"length": 6, "keys": 8, "width": 4}, further={
-        "mask": tiny_mask(6, 8, hidden=((2,), (slice(None), 1))), "kv_lengths": lambda n, g: torch.tensor([5, 0]),
-        "sink": fixed(0.5, -INF, 1.0, 0.0)})  # fmt: skip
+        "mask": tiny_mask(6, 8, hidden=((2,), (slice(None), 1))), "kv_lengths": lambda n,
+        g: torch.tensor([5, 0]), "sink": fixed(0.5, -INF, 1.0, 0.0)})  # fmt: skip
     tensors = call.tensors(torch.float32, probing=False)
     tensors |= upstreams(tensors, BOTH)
     q, k, v, mask, sink = references(tensors, BOTH)
@@ -286,8 +287,8 @@ KERNELS = {
 
 HONEST_CALLS = (
     "plain", "hard", "normal values", "one key", "large scores", "low scores", "low scores, masked",
-    "causal, L > S, bottom right", "softcap, large scores", "additive mask", "nothing seen", "length 0", "ALiBi", "large sink",
-    "much",
+    "causal, L > S, bottom right", "softcap, large scores", "additive mask", "nothing seen", "length 0",
+    "ALiBi", "large sink", "much",
 )  # fmt: skip
 
 

@@ -104,12 +104,16 @@ def test_ids_are_the_same_in_every_version():
     [
         (
             "heads=2",
-            "attention has no setting 'heads'; valid settings: causal, mask, window, kv_lengths, alibi_slopes, "
+            "attention has no setting 'heads'; valid settings: causal, mask, window, kv_lengths, "
+            "alibi_slopes, "
             "sink, softcap, scale, enable_gqa, return_lse, key_heads, value_size, keys, layout, upstream",
         ),
         ("mask=nothing", "unknown kind 'nothing' of mask; expected one of random, random_with_empty_rows, "),
         ("sink=random", "unknown kind 'random' of sink; expected one of normal, dominant, none, mixed"),
-        ("alibi_slopes=0.5", "unknown kind '0.5' of alibi_slopes; expected one of geometric, zero, zero_and_steep"),
+        (
+            "alibi_slopes=0.5",
+            "unknown kind '0.5' of alibi_slopes; expected one of geometric, zero, zero_and_steep",
+        ),
         ("kv_lengths=7", "unknown kind '7' of kv_lengths; expected one of full, ragged, single, empty"),
         ("keys=0", "keys=0 must be an integer of at least 1"),
         ("keys=-3", "keys='-3' must be a whole number"),

@@ -49,8 +49,8 @@ def f(q, k, v, *, mask=None, causal=None, scale=None, softcap=None, window=None,
     assert window is None or type(window) is tuple
     assert mask is None or mask.dtype in (torch.bool, q.dtype)
     assert kv_lengths is None or kv_lengths.dtype == torch.int64
-    given = dict(mask=mask, causal=causal, scale=scale, softcap=softcap, window=window, alibi_slopes=alibi_slopes, sink=sink,
-                 kv_lengths=kv_lengths, return_lse=return_lse)
+    given = dict(mask=mask, causal=causal, scale=scale, softcap=softcap, window=window,
+                 alibi_slopes=alibi_slopes, sink=sink, kv_lengths=kv_lengths, return_lse=return_lse)
     return shifted(q, k, v, **given)
 
 def wrong_lse(q, k, v, *, return_lse=False):
@@ -405,7 +405,7 @@ def test_a_declared_name_is_known_in_its_own_process(host, tmp_path):
 def test_names_of_what_is_no_argument_by_name_are_refused(names):
     with pytest.raises(
         ValueError,
-        match="which is no argument by name of attention; expected some of mask, kv_lengths, alibi_slopes, sink, ",
+        match="is no argument by name of attention; expected some of mask, kv_lengths, alibi_slopes, sink, ",
     ):
         kernel("attention", names=names)
 

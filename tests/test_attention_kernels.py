@@ -27,8 +27,8 @@ ORACLE = Oracle(remembered=200)
 KERNELS = own_kernels("attention")
 MERGES = own_kernels("merge_states")
 READABLE = (
-    "naive", "shifted", "chunked", "online", "online_block_16", "online_base_two", "online_threshold", "split_kv",
-    "cached_decoding", "recompute", "recompute_block_16",
+    "naive", "shifted", "chunked", "online", "online_block_16", "online_base_two", "online_threshold",
+    "split_kv", "cached_decoding", "recompute", "recompute_block_16",
 )  # fmt: skip
 EAGER = (*READABLE, "sdpa_math", "sdpa_flash", "flex", "multihead_attention", "multihead_attention_weights")
 TRITON = "triton_flash_interpreter"
@@ -142,8 +142,8 @@ may round.
 """
 
 NOTHING_SEEN = (
-    "queries before the first key", "window before the first key", "boolean mask", "additive mask", "additive mask and window",
-    "a length of 0",
+    "queries before the first key", "window before the first key", "boolean mask", "additive mask",
+    "additive mask and window", "a length of 0",
 )  # fmt: skip
 
 
@@ -151,7 +151,8 @@ def refused(name, case, dtype):
     """What the kernels decline by NotImplementedError, with their reasons below."""
     return (
         (name == "flex" and "sink" in CASES[case][0](dtype) and dtype != torch.float32)
-        or (name in ("sdpa_flash", "multihead_attention", "multihead_attention_weights") and case == "values of another size")
+        or (name in ("sdpa_flash", "multihead_attention",
+            "multihead_attention_weights") and case == "values of another size")
     )  # fmt: skip
 
 
@@ -256,8 +257,8 @@ def test_hidden_keys_have_no_influence_whatever_bits_they_hold(name):
 def test_special_values_stand_where_the_definition_has_them(name):
     tensors = drawn(torch.float32, length=36)
     for argument, index, value in (
-        ("q", (0, 1, 2, 3), math.nan), ("q", (0, 1, 3, 3), INF), ("k", (1, 1, 58, 3), math.nan), ("v", (0, 0, 57, 2), INF),
-        ("v", (0, 2, 57, 3), -INF), ("v", (1, 3, 69, 0), math.nan),
+        ("q", (0, 1, 2, 3), math.nan), ("q", (0, 1, 3, 3), INF), ("k", (1, 1, 58, 3), math.nan),
+        ("v", (0, 0, 57, 2), INF), ("v", (0, 2, 57, 3), -INF), ("v", (1, 3, 69, 0), math.nan),
     ):  # fmt: skip
         tensors[argument][index] = value
     output = KERNELS[name](tensors, options={"causal": "bottom_right"})

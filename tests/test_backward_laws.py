@@ -146,8 +146,9 @@ def test_both_upstreams_of_attention_with_its_log_sum_exp_take_part():
 
 def trial_of(upstream):
     return Trial(
-        inputs={"x": np.zeros((1, 2)), "upstream": np.array(upstream)}, options={"dim": -1}, output=np.zeros((1, 2)), dim=1,
-        keeps_length=False, targeted=False, format=float16, judge_output=None, unsupported=None,
+        inputs={"x": np.zeros((1, 2)), "upstream": np.array(upstream)}, options={"dim": -1},
+        output=np.zeros((1, 2)), dim=1, keeps_length=False, targeted=False, format=float16, judge_output=None,
+        unsupported=None,
     )  # fmt: skip
 
 

@@ -39,9 +39,9 @@ from suite.timing.statistics import Timing
 QUICK = PLANS["quick"]
 ROWS = "softmax/normal/96x65/s0"
 FIELDS = {
-    "status", "ratio", "max_ulp", "digest", "direction", "shape", "bytes", "operations", "clock", "cache", "threads",
-    "calls_per_sample", "samples_seconds", "median_seconds", "low_seconds", "high_seconds", "peak_bytes", "compile_seconds",
-    "copy_bytes_per_second", "matmul_operations_per_second", "note",
+    "status", "ratio", "max_ulp", "digest", "direction", "shape", "bytes", "operations", "clock", "cache",
+    "threads", "calls_per_sample", "samples_seconds", "median_seconds", "low_seconds", "high_seconds",
+    "peak_bytes", "compile_seconds", "copy_bytes_per_second", "matmul_operations_per_second", "note",
 }  # fmt: skip
 
 
@@ -145,7 +145,8 @@ def test_a_measurement_holds_verdict_and_speed(measuring):
     assert set(data) >= FIELDS
     assert (found.kind, found.case, found.op, found.kernel) == ("throughput", ROWS, "softmax", "shifted")
     assert {name: data[name] for name in ("status", "ratio", "max_ulp", "digest")} == {
-        "status": "passed", "ratio": record.judgement.ratio, "max_ulp": record.judgement.max_ulp, "digest": record.judgement.digest
+        "status": "passed", "ratio": record.judgement.ratio, "max_ulp": record.judgement.max_ulp,
+        "digest": record.judgement.digest
     }  # fmt: skip
     assert len(data["samples_seconds"]) >= 6
     assert 0 < data["low_seconds"] <= data["median_seconds"] <= data["high_seconds"]
@@ -479,9 +480,10 @@ def test_pytest_benchmark_is_told_the_device(monkeypatch):
 def made(length, seconds, **changed):
     """A measurement of softmax as bench stores it."""
     data = {
-        "status": "passed", "ratio": 0.5, "max_ulp": 1.0, "digest": "d", "direction": "forward", "shape": [4, length],
-        "length": length, "bytes": 8e3, "operations": 5e3, "samples_seconds": [seconds] * 6, "median_seconds": seconds,
-        "low_seconds": seconds, "high_seconds": seconds, "peak_bytes": 12_000_000, "compile_seconds": 0.0,
+        "status": "passed", "ratio": 0.5, "max_ulp": 1.0, "digest": "d", "direction": "forward",
+        "shape": [4, length], "length": length, "bytes": 8e3, "operations": 5e3,
+        "samples_seconds": [seconds] * 6, "median_seconds": seconds, "low_seconds": seconds,
+        "high_seconds": seconds, "peak_bytes": 12_000_000, "compile_seconds": 0.0,
         "copy_bytes_per_second": 1e10, "matmul_operations_per_second": 1e11, "note": "",
     }  # fmt: skip
     case = f"softmax/normal/4x{length}/s0"
@@ -542,8 +544,8 @@ def test_the_command_measures_and_leaves_a_run(tmp_path):
                     "def bad(x, dim=-1):\n    return torch.softmax(x, dim) * 1.02\n")  # fmt: skip
 
     result = invoke(
-        "--op=softmax", f"--kernel={mine}:good", f"--kernel={mine}:bad", "--dtype=float32", "--shape=16x33", "--profile=smoke",
-        f"--out={tmp_path}/run",
+        "--op=softmax", f"--kernel={mine}:good", f"--kernel={mine}:bad", "--dtype=float32", "--shape=16x33",
+        "--profile=smoke", f"--out={tmp_path}/run",
     )  # fmt: skip
 
     run = read_run(tmp_path / "run")
@@ -597,8 +599,8 @@ def test_a_function_that_does_not_say_its_op_is_misuse(tmp_path):
 
 def test_what_is_named_twice_is_measured_once_and_both_directions_where_asked(tmp_path):
     result = invoke(
-        "--op=softmax", "--op=softmax", "--kernel=fused", "--kernel=fused", "--dtype=float32", "--dtype=float32",
-        "--lengths=64,64", "--profile=smoke", "--direction=both", f"--out={tmp_path}/run",
+        "--op=softmax", "--op=softmax", "--kernel=fused", "--kernel=fused", "--dtype=float32",
+        "--dtype=float32", "--lengths=64,64", "--profile=smoke", "--direction=both", f"--out={tmp_path}/run",
     )  # fmt: skip
 
     assert result.exit_code == 0, result.output
@@ -613,8 +615,8 @@ def test_a_kernel_that_hangs_once_timed_is_ended_and_the_next_one_measured(tmp_p
     )
 
     result = invoke(
-        "--op=softmax", f"--kernel={mine}:hangs", "--kernel=fused", "--dtype=float32", "--shape=16x33", "--profile=smoke",
-        "--timeout=0.3", f"--out={tmp_path}/run",
+        "--op=softmax", f"--kernel={mine}:hangs", "--kernel=fused", "--dtype=float32", "--shape=16x33",
+        "--profile=smoke", "--timeout=0.3", f"--out={tmp_path}/run",
     )  # fmt: skip
 
     assert result.exit_code == 1, result.output

@@ -116,10 +116,11 @@ def test_ids_are_the_same_in_every_version():
 
 @pytest.mark.parametrize(
     "id",
-    ["", "softmax", "softmax/normal/4x4", "softmax/normal/4x/s0", "softmax/normal/x4/s0", "softmax/normal/4x4/s",
+    ["", "softmax", "softmax/normal/4x4", "softmax/normal/4x/s0", "softmax/normal/x4/s0",
+        "softmax/normal/4x4/s",
      "/normal/4/s0", "softmax/normal/4x4/dim=/s0", "softmax/normal/4x4/s0/dim=1", "softmax/normal/4x4/s-1",
-     "softmax/normal/-4x4/s0", "softmax/normal/4x4/s0 ", "softmax/normal/4x4/upstream=/s0", "softmax/normal/4x4/upstream/s0",
-     "softmax/normal/4x4/s0\n", "softmax/normal//s0"],
+     "softmax/normal/-4x4/s0", "softmax/normal/4x4/s0 ", "softmax/normal/4x4/upstream=/s0",
+     "softmax/normal/4x4/upstream/s0", "softmax/normal/4x4/s0\n", "softmax/normal//s0"],
 )  # fmt: skip
 def test_a_malformed_id_is_shown_with_the_form_of_an_id(id):
     with pytest.raises(ValueError, match=r"is not op/family/ROWSxN\[/OPTION=VALUE...\]/sSEED") as caught:

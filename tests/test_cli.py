@@ -171,8 +171,8 @@ def recorded(folder):
     """A run folder with one record, made without running anything."""
     store = Store(folder / "recorded")
     record = make_record(
-        suite_version="0", kernel="shifted", op="softmax", case=CASE, family="normal", shape=(16, 33), dtype="float32",
-        status="inaccurate", message="far off", reproduce="again", ratio=3.0,
+        suite_version="0", kernel="shifted", op="softmax", case=CASE, family="normal", shape=(16, 33),
+        dtype="float32", status="inaccurate", message="far off", reproduce="again", ratio=3.0,
     )  # fmt: skip
     store.append(record)
     store.write_environment({"cpu": "a test"})

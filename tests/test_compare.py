@@ -31,9 +31,9 @@ ENVIRONMENT = {"env_id": "e1", "threads": 1, "cpu_capability": "AVX2", "device":
 
 def record(**changes):
     given = {
-        "suite_version": "1", "kernel": "online", "op": "softmax", "case": "softmax/normal/4x64/s0", "family": "normal",
-        "shape": (4, 64), "dtype": "float32", "status": "passed", "message": "made up", "ratio": 0.25, "max_ulp": 1.0,
-        "digest": "d1", "env_id": "e1", "started": "2026-01-01T00:00:00+00:00",
+        "suite_version": "1", "kernel": "online", "op": "softmax", "case": "softmax/normal/4x64/s0",
+        "family": "normal", "shape": (4, 64), "dtype": "float32", "status": "passed", "message": "made up",
+        "ratio": 0.25, "max_ulp": 1.0, "digest": "d1", "env_id": "e1", "started": "2026-01-01T00:00:00+00:00",
     }  # fmt: skip
     return make_record(**{**given, **changes})
 
@@ -50,11 +50,11 @@ def timed(
 ):
     """A throughput measurement as `bench` writes it."""
     given = {
-        "status": "passed", "ratio": 0.25, "max_ulp": 1.0, "digest": "d", "direction": "forward", "shape": [4, 64],
-        "bytes": 2048, "operations": 1280, "clock": "perf_counter", "cache": "warm", "threads": 1, "calls_per_sample": 10,
-        "samples_seconds": list(samples), "median_seconds": None, "low_seconds": None, "high_seconds": None,
-        "peak_bytes": 0, "compile_seconds": None, "copy_bytes_per_second": 1e10, "matmul_operations_per_second": 1e11,
-        "note": "",
+        "status": "passed", "ratio": 0.25, "max_ulp": 1.0, "digest": "d", "direction": "forward",
+        "shape": [4, 64], "bytes": 2048, "operations": 1280, "clock": "perf_counter", "cache": "warm",
+        "threads": 1, "calls_per_sample": 10, "samples_seconds": list(samples), "median_seconds": None,
+        "low_seconds": None, "high_seconds": None, "peak_bytes": 0, "compile_seconds": None,
+        "copy_bytes_per_second": 1e10, "matmul_operations_per_second": 1e11, "note": "",
     }  # fmt: skip
     return Measurement(
         kind="throughput", kernel=kernel, op=op, dtype=dtype, device=device, case=case, data={**given, **data}
@@ -95,8 +95,8 @@ def compared(base, new, **options):
 def test_runs_are_joined_by_op_kernel_case_dtype_and_direction():
     kept = record()
     others = [
-        record(kernel="fused"), record(op="log_softmax"), record(case="softmax/normal/4x65/s0"), record(dtype="float64"),
-        record(direction="backward"),
+        record(kernel="fused"), record(op="log_softmax"), record(case="softmax/normal/4x65/s0"),
+        record(dtype="float64"), record(direction="backward"),
     ]  # fmt: skip
 
     found = compare(run(kept, *others), run(kept))

@@ -40,18 +40,20 @@ FAST, SLOW = [1e-3 + 1e-6 * i for i in range(20)], [2e-3 + 1e-6 * i for i in ran
 
 def record(**changes):
     given = {
-        "suite_version": "1", "kernel": "online", "op": "softmax", "case": "softmax/normal/4x64/s0", "family": "normal",
-        "shape": (4, 64), "dtype": "float32", "status": "passed", "message": "made up", "ratio": 0.25, "max_ulp": 1.0,
-        "digest": "d1", "env_id": "e1", "kernel_version": "v1", "reproduce": "softmax-suite check",
+        "suite_version": "1", "kernel": "online", "op": "softmax", "case": "softmax/normal/4x64/s0",
+        "family": "normal", "shape": (4, 64), "dtype": "float32", "status": "passed", "message": "made up",
+        "ratio": 0.25, "max_ulp": 1.0, "digest": "d1", "env_id": "e1", "kernel_version": "v1",
+        "reproduce": "softmax-suite check",
     }  # fmt: skip
     return make_record(**{**given, **changes})
 
 
 def timed(samples, *, kernel="online", case="softmax/normal/4x64/s0", device="cpu", **data):
     given = {
-        "status": "passed", "ratio": 0.25, "max_ulp": 1.0, "direction": "forward", "shape": [4, 64], "bytes": 2_000_000,
-        "operations": 1280, "clock": "perf_counter", "cache": "warm", "threads": 1, "samples_seconds": samples,
-        "copy_bytes_per_second": 1e10, "matmul_operations_per_second": 1e11, "note": "",
+        "status": "passed", "ratio": 0.25, "max_ulp": 1.0, "direction": "forward", "shape": [4, 64],
+        "bytes": 2_000_000, "operations": 1280, "clock": "perf_counter", "cache": "warm", "threads": 1,
+        "samples_seconds": samples, "copy_bytes_per_second": 1e10, "matmul_operations_per_second": 1e11,
+        "note": "",
     }  # fmt: skip
     return Measurement(
         kind="throughput",
@@ -85,15 +87,16 @@ def everything(text="x", *, name="B"):
     words = {"kernel": text, "message": text, "reproduce": text, "kernel_version": text}
     base = run(
         record(**words), record(kernel="gone"), record(kernel="mended", status="inaccurate"),
-        record(kernel="better", ratio=0.9), record(kernel="lost"), timed(FAST, kernel=text), timed(FAST, kernel="same"),
-        timed(FAST, kernel="dead"), environment={**ENVIRONMENT, "cpu": text},
+        record(kernel="better", ratio=0.9), record(kernel="lost"), timed(FAST, kernel=text),
+        timed(FAST, kernel="same"), timed(FAST, kernel="dead"), environment={**ENVIRONMENT, "cpu": text},
     )  # fmt: skip
     new = run(
-        record(**{**words, "status": "inaccurate", "ratio": 9.0}), record(kernel="new"), record(kernel="mended"),
-        record(kernel="better", ratio=0.1), record(kernel="lost", status="unsupported", ratio=None),
-        timed(SLOW, kernel=text), timed(FAST, kernel="same"), timed([], kernel="dead", status="inaccurate", note=text),
-        record(kernel="quick", status="known_failure", numerics="shift=none"), timed(FAST[:6], kernel="quick"),
-        timed(FAST, kernel="mended", case=f"softmax/{text}/4x64/s0"),
+        record(**{**words, "status": "inaccurate", "ratio": 9.0}), record(kernel="new"),
+        record(kernel="mended"), record(kernel="better", ratio=0.1),
+        record(kernel="lost", status="unsupported", ratio=None), timed(SLOW, kernel=text),
+        timed(FAST, kernel="same"), timed([], kernel="dead", status="inaccurate", note=text),
+        record(kernel="quick", status="known_failure", numerics="shift=none"),
+        timed(FAST[:6], kernel="quick"), timed(FAST, kernel="mended", case=f"softmax/{text}/4x64/s0"),
         name=name, environment={**ENVIRONMENT, "threads": 2, text: {text: [text]}}, notices=(text,),
     )  # fmt: skip
     other = run(record(device="cuda", **words), timed(FAST, kernel=text, device="cuda"), name="C")
@@ -279,7 +282,8 @@ def faster_and_broken():
     only faster.
     """
     both = [record(kernel=kernel, case=f"softmax/{family}/4x64/s0", ratio=ratio)
-            for kernel in ("broken", "fine") for family, ratio in (("normal", 0.25), ("huge", 0.5))]  # fmt: skip
+            for kernel in ("broken", "fine") for family,
+            ratio in (("normal", 0.25), ("huge", 0.5))]  # fmt: skip
     after = [
         changed(r, status="nonfinite", ratio=None) if r.kernel == "broken" and "huge" in r.case else r
         for r in both
@@ -602,8 +606,9 @@ def test_no_file_of_a_compared_run_is_overwritten(folders, tmp_path, option):
     (tmp_path / "hard").hardlink_to(records)
     before = contents(*folders)
     for target in (
-        base / "env.json", base / "run.json", base / ".lock", records, measurements, worse / "records-new.jsonl",
-        tmp_path / "symbolic", tmp_path / "hard", tmp_path / "A" / ".." / "A" / "env.json",
+        base / "env.json", base / "run.json", base / ".lock", records, measurements,
+        worse / "records-new.jsonl", tmp_path / "symbolic", tmp_path / "hard",
+        tmp_path / "A" / ".." / "A" / "env.json",
     ):  # fmt: skip
         result = invoke(*folders, option, target, *(["--update-baseline"] if option == "--baseline" else []))
 

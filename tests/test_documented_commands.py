@@ -28,8 +28,8 @@ PUBLISHED = Path("reports/cpu-amd-epyc/2026-11-21-quick")
 
 PARSED = {
     "softmax-suite bench --device cuda": "needs a GPU",
-    "softmax-suite gpu-run --out DIR --references references.npz": "needs a GPU; test_gpu_run.py runs it on the CPU",
-    "softmax-suite tune --device cuda --out configurations.json": "needs a GPU; test_tune.py tunes on the CPU",
+    "softmax-suite gpu-run --out DIR --references references.npz": "needs a GPU (test_gpu_run.py: CPU)",
+    "softmax-suite tune --device cuda --out configurations.json": "needs a GPU (test_tune.py: CPU)",
     "softmax-suite claims": "half a minute; .ci/run runs it, as make claims",
     "softmax-suite claims --json claims.json": "half a minute",
     "softmax-suite claims --exhaustive --claim torch-log": "minutes",

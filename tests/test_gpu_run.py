@@ -158,9 +158,10 @@ def test_what_has_a_reserve_runs_when_the_budget_is_spent_with_the_runs_that_the
 
 def record(kernel, status, case="softmax/normal/1x3/s0"):
     return make_record(
-        suite_version="0", started="2026-11-21T10:00:00+00:00", kernel=kernel, kernel_version="0", outside=False, op="softmax",
-        case=case, family="normal", shape=(1, 3), options={}, laws=(), profile="smoke", seed=0, dtype="float32", device="cpu",
-        direction="forward", strict=False, status=status, message=status, reproduce="",
+        suite_version="0", started="2026-11-21T10:00:00+00:00", kernel=kernel, kernel_version="0",
+        outside=False, op="softmax", case=case, family="normal", shape=(1, 3), options={}, laws=(),
+        profile="smoke", seed=0, dtype="float32", device="cpu", direction="forward", strict=False,
+        status=status, message=status, reproduce="",
     )  # fmt: skip
 
 

@@ -12,8 +12,8 @@ CASE = "softmax/normal/4x4/s0"
 
 def make(**changes):
     given = {
-        "suite_version": "1", "kernel": "fused", "op": "softmax", "case": CASE, "family": "normal", "shape": (4, 4),
-        "dtype": "float16", "status": "inaccurate", "message": "wrong",
+        "suite_version": "1", "kernel": "fused", "op": "softmax", "case": CASE, "family": "normal",
+        "shape": (4, 4), "dtype": "float16", "status": "inaccurate", "message": "wrong",
     }  # fmt: skip
     return make_record(**{**given, **changes})
 

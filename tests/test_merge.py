@@ -18,8 +18,9 @@ FACTS = {"cpu": "A", "env_id": "e"}
 
 def record(number, **changes):
     given = {
-        "suite_version": "1", "kernel": "a", "op": "softmax", "case": f"softmax/normal/4x{number}/s0", "family": "normal",
-        "shape": (4, number), "dtype": "float32", "status": "passed", "started": "2026-01-01T00:00:00+00:00",
+        "suite_version": "1", "kernel": "a", "op": "softmax", "case": f"softmax/normal/4x{number}/s0",
+        "family": "normal", "shape": (4, number), "dtype": "float32", "status": "passed",
+        "started": "2026-01-01T00:00:00+00:00",
     }  # fmt: skip
     return make_record(**{**given, **changes})
 

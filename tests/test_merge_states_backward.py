@@ -237,8 +237,8 @@ def test_the_formula_passes(family, dtype):
 
 
 @pytest.mark.parametrize("spoil", [
-    "lse in bfloat16", "weights not normalised", "weights swapped", "upstream ignored", "dlse ignored", "o in bfloat16",
-    "o not subtracted", "NaN for two empty states", "one gradient for both", "1 % more",
+    "lse in bfloat16", "weights not normalised", "weights swapped", "upstream ignored", "dlse ignored",
+    "o in bfloat16", "o not subtracted", "NaN for two empty states", "one gradient for both", "1 % more",
 ])  # fmt: skip
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_faults_are_refused(spoil, dtype):

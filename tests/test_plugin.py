@@ -23,7 +23,8 @@ ON_TWO_WORKERS = ("--op=softmax", "--ignore-declarations")
 CASES = '''
 from suite.case import case
 
-@case("softmax", "logsumexp", family="sparse", shapes={"smoke": [(16, 33)], "quick": [(8, 64)]}, source="these tests")
+@case("softmax", "logsumexp", family="sparse", shapes={"smoke": [(16, 33)], "quick": [(8, 64)]},
+      source="these tests")
 def test_sparse(evaluate):
     """An entry counts exactly once."""
     evaluate()

@@ -24,17 +24,17 @@ from tests.records import make_record
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {
-    "env_id": "e1", "cpu": "AMD EPYC", "cpu_count": 2, "device": "cpu", "threads": 1, "suite_version": "0.1.0",
-    "packages": {"torch": "2.13.0"}, "python": "3.11.7",
+    "env_id": "e1", "cpu": "AMD EPYC", "cpu_count": 2, "device": "cpu", "threads": 1,
+    "suite_version": "0.1.0", "packages": {"torch": "2.13.0"}, "python": "3.11.7",
 }  # fmt: skip
 OTHER = {**ENVIRONMENT, "env_id": "e2", "device": "cuda", "gpu": "NVIDIA H200"}
 
 
 def record(kernel="online", case="softmax/normal/4x64/s0", **changes):
     given = {
-        "suite_version": "0.1.0", "kernel": kernel, "op": case.partition("/")[0], "case": case, "family": "normal",
-        "shape": (4, 64), "dtype": "float32", "status": "passed", "ratio": 0.25, "digest": "d1", "env_id": "e1",
-        "started": "2026-01-02T00:00:00+00:00", "message": "made up",
+        "suite_version": "0.1.0", "kernel": kernel, "op": case.partition("/")[0], "case": case,
+        "family": "normal", "shape": (4, 64), "dtype": "float32", "status": "passed", "ratio": 0.25,
+        "digest": "d1", "env_id": "e1", "started": "2026-01-02T00:00:00+00:00", "message": "made up",
     }  # fmt: skip
     return make_record(**{**given, **changes})
 
@@ -42,11 +42,12 @@ def record(kernel="online", case="softmax/normal/4x64/s0", **changes):
 def timed(kernel, milliseconds, *, op="softmax", dtype="float32", length=64, status="passed", device="cpu"):
     case, samples = f"{op}/normal/4x{length}/s0", [milliseconds * 1e-3] * 8 if status == "passed" else []
     data = {
-        "status": status, "ratio": 0.25, "max_ulp": 1.0, "digest": "d", "direction": "forward", "shape": [4, length],
-        "length": length, "bytes": 2048, "operations": 1280, "clock": "perf_counter", "cache": "warm", "threads": 1,
-        "calls_per_sample": 10, "samples_seconds": samples, "median_seconds": samples[0] if samples else None,
-        "low_seconds": None, "high_seconds": None, "peak_bytes": 0, "compile_seconds": None,
-        "copy_bytes_per_second": 1e10, "matmul_operations_per_second": 1e11, "note": "",
+        "status": status, "ratio": 0.25, "max_ulp": 1.0, "digest": "d", "direction": "forward",
+        "shape": [4, length], "length": length, "bytes": 2048, "operations": 1280, "clock": "perf_counter",
+        "cache": "warm", "threads": 1, "calls_per_sample": 10, "samples_seconds": samples,
+        "median_seconds": samples[0] if samples else None, "low_seconds": None, "high_seconds": None,
+        "peak_bytes": 0, "compile_seconds": None, "copy_bytes_per_second": 1e10,
+        "matmul_operations_per_second": 1e11, "note": "",
     }  # fmt: skip
     return Measurement(
         kind="throughput", kernel=kernel, op=op, dtype=dtype, device=device, case=case, data=data

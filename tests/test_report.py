@@ -30,8 +30,9 @@ VOID = {"meta", "br", "hr", "img", "input", "link", "col"}
 
 def make(**changes):
     given = {
-        "suite_version": "1", "kernel": "naive", "op": "softmax", "case": "softmax/normal/4x4/s0", "family": "normal",
-        "shape": (4, 4), "dtype": "float32", "status": "passed", "message": "made up", "reproduce": "softmax-suite check",
+        "suite_version": "1", "kernel": "naive", "op": "softmax", "case": "softmax/normal/4x4/s0",
+        "family": "normal", "shape": (4, 4), "dtype": "float32", "status": "passed", "message": "made up",
+        "reproduce": "softmax-suite check",
     }  # fmt: skip
     return make_record(**{**given, **changes})
 
@@ -66,10 +67,11 @@ class Page(HTMLParser):
 def everything():
     """A record of every status, and each field of a failure filled in."""
     failure = {
-        "ratio": 37.5, "failed": 3, "entries": 16, "index": (1, 2), "got": "0.5", "expected": "0.25", "worst_ulp": 4.0,
-        "torch_ratio": 2.0, "tiles": {"16": "100% of the failures at column = 0 (mod 16)"}, "first_failing_column": 2,
-        "fits": "shift=none", "numerics": "shift=none", "warnings": ("a", "b"), "broken": ("inaccurate", "law_broken"),
-        "known": "rounds twice (https://example.org; known.txt:1)", "started": "2026-01-01T00:00:00+00:00", "strict": True,
+        "ratio": 37.5, "failed": 3, "entries": 16, "index": (1, 2), "got": "0.5", "expected": "0.25",
+        "worst_ulp": 4.0, "torch_ratio": 2.0, "tiles": {"16": "100% of the failures at column = 0 (mod 16)"},
+        "first_failing_column": 2, "fits": "shift=none", "numerics": "shift=none", "warnings": ("a", "b"),
+        "broken": ("inaccurate", "law_broken"), "known": "rounds twice (https://example.org; known.txt:1)",
+        "started": "2026-01-01T00:00:00+00:00", "strict": True,
     }  # fmt: skip
     return [
         make(status=status, kernel=kernel, dtype=dtype, overflow=overflow, **failure)
@@ -80,7 +82,8 @@ def everything():
 
 HOSTILE = "<b>&\"'<script>alert(1)</script><img src=x onerror=alert(1)>{{ 7*7 }}{% x %}"
 HOSTILE_FIELDS = (
-    "kernel", "family", "case", "message", "reproduce", "known", "got", "expected", "numerics", "fits", "op", "started",
+    "kernel", "family", "case", "message", "reproduce", "known", "got", "expected", "numerics", "fits", "op",
+    "started",
 )  # fmt: skip
 
 
@@ -406,12 +409,14 @@ def test_what_from_dict_accepts_can_be_shown(name, value, status):
 def test_twenty_thousand_records_give_a_page_below_one_megabyte():
     records = [
         make(
-            op=op, kernel=f"kernel{n % 8}", family=f"family_of_inputs_{n % 18}", dtype=dtype, status=ALL[n % len(ALL)],
-            case=f"{op}/family_of_inputs_{n % 18}/{n}x4096/s0", ratio=n / 100, message="a message of a failure\n" * 12,
-            known="a reason (https://example.org; known.txt:1)", index=(1, 2), got="0.5", reproduce="softmax-suite " * 9,
+            op=op, kernel=f"kernel{n % 8}", family=f"family_of_inputs_{n % 18}", dtype=dtype,
+            status=ALL[n % len(ALL)], case=f"{op}/family_of_inputs_{n % 18}/{n}x4096/s0", ratio=n / 100,
+            message="a message of a failure\n" * 12, known="a reason (https://example.org; known.txt:1)",
+            index=(1, 2), got="0.5", reproduce="softmax-suite " * 9,
         )
         for n, (op, dtype) in enumerate(
-            [(op, d) for op in ("softmax", "logsumexp") for d in ("float64", "float32", "bfloat16", "float16")] * 2_500
+            [(op, d) for op in ("softmax", "logsumexp") for d in ("float64", "float32", "bfloat16",
+                "float16")] * 2_500
         )
     ]  # fmt: skip
     text = page(*records)

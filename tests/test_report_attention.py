@@ -187,13 +187,14 @@ HUGE = "9" * 40
 @pytest.mark.parametrize(
     "id",
     [
-        "", "attention", HOSTILE, "softmax/normal/4x4/s0", "attention/nosuch/2x2x17x16/s0", "attention/normal/2x2x17/s0",
-        "attention/normal/0x2x17x16/s0", "attention/normal/2x2x17x16/mask=nosuch/s0",
-        "attention/normal/2x2x17x16/s" + "1" * 5000,
+        "", "attention", HOSTILE, "softmax/normal/4x4/s0", "attention/nosuch/2x2x17x16/s0",
+        "attention/normal/2x2x17/s0", "attention/normal/0x2x17x16/s0",
+        "attention/normal/2x2x17x16/mask=nosuch/s0", "attention/normal/2x2x17x16/s" + "1" * 5000,
         f"attention/normal/{HUGE}x2x17x16/s0", f"attention/normal/2x2x{HUGE}x16/s0",
         f"attention/normal/2x2x17x16/keys={HUGE}/s0",
-        "attention/normal/9x9x99999x16/keys=99999/mask=random/s0", "attention/normal/2x3x17x16/key_heads=2/s0",
-        "attention/normal/2x2x17x16/scale=nan/s0", "attention/normal/2x2x17x16/window=-1,0/s0",
+        "attention/normal/9x9x99999x16/keys=99999/mask=random/s0",
+        "attention/normal/2x3x17x16/key_heads=2/s0", "attention/normal/2x2x17x16/scale=nan/s0",
+        "attention/normal/2x2x17x16/window=-1,0/s0",
     ],
 )  # fmt: skip
 def test_an_id_that_does_not_parse_stands_in_no_column(id):
@@ -216,8 +217,8 @@ def test_masks_are_drawn_up_to_a_limit_alone(monkeypatch):
 
 
 PIECES = st.sampled_from([
-    "attention", "normal", "probe", "2x2x17x16", "s0", "keys=7", "causal=top_left", "window=3,None", "a=b", "mask=random",
-    "scale=1e400", "softcap=-1", "kv_lengths=ragged", "key_heads=0", "=", "/", "x", "\0",
+    "attention", "normal", "probe", "2x2x17x16", "s0", "keys=7", "causal=top_left", "window=3,None", "a=b",
+    "mask=random", "scale=1e400", "softcap=-1", "kv_lengths=ragged", "key_heads=0", "=", "/", "x", "\0",
 ])  # fmt: skip
 
 
@@ -237,7 +238,8 @@ def test_no_id_is_an_error(id):
         (["passed", "not_run"], OPEN),
         (["passed", "unjudged", "known_failure"], KNOWN),
         (["nonfinite", "known_failure", "passed"], FAILED), (["inaccurate", "not_run"], FAILED),
-        (["law_broken", "passed"], FAILED), (["crashed", "unsupported"], FAILED), (["raised", "unjudged"], FAILED),
+        (["law_broken", "passed"], FAILED), (["crashed", "unsupported"], FAILED),
+        (["raised", "unjudged"], FAILED),
     ],
 )  # fmt: skip
 def test_the_worst_record_of_a_cell_is_its_answer(statuses, expected):

@@ -48,8 +48,9 @@ def verdicts(measurements, **numerics):
     """What bench records of points; numerics: by kernel."""
     return [
         make_record(
-            suite_version="1", kernel=m.kernel, op=m.op, case=m.case, family="normal", shape=(1,), dtype=m.dtype, message="why",
-            status=m.data["status"], numerics=numerics.get(m.kernel, "best practice"),
+            suite_version="1", kernel=m.kernel, op=m.op, case=m.case, family="normal", shape=(1,),
+            dtype=m.dtype, message="why", status=m.data["status"],
+            numerics=numerics.get(m.kernel, "best practice"),
         )
         for m in measurements
     ]  # fmt: skip

@@ -38,8 +38,8 @@ def test_each_kind_has_its_own_limit_and_what_is_cut_is_said(monkeypatch):
     run = shown(*of_each, made("exponential", 0))
 
     assert [(m.kind, m.kernel) for m in run.measurements] == [
-        ("throughput", "k0"), ("thresholds", "k0"), ("throughput", "k1"), ("thresholds", "k1"), ("throughput", "k2"),
-        ("exponential", "k0"),
+        ("throughput", "k0"), ("thresholds", "k0"), ("throughput", "k1"), ("thresholds", "k1"),
+        ("throughput", "k2"), ("exponential", "k0"),
     ]  # fmt: skip
     assert run.notices == (
         "3 measurements of kind thresholds are left out",

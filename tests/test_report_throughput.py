@@ -97,7 +97,8 @@ def verdicts(*measurements, **changes):
     return [
         make_record(
             **about | {"kernel": m.kernel, "op": m.op, "case": m.case, "dtype": m.dtype, "device": m.device}
-            | {"shape": tuple(m.data["shape"]), "direction": m.data["direction"], "status": m.data["status"]} | changes
+            | {"shape": tuple(m.data["shape"]), "direction": m.data["direction"],
+                "status": m.data["status"]} | changes
         )
         for m in measurements
         if m.kind == "throughput"

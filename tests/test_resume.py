@@ -383,7 +383,7 @@ def test_plain_pytest_refuses_a_folder_in_use(half, capsys):
 
 LIMITED = """
 import os, resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)  # no longer file can be written, as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)  # as on a full disk
 os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 

@@ -313,7 +313,8 @@ def npy(header):
         npz_with(npy("((((" * 400)),
         b"\x93NUMPY\x01\x00" + npy("{'descr': '<f4', 'fortran_order': False, 'shape': (0,)}")[8:],
     ],
-    ids=["empty", "text", "empty member", "text member", "other member", "huge", "wraps", "negative", "short", "pickle", "deep",
+    ids=["empty", "text", "empty member", "text member", "other member", "huge", "wraps", "negative", "short",
+        "pickle", "deep",
          "a plain npy"],
 )  # fmt: skip
 def test_an_npz_by_a_stranger_is_refused(scratch, content):

@@ -25,8 +25,9 @@ values = st.recursive(
 )
 names = st.sampled_from([*_RECORD["properties"], "unknown"])
 VALID = {
-    "schema": 2, "suite_version": "1", "kernel": "k", "op": "softmax", "case": "c", "family": "f", "shape": [4, 4],
-    "dtype": "float32", "status": "inaccurate", "message": "wrong", "ratio": 1.5, "bitwise": {"repeat": True},
+    "schema": 2, "suite_version": "1", "kernel": "k", "op": "softmax", "case": "c", "family": "f",
+    "shape": [4, 4], "dtype": "float32", "status": "inaccurate", "message": "wrong", "ratio": 1.5,
+    "bitwise": {"repeat": True},
 }  # fmt: skip
 
 

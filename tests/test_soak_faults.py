@@ -35,8 +35,8 @@ def test_every_kind_once_in_a_run_has_its_status_and_changes_nothing_else(tmp_pa
 
 def record(case, kernel="k", status="passed", **fields):
     return make_record(
-        suite_version="0", kernel=kernel, outside=True, op="softmax", case=f"softmax/normal/{case}x3/s0", family="normal",
-        shape=(case, 3), dtype="float32", status=status, message="why", **fields,
+        suite_version="0", kernel=kernel, outside=True, op="softmax", case=f"softmax/normal/{case}x3/s0",
+        family="normal", shape=(case, 3), dtype="float32", status=status, message="why", **fields,
     )  # fmt: skip
 
 

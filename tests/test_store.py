@@ -20,8 +20,8 @@ from tests.records import make_record
 
 def make(**changes):
     given = {
-        "suite_version": "1", "kernel": "naive", "op": "softmax", "case": "softmax/normal/4x4/s0", "family": "normal",
-        "shape": (4, 4), "dtype": "float32", "status": "passed",
+        "suite_version": "1", "kernel": "naive", "op": "softmax", "case": "softmax/normal/4x4/s0",
+        "family": "normal", "shape": (4, 4), "dtype": "float32", "status": "passed",
     }  # fmt: skip
     return make_record(**{**given, **changes})
 

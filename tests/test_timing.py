@@ -462,7 +462,8 @@ def device(monkeypatch):
 
     fakes = {
         "device": simulated.context, "synchronize": simulated.synchronize, "Event": Event, "CUDAGraph": Graph,
-        "Stream": simulated.context, "stream": simulated.context, "current_stream": simulated.context, "graph": Capture,
+        "Stream": simulated.context, "stream": simulated.context, "current_stream": simulated.context,
+        "graph": Capture,
     }  # fmt: skip
     for name, fake in fakes.items():
         monkeypatch.setattr(torch.cuda, name, fake)

@@ -1,4 +1,4 @@
-"""The tolerance to paste: no honest kernel is beyond it, in the worst case or on data, and mutants faults are."""
+"""The tolerance to paste: no honest kernel is beyond it, in the worst case or on data; mutants are."""
 
 import functools
 import json

@@ -161,7 +161,8 @@ FAULTS = {
     "the last block is left out": (triton_online, "while start < n:", "while start + BLOCK < n:"),
     "parts are added unscaled": (triton_split, "d_k * tl.exp(m_k - m_finite)", "d_k"),
     "padding counts as 0": (triton_fused, 'mask=inside, other=-float("inf")', "mask=inside, other=0.0"),
-    "a block of -inf is not guarded": (triton_online, "tl.where(tl.abs(m_new) == float(\"inf\"), 0.0, m_new)", "m_new"),
+    "a block of -inf is not guarded": (triton_online, "tl.where(tl.abs(m_new) == float(\"inf\"), 0.0, m_new)",
+        "m_new"),
 }  # fmt: skip
 
 

@@ -97,7 +97,9 @@ def test_what_check_writes_as_json_is_valid(tmp_path):
 
     file = tmp_path / "r.json"
     CliRunner().invoke(
-        cli, ["check", "--op", "softmax", "--kernel", "naive", "--dtype", "float32", "--case", "softmax/normal_small/8x257/s0",
+        cli,
+        ["check", "--op", "softmax", "--kernel", "naive", "--dtype", "float32", "--case",
+            "softmax/normal_small/8x257/s0",
               "--profile", "smoke", "--json", str(file)],
     )  # fmt: skip
 
@@ -106,7 +108,8 @@ def test_what_check_writes_as_json_is_valid(tmp_path):
 
 some_json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
-    | st.sampled_from(["inf", "-inf", "nan", "passed", "crashed", 10**400, -1, 2**63, 2**63 - 1, 1e308, 1.0, 10**308, 2**1024]),
+    | st.sampled_from(["inf", "-inf", "nan", "passed", "crashed", 10**400, -1, 2**63, 2**63 - 1, 1e308, 1.0,
+        10**308, 2**1024]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=5,
 )  # fmt: skip
@@ -360,8 +363,10 @@ def test_texts_of_a_megabyte_are_shortened_and_it_is_said():
 
 def test_thousands_of_kernels_families_and_notices_leave_a_page_of_bounded_size():
     records = [
-        make(kernel=f"k{n}", family=f"f{n}", dtype=f"d{n % 50}", case=f"softmax/f{n}/4x4/s0", numerics=f"n{n}",
-             status=("inaccurate", "unsupported", "known_failure", "passed")[n % 4], known=f"why {n}", ratio=float(n))
+        make(kernel=f"k{n}", family=f"f{n}", dtype=f"d{n % 50}", case=f"softmax/f{n}/4x4/s0",
+            numerics=f"n{n}",
+             status=("inaccurate", "unsupported", "known_failure", "passed")[n % 4], known=f"why {n}",
+             ratio=float(n))
         for n in range(3000)
     ]  # fmt: skip
     text = render([Run(Path("r"), {}, tuple(records), tuple(map(str, range(10_000))))])

@@ -37,8 +37,8 @@ def main() -> None:
         beside_torch = statistics.median((a + b) / 2 / c for a, b, c in zip(ours, again, theirs, strict=True))
         beside_ours = statistics.median(a / b for a, b in zip(ours, again, strict=True))
         print(
-            f"{'x'.join(map(str, shape)):<14}{statistics.median(ours) * 1e6:>12.2f}{statistics.median(theirs) * 1e6:>12.2f}"
-            f"{beside_torch:>14.3f}{beside_ours:>13.3f}"
+            f"{'x'.join(map(str, shape)):<14}{statistics.median(ours) * 1e6:>12.2f}"
+            f"{statistics.median(theirs) * 1e6:>12.2f}{beside_torch:>14.3f}{beside_ours:>13.3f}"
         )
 
 

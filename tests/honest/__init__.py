@@ -1,1 +1,3 @@
-"""Correct kernels of many structures: none may ever fail. `python -m tests.honest` (make honest) judges them all."""
+"""Correct kernels of many structures: none may ever fail. `python -m tests.honest` (make honest)
+judges them all.
+"""

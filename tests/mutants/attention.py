@@ -642,10 +642,12 @@ def share_of_left(lse_a, lse_b):
 
 
 for _name, _breaks, _source, _weights in (
-    ("merge_in_base_2", "parts are merged by exp2 of their natural lse", "sgl-project/sglang#33064; vllm-project/vllm#28840",
+    ("merge_in_base_2", "parts are merged by exp2 of their natural lse",
+        "sgl-project/sglang#33064; vllm-project/vllm#28840",
      lambda a, b: share_of_left(LN2 * a, LN2 * b)),
     ("merge_evenly", "parts are merged without their weights", "", lambda a, b: torch.full_like(a, 0.5)),
-    ("merge_the_wrong_way", "parts are merged with each other's weight", "", lambda a, b: share_of_left(b, a)),
+    ("merge_the_wrong_way", "parts are merged with each other's weight", "", lambda a,
+        b: share_of_left(b, a)),
     ("merge_by_maximum", "only the part with the larger lse is kept", "", lambda a, b: (a >= b).to(a.dtype)),
 ):  # fmt: skip
     mutant(

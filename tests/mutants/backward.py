@@ -18,7 +18,7 @@ import torch
 
 from suite.case import Case
 from tests import attention_kernels, losses
-from tests.attention_kernels import Attention, Given, finite_or_0, share
+from tests.attention_kernels import Attention, Given, finite_or_0, positions, share
 from tests.honest.parts import top
 from tests.honest.states import Merge, powers
 from tests.mutants.mutant import BOTH, FLOAT32, LN2, MUTANTS, NARROW, Mutant, round_to, sequential
@@ -1471,15 +1471,15 @@ def lengths_one_longer(given):
 
 attention(
     "causal_strict", "a query's own key has no gradient", needs=("causal",),
-    forward=Attention(before=lambda given: torch.arange(given.keys) < attention_kernels.positions(given)),
+    forward=Attention(before=lambda given: torch.arange(given.keys) < positions(given)),
 )  # fmt: skip
 attention(
     "causal_one_ahead", "a key of the future gets a gradient", needs=("causal",),
-    forward=Attention(before=lambda given: torch.arange(given.keys) <= attention_kernels.positions(given) + 1),
+    forward=Attention(before=lambda given: torch.arange(given.keys) <= positions(given) + 1),
 )  # fmt: skip
 attention(
     "causal_by_tiles", "all keys of the tile of 16 on the diagonal get a gradient", needs=("causal",),
-    forward=Attention(before=lambda given: torch.arange(given.keys) // 16 <= attention_kernels.positions(given) // 16),
+    forward=Attention(before=lambda given: torch.arange(given.keys) // 16 <= positions(given) // 16),
 )  # fmt: skip
 attention(
     "scores_in_bfloat16", "scores are rounded to bfloat16 where they are computed again", dtypes=FORMATS,

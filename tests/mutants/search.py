@@ -18,7 +18,9 @@ from tests.mutants.mutant import Mutant
 
 ORACLE = Oracle(remembered=400)
 REMEMBERED = Path(__file__).with_name("caught.json")
-"""Mutant -> format -> the smallest case that caught it: [id, *laws]. `python -m tests.mutants --remember` writes it."""
+"""Mutant -> format -> the smallest case that caught it: [id, *laws]. `python -m tests.mutants
+--remember` writes it.
+"""
 
 
 @functools.cache

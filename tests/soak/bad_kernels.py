@@ -47,15 +47,16 @@ BODIES = _BODIES.strip().split("\n---\n")
 """Of f(x, dim=-1); VALUE, ERROR and TEXT stand for one of those below."""
 
 VALUES = (
-    'None', '1', "'x'", 'x.numpy()', '[x]', '(x, x)', '{}', 'x', 'x.t()', 'x[:1]', 'x.double()', 'x.to(torch.complex64)',
-    'x > 0', 'x.int()', 'x.to_sparse()', "x.to('meta')", 'torch.empty(0)', 'torch.tensor(1.0)', 'torch.nn.Parameter(x)',
-    'x.expand(3, *x.shape)', 'object()', 'f', 'torch.softmax', "torch.full_like(x, float('nan'))",
-    "torch.full_like(x, float('inf'))", 'x.as_strided(x.shape, (0, 0))', 'torch.quantize_per_tensor(x, 0.1, 0, torch.quint8)',
-    'type(x)', 'iter([x])', '(y for y in [x])', 'x.requires_grad_()', 'torch.softmax(x.requires_grad_(), dim)', 'Odd()',
-    'x.as_subclass(Sub)', 'torch.softmax(x, dim).as_subclass(Sub)', 'NotImplemented', '...', 'torch.zeros(x.shape).conj()',
-    'torch.softmax(x, dim).to(torch.bfloat16)', 'torch.softmax(x, dim).flip(0)', "float('nan')", 'x.untyped_storage()',
-    'torch.softmax(x, dim)[None]', 'torch.nested.nested_tensor([x])', 'torch.softmax(x, dim).t().contiguous().t()',
-    'torch._efficientzerotensor(x.shape)', 'torch.empty(10**7)',
+    'None', '1', "'x'", 'x.numpy()', '[x]', '(x, x)', '{}', 'x', 'x.t()', 'x[:1]', 'x.double()',
+    'x.to(torch.complex64)', 'x > 0', 'x.int()', 'x.to_sparse()', "x.to('meta')", 'torch.empty(0)',
+    'torch.tensor(1.0)', 'torch.nn.Parameter(x)', 'x.expand(3, *x.shape)', 'object()', 'f', 'torch.softmax',
+    "torch.full_like(x, float('nan'))", "torch.full_like(x, float('inf'))", 'x.as_strided(x.shape, (0, 0))',
+    'torch.quantize_per_tensor(x, 0.1, 0, torch.quint8)', 'type(x)', 'iter([x])', '(y for y in [x])',
+    'x.requires_grad_()', 'torch.softmax(x.requires_grad_(), dim)', 'Odd()', 'x.as_subclass(Sub)',
+    'torch.softmax(x, dim).as_subclass(Sub)', 'NotImplemented', '...', 'torch.zeros(x.shape).conj()',
+    'torch.softmax(x, dim).to(torch.bfloat16)', 'torch.softmax(x, dim).flip(0)', "float('nan')",
+    'x.untyped_storage()', 'torch.softmax(x, dim)[None]', 'torch.nested.nested_tensor([x])',
+    'torch.softmax(x, dim).t().contiguous().t()', 'torch._efficientzerotensor(x.shape)', 'torch.empty(10**7)',
 )  # fmt: skip
 
 BUILTIN = tuple(
@@ -66,17 +67,17 @@ BUILTIN = tuple(
     and not name.startswith(("Unicode", "ExceptionGroup"))
 )
 ERRORS = (
-    "UnicodeDecodeError('utf-8', b'x', 0, 1, 'bad')", 'SystemExit(0)', "SystemExit('bye')", 'SystemExit(None)',
-    'GeneratorExit()', 'Silent()', 'Silent', 'Unprintable()', "ValueError('\\ud800')", "ValueError('\\n' * 1000)",
-    "ValueError('x' * 1000000)", 'ValueError()', "ValueError(b'\\xff')", "ExceptionGroup('many', [ValueError(1)])",
-    "torch.OutOfMemoryError('out')", "RuntimeError('a\\0b')", '5', 'StopIteration(x)', 'MemoryError()',
-    "BaseException('base')", 'AssertionError', "NotImplementedError('no')", "KeyError('\\x1b[2J')",
-    "type('\\n', (ValueError,), {})()",
+    "UnicodeDecodeError('utf-8', b'x', 0, 1, 'bad')", 'SystemExit(0)', "SystemExit('bye')",
+    'SystemExit(None)', 'GeneratorExit()', 'Silent()', 'Silent', 'Unprintable()', "ValueError('\\ud800')",
+    "ValueError('\\n' * 1000)", "ValueError('x' * 1000000)", 'ValueError()', "ValueError(b'\\xff')",
+    "ExceptionGroup('many', [ValueError(1)])", "torch.OutOfMemoryError('out')", "RuntimeError('a\\0b')", '5',
+    'StopIteration(x)', 'MemoryError()', "BaseException('base')", 'AssertionError',
+    "NotImplementedError('no')", "KeyError('\\x1b[2J')", "type('\\n', (ValueError,), {})()",
 )  # fmt: skip
 
 TEXTS = (
-    "''", "'x' * 10_000_000", "'\\ud800'", "'\\0'", "'\\x1b[2J'", "'Trace' 'back'", "b'\\xff'", "'<script>'", '7',
-    "'\\r' * 1000", "'日本'",
+    "''", "'x' * 10_000_000", "'\\ud800'", "'\\0'", "'\\x1b[2J'", "'Trace' 'back'", "b'\\xff'", "'<script>'",
+    '7', "'\\r' * 1000", "'日本'",
 )  # fmt: skip
 
 PRELUDE = """\
@@ -405,8 +406,9 @@ SOURCES = (
 """Whole files."""
 
 POISON = (
-    b'os.close', b'sys.path.clear', b'judge_values = None', b'sys.modules[', b'sys.modules.pop', b'setrecursionlimit',
-    b'SIGALRM', b'environ', b"simplefilter('error')", b'stdout = ', b'stdout.close', b'setrecursion',
+    b'os.close', b'sys.path.clear', b'judge_values = None', b'sys.modules[', b'sys.modules.pop',
+    b'setrecursionlimit', b'SIGALRM', b'environ', b"simplefilter('error')", b'stdout = ', b'stdout.close',
+    b'setrecursion',
 )  # fmt: skip
 """What a kernel that runs in the judge's own process spoils for good: left out where kernels have
 no process of their own.
@@ -435,7 +437,7 @@ import os; os.fork(); return torch.softmax(x, dim)
 ---
 import os; os.closerange(3, 4096); return torch.softmax(x, dim)
 ---
-import threading; threading.Thread(target=lambda: [None for _ in iter(int, 1)]).start(); return torch.softmax(x, dim)
+import threading as t; t.Thread(target=lambda: any(iter(int, 1))).start(); return torch.softmax(x, dim)
 ---
 import os, signal; os.kill(os.getpid(), signal.SIGINT); return torch.softmax(x, dim)
 ---

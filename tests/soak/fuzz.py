@@ -357,7 +357,8 @@ def one_answer(kind, number, place, template, seed, run):
     if any(fault in ("traceback", "exit code") for fault, _ in found):
         shutil.rmtree(folder)
         where = raised_at(attempt_of(kind, number, seed, folder, template), folder)
-        sites = [(fault, f"{words} [{where}]", where) if where and fault in ("traceback", "exit code") else (fault, words, same)
+        sites = [(fault, f"{words} [{where}]", where) if where and fault in ("traceback",
+            "exit code") else (fault, words, same)
                  for fault, words, same in sites]  # fmt: skip
     shutil.rmtree(folder)
     return {

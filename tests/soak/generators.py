@@ -96,35 +96,41 @@ def add_oddities(folder):
 
 
 ODD_PATHS = (
-    "empty", "folder.py", "folder.npz", "fifo", "loop", "dangling", "full", "null", "mem.npz", "mem.safetensors", "mem.py",
-    "nosuch", "nosuch/deeper/file", "notes.txt", "notes.txt/below", "good.py", "good.npz", "good.safetensors", "known.txt",
-    "run", "part0", "part1", "run/env.json", "run/report.html", ".", "./", "..x", "run/", "", " ", "new file", "-", "--",
-    "-x", "x" * 300, "x/" * 3000, "日本語", "a\nb", "\x1b[31mred", "\udcff\udc80", "a\0b", "~", "$HOME", "*", "[", "%s", "{0}",
-    "null/x", "/proc/nothing/here", "/dev/null/x", "loop/x", "good.npz:x", "run/records.csv",
-    "run/RECORDS", "run/RECORDS", "./run//RECORDS", "run/run.json",
+    "empty", "folder.py", "folder.npz", "fifo", "loop", "dangling", "full", "null", "mem.npz",
+    "mem.safetensors", "mem.py", "nosuch", "nosuch/deeper/file", "notes.txt", "notes.txt/below", "good.py",
+    "good.npz", "good.safetensors", "known.txt", "run", "part0", "part1", "run/env.json", "run/report.html",
+    ".", "./", "..x", "run/", "", " ", "new file", "-", "--", "-x", "x" * 300, "x/" * 3000, "日本語", "a\nb",
+    "\x1b[31mred", "\udcff\udc80", "a\0b", "~", "$HOME", "*", "[", "%s", "{0}", "null/x",
+    "/proc/nothing/here", "/dev/null/x", "loop/x", "good.npz:x", "run/records.csv", "run/RECORDS",
+    "run/RECORDS", "./run//RECORDS", "run/run.json",
 )  # fmt: skip
 """Relative paths, or absolute ones that nobody can write to."""
 
 WORDS = (
-    "", " ", "\t", "nosuch", "NONE", "None", "null", "true", "0", "1", "-1", "nan", "inf", "-inf", "1e400", "1e-400",
-    "9" * 30, "9" * 5000, "0x10", "1_0", "٣", "½", "1.5", " 1", "1 ", "--", "-", "--op", "-h", "=", "=x", "x=", "日本語",
-    "\u202egnihton", "a\nb", "a\0b", "\udcff", "\x1b[2J", "%s%n", "{0.__class__}", "'", '"', "`ls`", "$(ls)", "x" * 20000,
-    "softmax", "float32", "softmax float32", "SOFTMAX", "softmaxx", "../x", "🙂" * 50, "\ufeff", "[", "[!", "(", "*" * 2000,
-    "\\",
+    "", " ", "\t", "nosuch", "NONE", "None", "null", "true", "0", "1", "-1", "nan", "inf", "-inf", "1e400",
+    "1e-400", "9" * 30, "9" * 5000, "0x10", "1_0", "٣", "½", "1.5", " 1", "1 ", "--", "-", "--op", "-h", "=",
+    "=x", "x=", "日本語", "\u202egnihton", "a\nb", "a\0b", "\udcff", "\x1b[2J", "%s%n", "{0.__class__}", "'",
+    '"', "`ls`", "$(ls)", "x" * 20000, "softmax", "float32", "softmax float32", "SOFTMAX", "softmaxx", "../x",
+    "🙂" * 50, "\ufeff", "[", "[!", "(", "*" * 2000, "\\",
 )  # fmt: skip
 
 SPECIAL = {
-    "kernels": ("shifted", "fused", "nosuch", "good.py:f", "good.py", "good.py:", "good.py:g", "good.py:f:g", ":", ":f",
-        "::", "folder.py", "folder.py:f", "mem.py:f", "fifo:f", "nosuch.py", "notes.txt:f", "os:getcwd", "math:pi",
-        "torch:softmax", "os.path:join", "no.such.module:f", ".relative:f", "a..b:f", "suite:judge", "json:",
-        "string:ascii_letters", "builtins:print", ".py:f", "this:s", "\udcff.py:f", "a\0b.py:f", "é.py:f", "good.py:é",
-        "good.py:__name__", "good.py:__builtins__", "x" * 300 + ".py:f",),
-    "device": ("cpu:0", "cpu:99", "cuda", "cuda:0", "cuda:-1", "cuda:99999999999999999999", "meta", "xla", "mps", "hip",
+    "kernels": ("shifted", "fused", "nosuch", "good.py:f", "good.py", "good.py:", "good.py:g", "good.py:f:g",
+        ":", ":f",
+        "::", "folder.py", "folder.py:f", "mem.py:f", "fifo:f", "nosuch.py", "notes.txt:f", "os:getcwd",
+        "math:pi", "torch:softmax", "os.path:join", "no.such.module:f", ".relative:f", "a..b:f",
+        "suite:judge", "json:", "string:ascii_letters", "builtins:print", ".py:f", "this:s", "\udcff.py:f",
+        "a\0b.py:f", "é.py:f", "good.py:é", "good.py:__name__", "good.py:__builtins__", "x" * 300 + ".py:f",),
+    "device": ("cpu:0", "cpu:99", "cuda", "cuda:0", "cuda:-1", "cuda:99999999999999999999", "meta", "xla",
+        "mps", "hip",
         "privateuseone",),
-    "patterns": (CASE, "softmax/normal/16x33/s1", "softmax/normal/16x33/s999", "softmax/normal/16x33/s*", "[", "]",
-        "softmax/[", "softmax/no/*", "softmax/normal/0x0/s0", "softmax/normal/9x9/dim=7/s0", "logsumexp/normal/16x33/s0",
-        "//", "softmax//16x33/s0", "softmax/normal/16x33/layout=nosuch/s0", "?" * 300,),
-    "settings": ("dim=0", "dim=-1", "dim=9", "dim=", "dim", "=1", "dim=x", "dim=0=1", "dim=" + "9" * 400, "reduction=none",
+    "patterns": (CASE, "softmax/normal/16x33/s1", "softmax/normal/16x33/s999", "softmax/normal/16x33/s*", "[",
+        "]",
+        "softmax/[", "softmax/no/*", "softmax/normal/0x0/s0", "softmax/normal/9x9/dim=7/s0",
+        "logsumexp/normal/16x33/s0", "//", "softmax//16x33/s0", "softmax/normal/16x33/layout=nosuch/s0",
+        "?" * 300,),
+    "settings": ("dim=0", "dim=-1", "dim=9", "dim=", "dim", "=1", "dim=x", "dim=0=1", "dim=" + "9" * 400,
+        "reduction=none",
         "Dim=0", "ignore_index=-100", "label_smoothing=2", "label_smoothing=nan", "dim=٣", "dim=\0",),
     "shape": ("8192", "32x8192", "0", "0x0", "x", "8x", "x8", "8X8", "-1x8", "8,8", "1" + "0" * 400, "٣x٣",
         "1x" * 400 + "1", "8x8x8x8", "9" * 19, "9" * 30 + "x1", "1e3", "8 x 8",),
@@ -132,8 +138,10 @@ SPECIAL = {
     "gap": ("0", "1", "1e308", "-1", "nan", "inf", "-inf", "1e-320",),
     "largest": ("0", "1", "1e308", "1e30", "-1", "nan", "inf", "-inf",),
     "names": ("bfloat16-addition-example", "nosuch", "bhh-*", "BFLOAT16-ADDITION-EXAMPLE",),
-    "record": ("rabc", "r" * 13, "run:1", "run/env.json:1", "notes.txt:1", "fifo:1", "loop:1", "mem.npz:1", "full:1",
-        "empty:1", "known.txt:0", "known.txt:" + "9" * 30, "known.txt:٣", ":1", "nosuch:1", "known.txt:-1", "known.txt:²",),
+    "record": ("rabc", "r" * 13, "run:1", "run/env.json:1", "notes.txt:1", "fifo:1", "loop:1", "mem.npz:1",
+        "full:1",
+        "empty:1", "known.txt:0", "known.txt:" + "9" * 30, "known.txt:٣", ":1", "nosuch:1", "known.txt:-1",
+        "known.txt:²",),
     "shard": ("0/2", "1/2", "2/2", "3/2", "1/1", "-1/2", "0/0", "1/0", "0", "/", "0/", "/2", "a/b", "0/2/3",
         "0/" + "9" * 30, "0.5/2", "٠/٢", "0 / 2",),
     "threads": ("1", "0", "-1", "99999999", "1.5",),
@@ -305,10 +313,10 @@ def record_files(random, folder):
 
 
 HOSTILE = (
-    None, True, -1, 0, 2**63, 10**400, 1.5, math.nan, math.inf, -math.inf, "", " ", "x", "nan", "inf", "1e400", "a\0b",
-    "\ud800", "日本語", "<script>alert(1)</script>", "=cmd|' /C calc'!A0", "../../x", "x" * 100_000, "a\nb\r\nc", "{{ 7*7 }}",
-    "%s", [], {}, [[]], [None], ["x"], [1, 2, 3], [math.nan], {"x": None}, {"__proto__": 1}, {"x": {"y": [1]}},
-    [[[[[[[[]]]]]]]], {"": ""}, [10**30], "\u2028",
+    None, True, -1, 0, 2**63, 10**400, 1.5, math.nan, math.inf, -math.inf, "", " ", "x", "nan", "inf",
+    "1e400", "a\0b", "\ud800", "日本語", "<script>alert(1)</script>", "=cmd|' /C calc'!A0", "../../x",
+    "x" * 100_000, "a\nb\r\nc", "{{ 7*7 }}", "%s", [], {}, [[]], [None], ["x"], [1, 2, 3], [math.nan],
+    {"x": None}, {"__proto__": 1}, {"x": {"y": [1]}}, [[[[[[[[]]]]]]]], {"": ""}, [10**30], "\u2028",
 )  # fmt: skip
 
 HOSTILE_CASES = (
@@ -569,7 +577,8 @@ _OWN_WORDS = (
 """What a message about a tensor that was read may name in the place of its file."""
 
 _NAMES = (
-    "x", "y", "input", "output", "logits", "target", "X", "", "x.npy", "../x", "日本", "x" * 300, "\n", "a/b", "__metadata__",
+    "x", "y", "input", "output", "logits", "target", "X", "", "x.npy", "../x", "日本", "x" * 300, "\n", "a/b",
+    "__metadata__",
 )  # fmt: skip
 
 
