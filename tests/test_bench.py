@@ -188,7 +188,7 @@ def test_a_wrong_kernel_gets_no_speed(measuring):
     def two_percent(x, dim=-1):
         return torch.softmax(x, dim) * 1.02
 
-    assert_no_times(measured(measuring, of(two_percent)), "inaccurate", "times of bound", "how many")
+    assert_no_times(measured(measuring, of(two_percent)), "inaccurate", "× the bound", "how many")
 
 
 def test_a_result_stored_by_address_is_seen(measuring):

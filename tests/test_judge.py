@@ -256,7 +256,7 @@ def test_a_failure_says_where_got_expected_how_bad_how_many_and_where_in_the_til
     assert "index [1, 127]" in message
     assert "got       0.5" in message
     assert "expected  0.003333333333333333333" in message
-    assert "times of bound" in message
+    assert "× the bound" in message
     assert "ulp" in message
     assert "2 of 900 entries, in 2 of 3 rows" in message
     assert "first failing column 127" in message

@@ -212,7 +212,7 @@ class Bench:
                 which = "the last timed output" if kept.timed else "a call after the timed ones"
                 wrong = (
                     f"{judgement.failed:,} of {judgement.entries:,} entries, up to {judgement.ratio:.3g}"
-                    " times of bound"
+                    " × the bound"
                 )
                 note = f"{which}: {wrong}\n{judgement.message}"
                 return self._failed(record, judgement.status, judgement.broken, note)

@@ -17,7 +17,7 @@ def message(op: AnyOp, judgement: Judgement, reference: Reference, y: Array) -> 
     worst = judgement.worst
     if worst is None or judgement.passed:
         return (
-            f"{head}, {judgement.ratio:.3g} times of bound, {judgement.judged:.0%} of {judgement.entries}"
+            f"{head}, {judgement.ratio:.3g} × the bound, {judgement.judged:.0%} of {judgement.entries}"
             " entries judged"
         )
     if judgement.status == "unjudged":
@@ -32,7 +32,7 @@ def message(op: AnyOp, judgement: Judgement, reference: Reference, y: Array) -> 
         f"  expected  {worst.expected}",
         f"  allowed   [{worst.lower}, {worst.upper}]",
         f"  input     {reference.problem.describe(worst.row, worst.column if y.shape[1] > 1 else None)}",
-        f"  how bad   {worst.ratio:.4g} times of bound, {worst.ulp:.4g} ulp; numerics: {judgement.numerics}",
+        f"  how bad   {worst.ratio:.4g} × the bound, {worst.ulp:.4g} ulp; numerics: {judgement.numerics}",
         f"  how many  {judgement.failed} of {judgement.entries} entries, in {judgement.failed_rows} of"
         f" {y.shape[0]} rows"
         + (

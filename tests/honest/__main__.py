@@ -54,9 +54,7 @@ def main() -> None:
                 file=sys.stderr,
                 flush=True,
             )
-        print(
-            f"\n{op:<36}" + "".join(f"{dtype:>10}" for dtype in dtypes) + "   largest error, times of bound"
-        )
+        print(f"\n{op:<36}" + "".join(f"{dtype:>10}" for dtype in dtypes) + "   largest error over its bound")
         for name, row in largest.items():
             shown = "".join(f"{row[dtype]:>10.2f}" if dtype in row else f"{'-':>10}" for dtype in dtypes)
             print(f"{name:<36}{shown}", flush=True)

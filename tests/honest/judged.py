@@ -61,7 +61,7 @@ def ratios(
     shapes: list[tuple[int, int]],
     most_rows: int | None = None,
 ) -> Iterator[tuple[str, str, float]]:
-    """(kernel, what failed or "", largest error in times of bound) of every honest kernel on every
+    """(kernel, what failed or "", largest error over its bound) of every honest kernel on every
     input and setting.
     """
     definition, format, oracle = get_op(op), FORMATS[dtype], Oracle()
@@ -126,7 +126,7 @@ def records(
 def found(
     op: str, dtype: str, seeds: int, shapes: list[tuple[int, int]], every: int, direction: str
 ) -> Iterator[tuple[str, str, float]]:
-    """(kernel, what failed or "", largest error in times of bound) of the op's correct kernels; on
+    """(kernel, what failed or "", largest error over its bound) of the op's correct kernels; on
     rows, of these shapes.
     """
     if op in row_ops() and direction == "forward":

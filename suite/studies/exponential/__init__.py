@@ -177,7 +177,7 @@ class Profile(Probe):
             value["max_ulp"] = float(np.abs(ulp_errors(reference, self.format, y)).max())
             text += f", the largest error is {value['max_ulp']:.4g} ulp"
         else:
-            text += f", the largest error is {judgement.ratio:.3g} times of the bound"
+            text += f", the largest error is {judgement.ratio:.3g} × the bound"
         if not self.wide:
             value["single_rounding"] = judgement.passed
             value["half_ulp"] = judgement.passed and value["max_ulp"] is not None and value["max_ulp"] < 0.51
