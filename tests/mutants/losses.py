@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import torch
 
 from tests.losses import Loss, pick, top
-from tests.mutants.mutant import BOTH, FLOAT32, add, round_to, sequential
+from tests.mutants.mutant import BOTH, FLOAT32, add, mutant, round_to, sequential, step
 
 OP = "cross_entropy"
 
 
-def wrong(step: str, breaks: str, *statuses: str, dtypes: tuple[str, ...] = BOTH):
-    """Registers the loss with this function in place of a step."""
+wrong = functools.partial(step, OP, Loss(), dtypes=BOTH)
+"""wrong(step, breaks, *statuses) registers the kernel with a function in place of a step."""
 
-    def register(function):
-        add(
-            OP,
-            function.__name__,
-            breaks,
-            lambda: replace(Loss(), **{step: function}),
-            *statuses,
-            dtypes=dtypes,
-        )
-        return function
-
-    return register
-
-
-def wrong_call(breaks: str, *statuses: str, dtypes: tuple[str, ...] = BOTH, stateful: bool = False):
-    """Registers f(logits, target, options of cross_entropy); a stateful one is a function that
-    makes a fresh f.
-    """
-
-    def register(function):
-        add(
-            OP,
-            function.__name__,
-            breaks,
-            function if stateful else (lambda: function),
-            *statuses,
-            dtypes=dtypes,
-        )
-        return function
-
-    return register
+wrong_call = functools.partial(mutant, OP, dtypes=BOTH)
+"""wrong_call(breaks, *statuses) registers f(logits, target, options of cross_entropy)."""
 
 
 # the surprisal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -74,6 +74,17 @@ def mutant(op: str, breaks: str, *statuses: str, dtypes: tuple[str, ...] = FLOAT
             *statuses,
             dtypes=dtypes,
         )
+        return function
+
+    return register
+
+
+def step(op: str, kernel: Callable, name: str, breaks: str, *statuses: str, dtypes: tuple[str, ...]):
+    """Registers the kernel with this function in place of its step of that name."""
+
+    def register(function):
+        wrong = replace(kernel, **{name: function})
+        add(op, function.__name__, breaks, lambda: wrong, *statuses, dtypes=dtypes)
         return function
 
     return register

@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import functools
 
 import torch
 
 from suite.kernels.parts.partial import finite
 from tests.honest.states import OP, Merge, average, log_sum, powers
-from tests.mutants.mutant import FLOAT32, LN2, LOG2E, add, round_to
+from tests.mutants.mutant import FLOAT32, LN2, LOG2E, mutant, round_to, step
 
 NARROW = ("float32", "bfloat16", "float16")
 SPECIAL = ("law_broken", "inaccurate", "nonfinite")
 
 
-def wrong(step: str, breaks: str, *statuses: str, dtypes: tuple[str, ...] = NARROW):
-    """Registers the kernel with this function in place of a step."""
+wrong = functools.partial(step, OP, Merge(), dtypes=NARROW)
+"""wrong(step, breaks, *statuses) registers the kernel with a function in place of a step."""
 
-    def register(function):
-        add(
-            OP,
-            function.__name__,
-            breaks,
-            lambda: replace(Merge(), **{step: function}),
-            *statuses,
-            dtypes=dtypes,
-        )
-        return function
-
-    return register
-
-
-def wrong_call(breaks: str, *statuses: str, dtypes: tuple[str, ...] = NARROW, stateful: bool = False):
-    """Registers f(o_a, lse_a, o_b, lse_b); a stateful one is a function that makes a fresh f."""
-
-    def register(function):
-        add(
-            OP,
-            function.__name__,
-            breaks,
-            function if stateful else (lambda: function),
-            *statuses,
-            dtypes=dtypes,
-        )
-        return function
-
-    return register
+wrong_call = functools.partial(mutant, OP, dtypes=NARROW)
+"""wrong_call(breaks, *statuses) registers f(o_a, lse_a, o_b, lse_b)."""
 
 
 @wrong("powers", "no maximum is taken out of the exponentials", *SPECIAL)
