@@ -5,10 +5,8 @@ flex_compiled compiles for seconds a call; it has the cases' word (`pytest cases
 shares with flex.
 """
 
-import importlib.util
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +18,7 @@ from suite.ops import get_op
 from suite.oracle import Oracle
 from suite.verdict.judge import judge
 from tests.extras import missing, needs
+from tests.sources import compiled, mutated
 
 ORACLE = Oracle(remembered=200)
 """Kernels that are judged on the same tensors share their reference."""
@@ -413,13 +412,7 @@ def test_a_fault_written_into_the_triton_kernel_is_seen(fault, tmp_path):
     from suite.kernels.parts import triton_attention
 
     right, wrong = FAULTS[fault]
-    text = Path(triton_attention.__file__).read_text(encoding="utf-8")
-    assert right in text
-    path = tmp_path / "faulty.py"
-    path.write_text(text.replace(right, wrong), encoding="utf-8")
-    specification = importlib.util.spec_from_file_location("a_faulty_triton_kernel", path)
-    faulty = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(faulty)
+    faulty = mutated(triton_attention, right, wrong, tmp_path)
     tensors, passed = {n: t[:1] for n, t in drawn(torch.float32, length=44, keys=40, groups=2).items()}, []
 
     for causal in (None, "bottom_right"):
@@ -435,27 +428,17 @@ def test_the_triton_kernel_compiles_for_cuda_and_multiplies_float32_without_tf32
     element, monkeypatch, tmp_path
 ):
     needs("triton")
-    import triton
-    from triton.backends.compiler import GPUTarget
-
     from suite.kernels.parts.triton_attention import attention_kernel
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     constants = {"CAUSAL": True, "SOFTCAP": True, "QUERIES": 32, "KEYS": 32, "SIZE": 64, "VALUE": 64}
-    pointers = {"q_ptr": element, "k_ptr": element, "v_ptr": element, "o_ptr": element, "lse_ptr": "fp32"}
-    others = dict.fromkeys(("scale", "softcap"), "fp32") | dict.fromkeys(constants, "constexpr")
-    signature = {
-        name: f"*{pointers[name]}" if name in pointers else others.get(name, "i32")
-        for name in attention_kernel.arg_names
-    }
-    used = {(attention_kernel.arg_names.index(name),): value for name, value in constants.items()}
-    source = triton.compiler.ASTSource(fn=attention_kernel, signature=signature, constexprs=used)
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
+    kinds = dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "o_ptr"), f"*{element}") | {"lse_ptr": "*fp32"}
+    made = compiled(attention_kernel, kinds | dict.fromkeys(("scale", "softcap"), "fp32"), constants)
 
-    assert compiled.asm["cubin"]
-    assert "tf32" not in compiled.asm["ptx"]
-    assert "ex2.approx.f32" in compiled.asm["ptx"]
-    assert ("mma" in compiled.asm["ptx"]) == (element == "bf16")
+    assert made.asm["cubin"]
+    assert "tf32" not in made.asm["ptx"]
+    assert "ex2.approx.f32" in made.asm["ptx"]
+    assert ("mma" in made.asm["ptx"]) == (element == "bf16")
 
 
 # merge_states

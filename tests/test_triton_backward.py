@@ -2,9 +2,7 @@
 that need not be here.
 """
 
-import importlib.util
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,11 +11,10 @@ from suite.kernels import own_kernels
 from tests import attention_gradients
 from tests.attention_calls import BOTTOM, TOP, Call, ramp
 from tests.extras import needs
+from tests.sources import compiled, mutated
 
 needs("triton")
 
-import triton  # noqa: E402, TID253
-from triton.backends.compiler import GPUTarget  # noqa: E402, TID253  (skipped above where there is no Triton)
 
 from suite.kernels.parts import triton_attention_backward  # noqa: E402
 
@@ -140,13 +137,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_written_into_the_backward_pass_is_seen(fault, tmp_path):
     right, wrong, calls = FAULTS[fault]
-    text = Path(triton_attention_backward.__file__).read_text(encoding="utf-8")
-    assert right in text
-    path = tmp_path / "faulty.py"
-    path.write_text(text.replace(right, wrong), encoding="utf-8")
-    specification = importlib.util.spec_from_file_location("a_faulty_backward_pass", path)
-    faulty = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(faulty)
+    faulty = mutated(triton_attention_backward, right, wrong, tmp_path)
 
     def function(q, k, v, *, causal=None, scale=None, softcap=None, enable_gqa, return_lse):
         return faulty.attention(q, k, v, causal=causal, scale=scale, softcap=softcap, enable_gqa=enable_gqa)
@@ -163,14 +154,11 @@ def test_the_kernels_compile_for_cuda_and_multiply_float32_without_tf32(
 ):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     constants = {"CAUSAL": True, "SOFTCAP": True, "QUERIES": 32, "KEYS": 32, "SIZE": 16, "VALUE": 16}
-    kinds = dict.fromkeys(("scale", "softcap"), "fp32") | dict.fromkeys(constants, "constexpr")
+    kinds = dict.fromkeys(("scale", "softcap"), "fp32")
     kinds |= dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "do_ptr"), f"*{element}")
     kinds |= dict.fromkeys(("lse_ptr", "delta_ptr", "dq_ptr", "dk_ptr", "dv_ptr"), "*fp32")
-    signature = {name: kinds.get(name, "i32") for name in kernel.arg_names}
-    used = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
-    source = triton.compiler.ASTSource(fn=kernel, signature=signature, constexprs=used)
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
+    made = compiled(kernel, kinds, constants)
 
-    assert compiled.asm["cubin"]
-    assert "tf32" not in compiled.asm["ptx"]
-    assert ("mma" in compiled.asm["ptx"]) == (element == "bf16")
+    assert made.asm["cubin"]
+    assert "tf32" not in made.asm["ptx"]
+    assert ("mma" in made.asm["ptx"]) == (element == "bf16")

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from tests.extras import needs
+from tests.sources import compiled
 
 needs("triton")
 
 import triton  # noqa: E402, TID253  (skipped above where there is no Triton)
-from triton.backends.compiler import GPUTarget  # noqa: E402, TID253
 
 from suite.kernels.parts import triton_attention, triton_attention_backward, triton_configuration  # noqa: E402
 from suite.kernels.parts.triton_attention_backward import attention  # noqa: E402
@@ -246,24 +246,9 @@ def compiled_for_cuda(kernel, chosen):
     kinds = dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "o_ptr", "do_ptr"), "*bf16") | dict.fromkeys(
         ("scale", "softcap"), "fp32"
     )
-    kinds |= dict.fromkeys(("lse_ptr", "delta_ptr", "dq_ptr", "dk_ptr", "dv_ptr"), "*fp32") | dict.fromkeys(
-        constants, "constexpr"
-    )
+    kinds |= dict.fromkeys(("lse_ptr", "delta_ptr", "dq_ptr", "dk_ptr", "dv_ptr"), "*fp32")
     aligned = ("_ptr", "_row", "_head", "_batch", "_size")
     return compiled(kernel, kinds, constants, aligned, num_warps=chosen["warps"], num_stages=chosen["stages"])
-
-
-def compiled(kernel, kinds, constants, aligned, **options):
-    """kinds: of arguments that are no i32. aligned: how the names of those end that are multiples of 16."""
-    signature = {name: kinds.get(name, "i32") for name in kernel.arg_names}
-    place = kernel.arg_names.index
-    source = triton.compiler.ASTSource(
-        fn=kernel,
-        signature=signature,
-        constexprs={(place(name),): value for name, value in constants.items()},
-        attrs={(place(name),): [["tt.divisibility", 16]] for name in signature if name.endswith(aligned)},
-    )
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
 
 
 MOST_THREADS, REGISTERS = 2048, 65536

@@ -2,9 +2,6 @@
 GPU that need not be here.
 """
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -15,12 +12,11 @@ from suite.formats import DTYPES, get_format
 from suite.kernels import own_kernels
 from suite.verdict.judge import judge
 from tests.extras import needs
+from tests.sources import compiled, loaded, mutated
 
 needs("triton")
 
-import triton  # noqa: E402, TID253  (skipped above where there is no Triton)
 import triton.language as tl  # noqa: E402, TID253
-from triton.backends.compiler import GPUTarget  # noqa: E402, TID253
 
 from suite.kernels.parts import triton_fused, triton_online, triton_rows, triton_split  # noqa: E402
 from suite.kernels.parts.triton_configuration import trying  # noqa: E402
@@ -137,16 +133,9 @@ def test_the_interpreters_own_bfloat16_is_truncated_which_is_why_rows_pass_in_fl
 # The same sources, decorated while TRITON_INTERPRET is set.
 
 
-def load(path, name="a_copy_of_a_triton_kernel"):
-    specification = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
 def test_with_triton_interpret_set_the_cpu_works_and_a_device_is_declined(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    module = load(triton_online.__file__)
+    module = loaded(triton_online.__file__)
     x = draw(3, 200)
 
     judge("softmax", x, module.online("softmax", x, -1)).raise_if_failed()
@@ -169,13 +158,9 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_written_into_the_kernel_is_seen(fault, tmp_path):
     module, right, wrong = FAULTS[fault]
-    text = Path(module.__file__).read_text(encoding="utf-8")
-    assert right in text
-    path = tmp_path / "faulty.py"
-    path.write_text(text.replace(right, wrong), encoding="utf-8")
     x = draw(4, 300)
     x[0, :128] = -INF
-    faulty = load(path, path.stem)
+    faulty = mutated(module, right, wrong, tmp_path)
 
     y = getattr(faulty, module.__name__.rpartition("_")[2])("softmax", x, -1)
 
@@ -196,20 +181,10 @@ def ptx(kernel, element, op, monkeypatch, tmp_path):
         "PART": 64,
         "PARTS": 64,
     }
-    pointers = {"x_ptr": element, "y_ptr": element, "m_ptr": wide, "d_ptr": wide}
-    signature = {
-        name: "constexpr" if name in constants else f"*{pointers[name]}" if name in pointers else "i32"
-        for name in kernel.arg_names
-    }
-    used = {
-        (kernel.arg_names.index(name),): value
-        for name, value in constants.items()
-        if name in kernel.arg_names
-    }
-    source = triton.compiler.ASTSource(fn=kernel, signature=signature, constexprs=used)
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
-    assert compiled.asm["cubin"]
-    return compiled.asm["ptx"]
+    kinds = {"x_ptr": f"*{element}", "y_ptr": f"*{element}", "m_ptr": f"*{wide}", "d_ptr": f"*{wide}"}
+    made = compiled(kernel, kinds, constants)
+    assert made.asm["cubin"]
+    return made.asm["ptx"]
 
 
 KERNELS = {

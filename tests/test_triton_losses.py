@@ -2,9 +2,6 @@
 faults written into them, compiled for a GPU that need not be here.
 """
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -12,12 +9,12 @@ from suite.formats import DTYPES
 from suite.kernels import own_kernels
 from suite.verdict.judge import judge
 from tests.extras import needs
+from tests.sources import compiled, mutated
 
 needs("triton")
 
 import triton  # noqa: E402, TID253  (skipped above where there is no Triton)
 import triton.language as tl  # noqa: E402, TID253
-from triton.backends.compiler import GPUTarget  # noqa: E402, TID253
 
 from suite.kernels.parts import triton_cross_entropy, triton_log_softmax, triton_rows, triton_softmax_backward  # noqa: E402
 
@@ -261,13 +258,7 @@ EVERY_FAULT = [
 @pytest.mark.parametrize(("op", "fault"), EVERY_FAULT)
 def test_a_fault_written_into_the_kernel_is_seen(op, fault, tmp_path):
     right, wrong = FAULTS[op][fault]
-    text = Path(MODULES[op].__file__).read_text(encoding="utf-8")
-    assert right in text
-    path = tmp_path / "faulty.py"
-    path.write_text(text.replace(right, wrong), encoding="utf-8")
-    specification = importlib.util.spec_from_file_location("a_faulty_loss", path)
-    faulty = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(faulty)
+    faulty = mutated(MODULES[op], right, wrong, tmp_path)
     faulty.tiling = MODULES[op].tiling
     x = draw(4, 150, scale=1.0)
     x[1, 140] = 8.0
@@ -311,19 +302,10 @@ def test_every_kernel_compiles_for_cuda_and_has_the_exp_of_its_format(kernel, el
     }
     kinds = dict.fromkeys(("x_ptr", "y_ptr", "g_ptr", "p_ptr", "z_ptr", "dx_ptr", "dz_ptr"), f"*{element}")
     kinds |= dict.fromkeys(("m_ptr", "d_ptr", "w_ptr", "loss_ptr"), f"*{wide}") | {"target_ptr": "*i64"}
-    signature = {
-        name: "constexpr" if name in constants else kinds.get(name, "i32") for name in function.arg_names
-    }
-    used = {
-        (function.arg_names.index(name),): value
-        for name, value in constants.items()
-        if name in function.arg_names
-    }
-    source = triton.compiler.ASTSource(fn=function, signature=signature, constexprs=used)
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
+    made = compiled(function, kinds, constants)
 
-    assert compiled.asm["cubin"]
-    text = compiled.asm["ptx"]
+    assert made.asm["cubin"]
+    text = made.asm["ptx"]
     exponentials, quotients = kernel != "softmax backward", kernel not in ("softmax backward", "log_softmax")
     assert ("ex2.approx.f32" in text) == (element == "bf16" and exponentials)
     assert ("cvt.rn.bf16" in text) == (element == "bf16" and kernel != "cross_entropy")
