@@ -16,7 +16,7 @@ from suite.inputs.draws import Draw
 from suite.inputs.layouts import LAYOUT
 from suite.inputs.targets import Target
 from suite.inputs.upstream import UPSTREAM
-from suite.ops import get_op
+from suite.ops import NAMES, get_op
 from suite.ops.inputs import Wanted
 from suite.settings import Level, Part, Shapes
 
@@ -205,11 +205,24 @@ class CaseSpecification:
         """Raises ValueError, with the valid choices, for anything in it that is unknown or means nothing."""
         from suite.laws import get_law
 
+        for what in ("ops", "upstream", "dtypes", "laws"):
+            given = getattr(self, what)
+            if isinstance(given, str) or not all(isinstance(name, str) for name in given):
+                raise ValueError(f"{what}={given!r} must be a tuple of names, such as ({given!r},)")
         for law in self.laws:
             get_law(law)
-        for what, given, valid in (("shapes", self.shapes, PROFILES), ("dtypes", self.dtypes, DTYPES)):
+        known = (("ops", self.ops, NAMES), ("shapes", self.shapes, PROFILES), ("dtypes", self.dtypes, DTYPES))
+        for what, given, valid in known:
+            if not given:
+                raise ValueError(f"{what} is empty; expected some of {', '.join(valid)}")
             if unknown := [name for name in given if name not in valid]:
                 raise ValueError(f"{what} has {unknown[0]!r}; expected some of {', '.join(valid)}")
+        for profile, shapes in self.shapes.items():
+            for shape in shapes:
+                if not isinstance(shape, tuple) or not all(isinstance(size, int) for size in shape):
+                    raise ValueError(f"shapes of {profile} has {shape!r}; expected tuples of sizes")
+        if not any(self.shapes.values()):
+            raise ValueError(f"shapes={dict(self.shapes)!r} has no shape")
         if not self.why:
             raise ValueError("it needs a docstring: its law in one sentence")
         for case in replace(self, shapes=self._smallest()).cases("full", seeds=1):
@@ -307,7 +320,11 @@ def case(
 
 
 def _several(given: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    return (dict(given),) if isinstance(given, Mapping) else tuple(dict(one) for one in given)
+    """Raises ValueError for what is neither a mapping of settings nor several of them."""
+    several = (given,) if isinstance(given, Mapping) else tuple(given)
+    if wrong := [one for one in several if not isinstance(one, Mapping)]:
+        raise ValueError(f"{wrong[0]!r} is no mapping of settings, such as {{'dim': 0}}")
+    return tuple(dict(one) for one in several)
 
 
 LADDER: Mapping[str, Sequence[tuple[int, ...]]] = {

@@ -287,6 +287,12 @@ MISSPELT = {
     "profile": ("softmax", {"shapes": {"huge": [(2, 2)]}}, "shapes has 'huge'; expected some of smoke"),
     "dtype": ("softmax", {"dtypes": ("flaot16",)}, "dtypes has 'flaot16'; expected some of float64"),
     "option": ("softmax", {"options": {"dmi": 0}}, "softmax has no setting 'dmi'; valid settings: dim"),
+    "a text for names": ("softmax", {"laws": "repeat"}, "laws='repeat' must be a tuple of names"),
+    "one upstream": ("softmax", {"upstream": "normal"}, "upstream='normal' must be a tuple of names"),
+    "no dtype": ("softmax", {"dtypes": ()}, "dtypes is empty; expected some of float64"),
+    "no shape": ("softmax", {"shapes": {"smoke": []}}, "has no shape"),
+    "one shape for several": ("softmax", {"shapes": {"smoke": (8, 8)}}, "shapes of smoke has 8"),
+    "names for options": ("softmax", {"options": ["dim"]}, "'dim' is no mapping of settings"),
     "one of several options": ("softmax", {"options": [{}, {"dim": 0}, {"dmi": 0}]}, "has no setting 'dmi'"),
     "level of an option": (
         "attention",
@@ -311,6 +317,14 @@ def test_what_is_misspelt_in_a_case_is_named_with_the_case_and_the_valid_choices
 
     with pytest.raises(CaseError, match=f"case mine of test_case.py: .*{message}"):
         case(op, **{"family": "normal", "source": "here", **given})(mine)
+
+
+def test_a_case_of_no_op_is_refused():
+    def mine(evaluate):
+        """Law."""
+
+    with pytest.raises(CaseError, match="ops is empty; expected some of softmax"):
+        case(family="normal", source="here")(mine)
 
 
 def test_the_decorated_function_is_returned_itself():

@@ -1,4 +1,4 @@
-"""suite/modules: each against its exact forward and gradient, and wrong modules that must not agree."""
+"""suite/studies/modules: each against its exact forward and gradient, and wrong ones that disagree."""
 
 import mpmath
 import numpy as np

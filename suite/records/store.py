@@ -5,7 +5,7 @@ measured something.
 A line is one write() to a file opened for appending, made before append() returns: what was
 appended survives the death of every process, and killing everything loses at most the case in
 flight. Readers merge the files. Nothing is written that they would not take. They take the same
-files packed by gzip too, as published runs have them (suite/publish.py).
+files packed by gzip too, as published runs have them (suite/report/publish.py).
 """
 
 from __future__ import annotations

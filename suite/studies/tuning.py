@@ -7,7 +7,7 @@ The one with the smallest geometric mean of its times over the stored one's is k
 GAIN when both are timed again in turns: the fastest of many is the luckiest too. After a fault of
 the device nothing is kept of its kernels, and the program ends, as all that follows in this process
 would fail. FILE holds all entries, with this device's rewritten after each kernel; in the place of
-suite/ops/parts/triton_configurations.json it counts.
+suite/kernels/parts/triton_configurations.json it counts.
 """
 
 from __future__ import annotations
