@@ -110,8 +110,11 @@ def finished(cli, tmp_path_factory):
 
 @pytest.fixture
 def place(finished, tmp_path, monkeypatch):
-    """The folder that commands run in, with what placeholders name."""
+    """The folder that commands run in, with what placeholders name. Its cache, where bench has its
+    lock, is this worker's own.
+    """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOFTMAX_SUITE_CACHE", str(finished.parent / "cache"))
     for name in ("RUN", "BASE", "NEW", "runs/mine"):
         shutil.copytree(finished, tmp_path / name)
     shutil.copytree(ROOT / PUBLISHED, tmp_path / PUBLISHED)
@@ -159,7 +162,8 @@ def run(command: str, cli, place: Path) -> None:
 
 @pytest.mark.share(of=4)
 @pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)], ids=lambda page: page.name)
-def test_the_commands_of_a_page_run_as_they_are_printed(page, cli, place):
+def test_the_commands_of_a_page_run_as_they_are_printed(page, cli, place, monkeypatch):
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # bench's times do not count here
     for printed in commands_of(page):
         for command in with_and_without_brackets(printed):
             if command in PARSED:
