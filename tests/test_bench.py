@@ -345,9 +345,8 @@ def test_what_the_first_call_took_beyond_the_others_is_compiling(measuring):
             compiled.append(1)
         return torch.softmax(x, dim)
 
-    assert (
-        measured(measuring, of(compiles)).data["compile_seconds"] > 0.04
-    )  # less than it sleeps, by any median below 10 ms
+    # Less than it sleeps, by any median below 10 ms.
+    assert measured(measuring, of(compiles)).data["compile_seconds"] > 0.04
 
 
 def test_the_users_interrupt_passes(measuring):

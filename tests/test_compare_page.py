@@ -281,9 +281,8 @@ def test_a_kernel_that_is_faster_and_newly_fails_is_not_shown_as_better(capsys):
         r'<span class="chip faster">FASTER</span></td><td class="tight">softmax</td><td class="words">(\w+)',
         page,
     ) == ["fine"]
-    assert (
-        page.count("<small>but 1 new failure</small>") == 2
-    )  # beside its speed, and beside the worst error of what passes
+    # Beside its speed, and beside the worst error of what passes.
+    assert page.count("<small>but 1 new failure</small>") == 2
     assert re.search(r'<tr class="worse"><td>softmax</td><td class="words">broken</td>', page)
     assert [("broken" in line, "but 1 new failure" in line) for line in lines].count((True, True)) == 1
     assert sum("but 1 new failure" in line for line in lines) == 1

@@ -93,9 +93,8 @@ def test_autograds_jacobian_is_that_of_the_formula():
     p = np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
     expected = p[:, :, None] * (np.eye(4) - p[:, None, :])
 
-    np.testing.assert_allclose(
-        depth.softmax_jacobian(x, float64), expected, rtol=0, atol=1e-15
-    )  # entries below 1/4, few u
+    # Entries below 1/4, few u.
+    np.testing.assert_allclose(depth.softmax_jacobian(x, float64), expected, rtol=0, atol=1e-15)
 
 
 # Gradients through depth.
@@ -125,9 +124,8 @@ def test_gains_are_ratios_of_norms_by_depth_and_by_layer():
     for f in (float64, float32):
         data = found[f.name]
         assert data["depths"] == [1, 4]
-        assert data["gain"][1] == pytest.approx(
-            data["layers"][0], rel=1e-5
-        )  # the same gradient, summed in another order
+        # The same gradient, summed in another order.
+        assert data["gain"][1] == pytest.approx(data["layers"][0], rel=1e-5)
         assert len(data["layers"]) == len(data["query"]) == 4
         assert data["overflow"] is None
     assert found["float64"]["error"] == [0, 0]
@@ -188,9 +186,8 @@ def test_zeros_of_plain_softmax_are_those_of_the_formula():
     p = to_float64(torch.softmax(to_torch(x, float32), dim))
 
     assert data["saturated"] == [float(np.mean((p == 1).any(axis=dim)))]
-    assert data["zeros"][0] == pytest.approx(
-        float(np.mean((p == 0) | (p == 1))), abs=0.01
-    )  # 1% for products that underflow
+    # 1% for products that underflow.
+    assert data["zeros"][0] == pytest.approx(float(np.mean((p == 0) | (p == 1))), abs=0.01)
     assert 0 < data["false_zeros"][0] < data["zeros"][0]
     assert data["dead"][0] <= data["lost"][0]
 

@@ -304,9 +304,8 @@ def test_nothing_is_made_up_of_an_honest_kernel(call):
         "accumulate": "no stagnation",
         "fits": "exp_ulp=1.0, log_ulp=1.0",
     }
-    assert (
-        found["exp_ulp"]["value"] <= 3.0
-    )  # docs/verdict.md, section 2: the vector libraries are good to 3 ulps
+    # Docs/verdict.md, section 2: the vector libraries are good to 3 ulps.
+    assert found["exp_ulp"]["value"] <= 3.0
     assert found["flushes"]["value"]["kind"] == "gradual"
     assert found["saturates"]["value"]["kind"] == "in_format"
 

@@ -63,9 +63,8 @@ def test_a_right_kernel_is_timed_beside_a_copy_and_torch(kernels):
     times = [float(note.split()[-2]) for note in of_copy.note.split("; ")]
     assert alike.measured == pytest.approx(times[1] / times[0], rel=0.05)
     assert of_copy.measured > 0
-    assert beside_torch.measured == pytest.approx(
-        1, rel=0.9
-    )  # the same function twice, on a machine with other work
+    # The same function twice, on a machine with other work.
+    assert beside_torch.measured == pytest.approx(1, rel=0.9)
     assert "ours" in of_copy.note
 
 

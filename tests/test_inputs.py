@@ -577,9 +577,8 @@ def shift_folded_into_a_fused_multiply_add(x):
     c = float(torch.tensor(1 / math.log(2)))
     e = torch.exp2((x.double() * c - (x.amax(-1, keepdim=True) * c).double()).float())
     p = e / e.sum(-1, keepdim=True)
-    return torch.where(
-        p.isnan(), p, torch.softmax(x, -1)
-    )  # its overflow alone: it also loses accuracy at any offset
+    # Its overflow alone: it also loses accuracy at any offset.
+    return torch.where(p.isnan(), p, torch.softmax(x, -1))
 
 
 def wrong_for_one_number(x):

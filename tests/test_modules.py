@@ -92,9 +92,8 @@ def errors(module, inputs):
         relative_error(got, of)
         for got, of in zip(found, [g for g in right.inputs if g is not None], strict=False)
     ]
-    largest = max(
-        (float(abs(of).max()) for of in right.parameters.values()), default=0.0
-    )  # some are exactly 0: a key's bias
+    # Some are exactly 0: a key's bias.
+    largest = max((float(abs(of).max()) for of in right.parameters.values()), default=0.0)
     of_parameters = [
         relative_error(got, right.parameters[name], largest)
         for name, got in zip(names, found[len(floating) :], strict=True)
@@ -320,9 +319,8 @@ def test_the_worked_example_of_the_scores():
         module.query.fill_(0.5)
         score = module.scores(TOKENS)[1]
 
-    assert score[0].tolist() == pytest.approx(
-        [0.8, 1.25, 1.7, 0.8, 1.25], rel=1e-7
-    )  # embeddings rounded to float32
+    # Embeddings rounded to float32.
+    assert score[0].tolist() == pytest.approx([0.8, 1.25, 1.7, 0.8, 1.25], rel=1e-7)
 
 
 def test_the_sinusoidal_encoding_has_the_papers_entries():

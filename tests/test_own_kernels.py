@@ -157,9 +157,8 @@ def test_softmax1_counts_an_extra_logit_zero_wherever_the_row_lies(dtype):
 
 # compiled
 
-quiet = pytest.mark.filterwarnings(
-    "ignore:.*torch.jit.script_method:DeprecationWarning"
-)  # torch's own, as it imports inductor
+# Torch's own, as it imports inductor.
+quiet = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
 
 
 @pytest.fixture(autouse=True)

@@ -320,9 +320,8 @@ def test_a_slow_first_call_is_shown_where_it_took_longest():
 
 
 def test_the_time_of_a_row_has_an_exponent_in_length():
-    lengths = [
-        made("k", shape=(4096 // n, n), milliseconds=n / 64) for n in (64, 256, 1024)
-    ]  # fewer rows, each slower: quadratic
+    # Fewer rows, each slower: quadratic.
+    lengths = [made("k", shape=(4096 // n, n), milliseconds=n / 64) for n in (64, 256, 1024)]
 
     [section], [table] = sections(*lengths), advised(*lengths)
 
@@ -629,9 +628,8 @@ def test_what_bench_writes_of_right_and_wrong_kernels_is_sound(good):
 def test_a_measured_kernel_is_sound_after_json_and_shown(monkeypatch):
     case = cases("softmax", PLANS["smoke"], shapes=[(8, 64)])[0]
     point = Point(own_kernels("softmax")["fused"], case, "float32")
-    monkeypatch.setattr(
-        bench.Bench, "_best", lambda self, dtype: (1e10, 1e11)
-    )  # of a machine that is not measured here
+    # Of a machine that is not measured here.
+    monkeypatch.setattr(bench.Bench, "_best", lambda self, dtype: (1e10, 1e11))
 
     with Session(Request(ops=(), isolate="never")) as session:
         _, measured = bench.Bench(session, budget_seconds=0.0).measure(point)
@@ -640,9 +638,10 @@ def test_a_measured_kernel_is_sound_after_json_and_shown(monkeypatch):
     assert is_sound(read)
     [section] = sections(read)
     assert section["use"] == "fused"
+    # Two digits.
     assert math.isclose(
         read.data["ratio"], float(cells(section)["fused"][0].small[-1].split()[0]), rel_tol=0.05
-    )  # two digits
+    )
 
 
 def test_a_bench_alone_begins_with_speed_and_says_nothing_of_what_is_safe(tmp_path):

@@ -48,9 +48,8 @@ def test_the_definition_is_that_of_mpmath(temperature, off_by_one, row):
             found.hi[0], found.lo[0], found.radius[0], by_hand(row, temperature, off_by_one), strict=True
         )
         for hi, lo, radius, exact in values:
-            assert (
-                abs(mpmath.mpf(float(hi)) + mpmath.mpf(float(lo)) - exact) <= radius + 1e-78
-            )  # 80 digits of our own
+            # 80 digits of our own.
+            assert abs(mpmath.mpf(float(hi)) + mpmath.mpf(float(lo)) - exact) <= radius + 1e-78
             assert radius <= 1e-25 * hi + 1e-300
 
 

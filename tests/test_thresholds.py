@@ -178,10 +178,11 @@ def test_the_arithmetic_of_an_unshifted_float16_kernel_shows_in_its_overflow():
 
     assert by_length(in_half["overflow"], "agrees_with")[1024] == ["sum float16"]
     assert by_length(in_half["overflow"])[1] == 11.09375
+    # 0.25 % apart.
     assert by_length(in_single["overflow"], "agrees_with")[1024] == [
         "sum float32",
         "sum bfloat16",
-    ]  # 0.25 % apart
+    ]
 
 
 def test_wide_and_in_format_bfloat16_saturate_apart():

@@ -175,9 +175,8 @@ def test_a_call_is_timed_by_samples_of_a_millisecond():
     found = cpu.measure(hands.calls(10 * MICROSECOND), clock=ticking(hands))
 
     assert found.calls_per_sample == 100
-    assert found.samples_seconds == pytest.approx(
-        [10e-6] * FEWEST, rel=1e-3
-    )  # a step of 1 ns in each of two readings
+    # A step of 1 ns in each of two readings.
+    assert found.samples_seconds == pytest.approx([10e-6] * FEWEST, rel=1e-3)
     assert (found.clock, found.cache) == ("perf_counter", "warm")
 
 
@@ -321,9 +320,8 @@ def test_memory_of_a_call_is_counted_beside_its_output():
 
     assert memory.peak_bytes(x.exp_) == 0
     assert memory.peak_bytes(lambda: torch.exp(x)) == 0
-    assert (
-        memory.peak_bytes(scratch) == 3_000_000 - 4000
-    )  # it is given back before the output of 4,000 bytes is made
+    # It is given back before the output of 4,000 bytes is made.
+    assert memory.peak_bytes(scratch) == 3_000_000 - 4000
     assert memory.peak_bytes(both_at_once) == 5_000_000 - 8000
 
 

@@ -268,9 +268,8 @@ def test_a_fault_written_into_the_kernel_is_seen(op, fault, tmp_path):
     if op == "cross_entropy":
         target = torch.tensor([100, 3, 140, -100])
         found = loss_both_ways(faulty.cross_entropy, hidden, target)
-        found += loss_both_ways(
-            faulty.cross_entropy, x, target, label_smoothing=0.1
-        )  # -inf would make it infinite
+        # -inf would make it infinite.
+        found += loss_both_ways(faulty.cross_entropy, x, target, label_smoothing=0.1)
     else:
         g = draw(150, 4, seed=6, scale=1.0).t() + 0.5  # strides that x has not
         found = both_ways(op, getattr(faulty, op), hidden, upstream=g)

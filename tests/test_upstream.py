@@ -39,9 +39,8 @@ def test_the_bits_are_the_same_in_every_version(kind):
 
 def test_there_is_a_digest_of_every_kind():
     assert set(DIGESTS) == set(UPSTREAMS)
-    assert (
-        len({one for pair in DIGESTS.values() for one in pair}) == 2 * len(UPSTREAMS) - 2
-    )  # ones and one_hot are exact
+    # Ones and one_hot are exact.
+    assert len({one for pair in DIGESTS.values() for one in pair}) == 2 * len(UPSTREAMS) - 2
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
@@ -97,9 +96,8 @@ def test_huge_and_tiny_are_the_same_draw_far_up_and_far_down(dtype):
     normal, huge, tiny = (built(kind, (20, 20), dtype=dtype) for kind in ("normal", "huge", "tiny"))
 
     assert np.array_equal(huge, normal * 2.0 ** (format.emax * 3 // 4))
-    assert (
-        np.abs(huge).max() < format.largest / 4
-    )  # twice it, which a law asks for, and a sum of it are numbers too
+    # Twice it, which a law asks for, and a sum of it are numbers too.
+    assert np.abs(huge).max() < format.largest / 4
     assert np.abs(tiny).max() < 8 * 2.0 ** (format.emin * 3 // 4)
     assert np.count_nonzero(tiny) > 0.99 * tiny.size
 

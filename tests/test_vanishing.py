@@ -116,9 +116,8 @@ def test_each_kind_of_zero_is_counted_as_what_it_is():
     assert found["flushed"] == 1 / 8
     assert found["underflow"] == 5 / 8
     assert (found["dead"], found["dead_floor"]) == (0.5, 0.5)
-    assert (
-        found["top_lost"] == 0.5
-    )  # the first entry is the largest; in the second row its gradient is no normal number
+    # The first entry is the largest; in the second row its gradient is no normal number.
+    assert found["top_lost"] == 0.5
     assert found["defect"] == 1.0
     assert found["not_finite"] == 0
 

@@ -202,9 +202,8 @@ class Bench:
         limit = LOADING * self.session.request.timeout
         outcome = self.session.hosts.of(kernel).time(kernel, task, limit_seconds=limit)
         if outcome.status is not None:
-            status = (
-                "raised" if outcome.status == "unsupported" else outcome.status
-            )  # it has passed: it does not decline
+            # It has passed: it does not decline.
+            status = "raised" if outcome.status == "unsupported" else outcome.status
             return self._failed(record, status, (status,), f"while it was timed: {outcome.message}")
         for kept in outcome.timed.kept:
             judgement = judge_kept(kernel, case, kept, sets[kept.set], rows, format, self.session.oracle)

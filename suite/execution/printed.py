@@ -27,9 +27,8 @@ class Printed:
     """The reading end of a pipe that standard output and error of a process go to. It is never waited for."""
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = os.dup(
-            descriptor
-        )  # its own: the number of one that was closed is soon somebody else's
+        # Its own: the number of one that was closed is soon somebody else's.
+        self._descriptor = os.dup(descriptor)
         os.set_blocking(self._descriptor, False)
         self._ended: deque[tuple[bytes, int]] = deque()
         self._kept, self._dropped = b"", 0
@@ -46,9 +45,8 @@ class Printed:
         os.close(self._descriptor)
 
     def _read(self) -> None:
-        signal.pthread_sigmask(
-            signal.SIG_BLOCK, signal.valid_signals()
-        )  # Ctrl-C is for the main thread, which waits
+        # Ctrl-C is for the main thread, which waits.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         poll = select.poll()
         poll.register(self._descriptor, select.POLLIN)
         poll.register(self._closing, select.POLLIN)
@@ -97,7 +95,6 @@ class Printed:
 def _text(kept: bytes, dropped: int, kept_bytes: int) -> str:
     dropped += max(len(kept) - kept_bytes, 0)
     lines = kept[-kept_bytes:].decode("utf-8", "backslashreplace").splitlines(keepends=True)
-    text = "".join(
-        line for line in lines if not line.startswith("Extension modules:")
-    )  # of faulthandler, kilobytes
+    # Of faulthandler, kilobytes.
+    text = "".join(line for line in lines if not line.startswith("Extension modules:"))
     return f"[{dropped} bytes before this] {text}" if dropped else text

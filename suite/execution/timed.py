@@ -297,9 +297,8 @@ class Running:
             rows = (
                 slice(None) if self._task.rows is None else torch.tensor(self._task.rows, device=self.device)
             )
-            copies = [
-                one.detach()[rows].clone() for one in as_tuple(value)
-            ]  # before anything else takes time
+            # Before anything else takes time.
+            copies = [one.detach()[rows].clone() for one in as_tuple(value)]
         op = self._op.of(self._tensors)
         shapes = {name: tuple(tensor.shape) for name, tensor in self._sets[0].items()}
         dtype = dtype_name(next(iter(self._tensors.values())))

@@ -178,9 +178,8 @@ def _anonymous_file() -> int:
     """
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("softmax-suite", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        fcntl.fcntl(
-            descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK
-        )  # a shorter file would be a SIGBUS for the other side
+        # A shorter file would be a SIGBUS for the other side.
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         return descriptor
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())

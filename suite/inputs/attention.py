@@ -180,9 +180,8 @@ def steered(sizes: Sizes, wanted: Array, draw: Draw, *, noise: float) -> tuple[A
     q, k = (np.clip(values, -2.0, 2.0) for values in normal_q_k(sizes, draw))
     k *= noise
     q[..., -1] = STRENGTH * (1 + (np.arange(sizes.length) % 4) / 4)
-    k[..., -1] = wanted * (
-        math.sqrt(sizes.head_size) / STRENGTH
-    )  # IEEE 754 rounds a square root and a quotient correctly
+    # IEEE 754 rounds a square root and a quotient correctly.
+    k[..., -1] = wanted * (math.sqrt(sizes.head_size) / STRENGTH)
     return q, k
 
 
@@ -274,9 +273,8 @@ def repeated_maxima(sizes: Sizes, format: Format, draw: Draw) -> Tensors:
     Qiu and Yao 2025, "Why Low-Precision Transformer Training Fails" (arXiv:2510.04212), section 3.
     """
     place = np.arange(sizes.keys)
-    largest = (place % 16 == place // 16 % 16) | (
-        place == sizes.keys - 1
-    )  # at another place in each tile of 16
+    # At another place in each tile of 16.
+    largest = (place % 16 == place // 16 % 16) | (place == sizes.keys - 1)
     q, k = steered(sizes, np.where(largest, 8.0, 0.0), draw, noise=1.0)
     k[:, :, largest, :-1] = 0.0
     v = values_with_probe(sizes, draw)

@@ -212,9 +212,8 @@ def _power_of_two_slopes(heads: int) -> list[float]:
     """
     slopes = []
     for i in range(1, heads + 1):
-        root = 1 << (
-            64 * heads - 8 * i
-        )  # its n-th root is 2^64 slope; isqrt of isqrt is the floor of the fourth root
+        # Its n-th root is 2^64 slope; isqrt of isqrt is the floor of the fourth root.
+        root = 1 << (64 * heads - 8 * i)
         for _ in range(heads.bit_length() - 1):
             root = math.isqrt(root)
         slopes.append(float(root) * 2.0**-64)

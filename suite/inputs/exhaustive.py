@@ -23,9 +23,8 @@ def every_16_bit_value(rows: int, n: int, format: Format, draw: Draw) -> Array:
         if format.name == "bfloat16"
         else patterns.astype(np.uint16).view(np.float16)
     )
-    values = np.where(
-        np.isnan(narrow), narrow.dtype.type(np.nan), narrow
-    )  # one quiet NaN for all: signalling ones raise flags
+    # One quiet NaN for all: signalling ones raise flags.
+    values = np.where(np.isnan(narrow), narrow.dtype.type(np.nan), narrow)
     return np.stack([values.astype(np.float64), np.zeros(BIT_PATTERNS)], axis=1)
 
 

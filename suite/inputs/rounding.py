@@ -78,6 +78,7 @@ def near_ties(rows: int, n: int, format: Format, draw: Draw) -> Array:
     """Logits at and beside midpoints of bfloat16, float16 and float32 below a power of two: scores
     rounded on the way show.
     """
+    # Exponent of the top, bits of its midpoints.
     pairs = (
         (10, 9),
         (3, 9),
@@ -85,7 +86,7 @@ def near_ties(rows: int, n: int, format: Format, draw: Draw) -> Array:
         (10, 12),
         (20, 25),
         (24, 25),
-    )  # exponent of the top, bits of its midpoints
+    )
     exponent, bits = np.array(pairs)[np.arange(rows) % len(pairs)].T
     steps = draw.integers(8, rows, n) * np.ldexp(1.0, -bits)[:, None]
     beside = (draw.integers(3, rows, n) - 1.0) * 2.0**-30

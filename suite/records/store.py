@@ -108,9 +108,8 @@ class Store:
                 self._descriptors[kind] = os.open(self.folder / f"{kind}-{self._suffix}", flags, 0o666)
             descriptor = self._descriptors[kind]
             whole = os.fstat(descriptor).st_size
-            torn = (
-                whole > 0 and os.pread(descriptor, 1, whole - 1) != b"\n"
-            )  # by a killed process with this process's id
+            # By a killed process with this process's id.
+            torn = whole > 0 and os.pread(descriptor, 1, whole - 1) != b"\n"
             rest = (b"\n" if torn else b"") + line.encode() + b"\n"
             try:
                 while (
@@ -192,9 +191,8 @@ def held(folder: Path) -> Iterator[None]:
             yield
         finally:
             _HELD.discard(place)
-            fcntl.flock(
-                descriptor, fcntl.LOCK_UN
-            )  # also where a child of this process has inherited the descriptor
+            # Also where a child of this process has inherited the descriptor.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
 

@@ -1491,9 +1491,8 @@ attention(
 def upstream_as_contiguous(given, o, lse, d_o, d_lse):
     strides = tuple(math.prod(d_o.shape[dim + 1 :]) for dim in range(4))
     if d_o.storage_offset() + d_o.numel() > d_o.untyped_storage().nbytes() // d_o.element_size():
-        return {
-            name: torch.full_like(getattr(given, name), torch.nan) for name in "qkv"
-        }  # it reads behind the tensor
+        # It reads behind the tensor.
+        return {name: torch.full_like(getattr(given, name), torch.nan) for name in "qkv"}
     return GradientOfAttention()(given, o, lse, torch.as_strided(d_o, d_o.shape, strides), d_lse)
 
 

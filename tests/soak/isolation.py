@@ -87,9 +87,8 @@ def restarts(kernel: str, count: int) -> list[float]:
     from suite.execution.hosts import Hosts
 
     def status(x: torch.Tensor) -> str | None:
-        [outcome] = host.submit(
-            loaded, [Call({"x": x}, {"dim": -1})], limit_seconds=60
-        )  # call() sets aside after three
+        # call() sets aside after three.
+        [outcome] = host.submit(loaded, [Call({"x": x}, {"dim": -1})], limit_seconds=60)
         return outcome.status
 
     torch.set_num_threads(1)

@@ -270,9 +270,8 @@ def _wake() -> None:
     from suite.kernels import own_kernels
 
     torch.set_num_threads(1)
-    case = Case.from_id(
-        "softmax/normal/4x4/s0", laws=("written", "canaries")
-    )  # torch imports much when memory is guarded
+    # Torch imports much when memory is guarded.
+    case = Case.from_id("softmax/normal/4x4/s0", laws=("written", "canaries"))
     evaluate(case, own_kernels("softmax")["shifted"])
 
 

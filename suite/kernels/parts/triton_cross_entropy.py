@@ -50,16 +50,14 @@ def forward_kernel(
         d = d * tl.exp(m - m_finite) + tl.reduce(tl.exp(z - m_finite), 1, add, keep_dims=True)
         m = m_new
         start += BLOCK
-    d = tl.where(
-        tl.abs(m) == float("inf"), float("nan"), d
-    )  # +inf leaves no distribution, nor does nothing but -inf
+    # +inf leaves no distribution, nor does nothing but -inf.
+    d = tl.where(tl.abs(m) == float("inf"), float("nan"), d)
     tl.store(m_ptr + row, m_finite, mask=row < rows)
     tl.store(d_ptr + row, d, mask=row < rows)
 
     target = tl.load(target_ptr + row, mask=row < rows, other=0)
-    valid = (
-        (row < rows) & (target >= 0) & (target < n)
-    )  # a class that there is not reads nothing and has a loss of NaN
+    # A class that there is not reads nothing and has a loss of NaN.
+    valid = (row < rows) & (target >= 0) & (target < n)
     of_target = tl.load(z_ptr + row * row_stride + target * column_stride, mask=valid, other=float("nan")).to(
         FORMAT
     )

@@ -45,9 +45,8 @@ def forward_kernel(
         d = d * tl.exp(m - m_finite) + tl.reduce(tl.exp(x - m_finite), 1, add, keep_dims=True)
         m = m_new
         start += BLOCK
-    d = tl.where(
-        tl.abs(m) == float("inf"), float("nan"), d
-    )  # +inf leaves no distribution, nor does nothing but -inf
+    # +inf leaves no distribution, nor does nothing but -inf.
+    d = tl.where(tl.abs(m) == float("inf"), float("nan"), d)
     tl.store(m_ptr + row, m_finite, mask=row < rows)
     tl.store(d_ptr + row, d, mask=row < rows)
     start = 0

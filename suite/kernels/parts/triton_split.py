@@ -60,9 +60,8 @@ def merge_kernel(
         tl.store(y_ptr + row, m_finite + tl.log(d), mask=row < rows)
     else:
         tl.store(m_ptr + row * parts, m_finite, mask=row < rows)
-        tl.store(
-            d_ptr + row * parts, tl.where(m == float("inf"), float("nan"), d), mask=row < rows
-        )  # +inf: no distribution
+        # +inf: no distribution.
+        tl.store(d_ptr + row * parts, tl.where(m == float("inf"), float("nan"), d), mask=row < rows)
 
 
 @triton.jit

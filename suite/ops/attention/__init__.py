@@ -251,9 +251,8 @@ def visible_pairs(length: int, keys: int, causal: str | None) -> int:
     """How many pairs of a query and a key that it sees a head has."""
     if causal is None:
         return length * keys
-    last = np.arange(length) + (
-        keys - length if causal == "bottom_right" else 0
-    )  # the last key that each query sees
+    # The last key that each query sees.
+    last = np.arange(length) + (keys - length if causal == "bottom_right" else 0)
     return int(np.clip(last + 1, 0, keys).sum())
 
 
