@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from suite.oracle.cache import default_folder
+from suite.records.lock import InUseError, locked
 
 
 @contextlib.contextmanager
@@ -20,32 +21,25 @@ def device_lock(device: str, *, folder: Path | None = None) -> Iterator[None]:
     Raises ValueError where another process of this user holds it, and under pytest-xdist, whose
     workers run side by side.
     """
-    import fcntl
-
     if "PYTEST_XDIST_WORKER" in os.environ:
         raise ValueError(
             "times of workers side by side are times of each other: run it without pytest-xdist (-n)"
         )
     folder = folder or default_folder()
     path = folder / f"bench-{_whole_name(device).replace(':', '-')}.lock"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise ValueError(f"the lock {str(path)!r} of the device cannot be made: {error.strerror}") from None
-    try:
+    with contextlib.ExitStack() as holding:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+            folder.mkdir(parents=True, exist_ok=True)
+            holding.enter_context(locked(path))
+        except OSError as error:
             raise ValueError(
-                f"device {device} is being measured by process {holder}; two at once time each other"
+                f"the lock {str(path)!r} of the device cannot be made: {error.strerror}"
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except InUseError as error:
+            raise ValueError(
+                f"device {device} is being measured by process {error.holder}; two at once time each other"
+            ) from None
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _whole_name(device: str) -> str:

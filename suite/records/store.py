@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from suite.records import strict_json
 from suite.records.flat import changed
+from suite.records.lock import InUseError, locked
 from suite.records.record import Measurement, Record
 from suite.records.strict_json import DamagedError, lines
 
@@ -167,34 +168,22 @@ def held(folder: Path) -> Iterator[None]:
     Any death of the process frees the folder. Raises ValueError, naming folder and process, where
     another one holds it.
     """
-    import fcntl
-
     folder.mkdir(parents=True, exist_ok=True)
     place = folder.resolve()
     if place in _HELD:
         yield
         return
-    descriptor = os.open(place / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
+    with contextlib.ExitStack() as holding:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+            holding.enter_context(locked(place / LOCK))
+        except InUseError as error:
             raise ValueError(
-                f"run folder {str(folder)!r} is in use by process {holder}; wait for its end, or name another"
-                " folder"
+                f"run folder {str(folder)!r} is in use by process {error.holder}; wait for its end, or name"
+                " another folder"
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         _HELD.add(place)
-        try:
-            yield
-        finally:
-            _HELD.discard(place)
-            # Also where a child of this process has inherited the descriptor.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-    finally:
-        os.close(descriptor)
+        holding.callback(_HELD.discard, place)
+        yield
 
 
 def has_records(folder: Path) -> bool:
