@@ -194,3 +194,32 @@ def test_the_targets_of_make_that_pages_name_are_run_by_ci():
     parts = set(re.search(r"^check: (.*)", makefile, re.MULTILINE).group(1).split())
 
     assert named - {"gpu"} - ({"check"} if parts <= run_by_ci else set()) <= run_by_ci
+
+
+FORGETS_THE_LAST_OF_EACH_TILE = """
+import torch
+
+
+def f(x, dim=-1):
+    rows = x.movedim(dim, -1).float()
+    e = torch.exp(rows - rows.amax(-1, keepdim=True))
+    kept = torch.arange(e.shape[-1]) % 128 != 127
+    y = e / torch.where(kept, e, 0.0).sum(-1, keepdim=True)
+    return y.to(x.dtype).movedim(-1, dim)
+"""
+
+
+def test_the_failure_that_the_readme_shows_is_what_check_prints(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_softmax.py").write_text(FORGETS_THE_LAST_OF_EACH_TILE)
+    [shown] = [
+        block
+        for block in FENCED.findall((ROOT / "README.md").read_text())
+        if "my_softmax.py:f  inaccurate" in block
+    ]
+    command = next(line for line in shown.splitlines() if "reproduce" in line).split("softmax-suite ")[1]
+
+    result = CliRunner().invoke(cli, shlex.split(command))
+
+    assert result.exit_code == 1
+    assert shown.strip() in result.output
